@@ -1,0 +1,1 @@
+"""Metrics, statistics, sliding-window inference and probes of frozen features."""

@@ -1,0 +1,1 @@
+"""Pretext tasks, one file each: a batch of wholes becomes views and a loss."""

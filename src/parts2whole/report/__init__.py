@@ -1,0 +1,1 @@
+"""Tables, figures and the page that a run leaves behind; works without torch."""

@@ -1,0 +1,153 @@
+"""Specs: frozen dataclasses that describe a network, method, task or weight source.
+
+A spec *is* the configuration.  Its fields are the hyper-parameters, with units in their names; it is
+hashable, pickles to workers, prints as YAML and is read back unchanged.  Families are folders: a new
+member is one new file, found by `discover`, never entered in a registry.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import json
+import pkgutil
+import sys
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import yaml
+
+S = TypeVar("S", bound="Spec")
+Plain = dict[str, Any]
+
+
+class SpecError(ValueError):
+    """A spec that cannot be read: unknown class, unknown field or a value of the wrong kind."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """Base of every spec. Subclasses are frozen dataclasses, and either abstract or final."""
+
+    def to_dict(self) -> Plain:
+        """Plain data: ``{"class_path": ..., "init_args": {...}}``, the form the command line reads."""
+        return {
+            "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
+            "init_args": {
+                field.name: to_plain(getattr(self, field.name)) for field in dataclasses.fields(self)
+            },
+        }
+
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that change when the class or any field changes."""
+        return digest(self.to_dict())
+
+    def to_yaml(self) -> str:
+        """The spec as YAML; `spec_from_yaml` reads it back."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+    def replace(self: S, **changes: Any) -> S:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+
+def digest(plain: Any) -> str:
+    """Twelve hexadecimal digits of the SHA-256 of plain data, independent of key order."""
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def to_plain(value: Any) -> Any:
+    """Specs, paths and tuples as dicts, strings and lists, ready for YAML or JSON."""
+    if isinstance(value, Spec):
+        return value.to_dict()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    raise SpecError(f"{value!r} of type {type(value).__name__} can't be part of a spec")
+
+
+def spec_from_dict(plain: Plain, base: type[S]) -> S:
+    """Rebuild a spec of the family ``base`` from `Spec.to_dict`.
+
+    Files may come from others, so only classes of this package, or of modules the program has already
+    imported itself, are looked up: reading a spec never imports a module named by the file.
+
+    Raises:
+        SpecError: the class isn't known, isn't a ``base``, or has no such field.
+    """
+    try:
+        module_name, _, class_name = str(plain["class_path"]).rpartition(".")
+        arguments = dict(plain.get("init_args") or {})
+    except (KeyError, TypeError, ValueError) as error:
+        raise SpecError(f"expected class_path and init_args, got {plain!r}") from error
+    if module_name.partition(".")[0] == "parts2whole":
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
+            raise SpecError(f"there is no module {module_name!r} in this version") from error
+    elif module_name in sys.modules:
+        module = sys.modules[module_name]
+    else:
+        raise SpecError(
+            f"{module_name!r} is not part of parts2whole and not imported; import it first to trust it"
+        )
+    found = getattr(module, class_name, None)
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise SpecError(f"{module_name}.{class_name} is not a {base.__name__}")
+    known = {field.name for field in dataclasses.fields(found)}
+    unknown = sorted(set(arguments) - known)
+    if unknown:
+        raise SpecError(f"{class_name} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+    hints = typing.get_type_hints(found)
+    values = {name: from_plain(value, hints[name]) for name, value in arguments.items()}
+    return cast(S, found(**values))
+
+
+def spec_from_yaml(text: str, base: type[S]) -> S:
+    """Read a spec written by `Spec.to_yaml`."""
+    return spec_from_dict(yaml.safe_load(text), base)
+
+
+def from_plain(value: Any, hint: Any) -> Any:
+    """Plain data turned into what the annotation ``hint`` asks for: specs, paths, nested tuples."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return from_plain(value, next(a for a in arguments if a is not type(None)))
+    if isinstance(value, dict) and isinstance(hint, type) and issubclass(hint, Spec):
+        return spec_from_dict(value, hint)
+    if isinstance(hint, type) and issubclass(hint, Path):
+        return Path(value)
+    if origin is tuple:
+        items = arguments[:1] * len(value) if arguments[-1:] == (Ellipsis,) else arguments
+        return tuple(from_plain(item, kind) for item, kind in zip(value, items, strict=True))
+    return value
+
+
+def discover(base: type[S], package: str) -> dict[str, type[S]]:
+    """Every final spec of the family ``base`` found in the modules of ``package``, by class name."""
+    folder = importlib.import_module(package)
+    found: dict[str, type[S]] = {}
+    for entry in pkgutil.iter_modules(folder.__path__):
+        module = importlib.import_module(f"{package}.{entry.name}")
+        for name, member in vars(module).items():
+            if (
+                isinstance(member, type)
+                and issubclass(member, base)
+                and member is not base
+                and member.__module__ == module.__name__
+                and not getattr(member, "__abstractmethods__", None)
+                and not name.startswith("_")
+            ):
+                found[name] = member
+    return dict(sorted(found.items()))

@@ -1,0 +1,1 @@
+"""Target tasks, one file each: cases, split, head, loss and metric."""

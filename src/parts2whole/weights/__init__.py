@@ -1,0 +1,1 @@
+"""Weights: the card that says where they come from, and loading that names every tensor."""
