@@ -79,7 +79,13 @@ class _Grid:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Volume(_Grid):
-    """An image: real-valued voxels that may be interpolated."""
+    """An image: real-valued voxels that may be interpolated.
+
+    Attributes:
+        modality: what the file says it is (CT, MR, ...); None where the format can't say.
+    """
+
+    modality: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -107,9 +113,10 @@ def to_canonical(volume: G) -> G:
     """
     order, flips = _canonical_moves(volume.direction)
     array = np.moveaxis(volume.array, [a - 3 for a in order], [-3, -2, -1])
-    array = np.flip(array, [a - 3 for a in range(3) if flips[a]])
+    array = np.flip(array, tuple(a - 3 for a in range(3) if flips[a]))
     matrix = np.asarray(volume.direction)[:, order]
-    spacing = tuple(volume.spacing_mm[a] for a in order)
+    z, y, x = (volume.spacing_mm[a] for a in order)
+    spacing = (z, y, x)
     shape = [volume.shape[a] for a in order]
     origin = np.asarray(volume.origin_mm, dtype=float)
     for axis in range(3):
@@ -120,15 +127,15 @@ def to_canonical(volume: G) -> G:
         volume,
         array=array,
         spacing_mm=spacing,
-        origin_mm=tuple(float(v) for v in origin),
-        direction=tuple(tuple(float(v) for v in row) for row in matrix),
+        origin_mm=_triple(origin),
+        direction=(_triple(matrix[0]), _triple(matrix[1]), _triple(matrix[2])),
     )
 
 
 def from_canonical_array(array: npt.NDArray[Any], direction: Direction) -> npt.NDArray[Any]:
     """Bring a canonical (..., z, y, x) array back to the axes of a volume with ``direction``."""
     order, flips = _canonical_moves(direction)
-    array = np.flip(array, [a - 3 for a in range(3) if flips[a]])
+    array = np.flip(array, tuple(a - 3 for a in range(3) if flips[a]))
     return np.moveaxis(array, [-3, -2, -1], [a - 3 for a in order])
 
 
@@ -139,8 +146,13 @@ def content_hash(array: npt.NDArray[Any]) -> str:
     """
     hasher = hashlib.sha256(str(array.shape).encode())
     for plane in array.reshape(-1, *array.shape[-2:]):
-        hasher.update(np.ascontiguousarray(plane, dtype="<f8").tobytes())
+        hasher.update((np.ascontiguousarray(plane, dtype="<f8") + 0.0).data)  # + 0.0 makes -0.0 hash as 0.0
     return hasher.hexdigest()
+
+
+def _triple(values: npt.NDArray[np.float64]) -> Triple:
+    a, b, c = (float(value) for value in values)
+    return a, b, c
 
 
 def _closest_axes(matrix: npt.NDArray[np.float64]) -> list[int]:

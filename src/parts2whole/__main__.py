@@ -1,0 +1,7 @@
+"""``python -m parts2whole``."""
+
+import sys
+
+from parts2whole.cli import main
+
+sys.exit(main())

@@ -1,0 +1,195 @@
+"""The command line: every verb is a Python function, and its signature is the command.
+
+    parts2whole pretrain store/ --out runs/p2w --method.part_fraction [0.4,0.7] --steps 5000
+    parts2whole pretrain --config run.yaml --seed 3
+
+Nothing heavy is imported before a command is chosen, so ``parts2whole --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+FAMILIES = {
+    "Method": ("parts2whole.methods.base", "parts2whole.methods"),
+    "Network": ("parts2whole.networks.base", "parts2whole.networks"),
+    "Task": ("parts2whole.tasks.base", "parts2whole.tasks"),
+}
+"""Families of specs whose members may be named by class alone: ``--method Parts2Whole``."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        function: ``module:name`` of the verb.
+        summary: one line for the list of commands.
+        positional: parameters that may be given without their names; ``*`` takes several.
+        families: specs it accepts by class name.
+    """
+
+    function: str
+    summary: str
+    positional: tuple[str, ...] = ()
+    families: tuple[str, ...] = ()
+
+
+COMMANDS = {
+    "demo": Command("parts2whole.verbs.demo:demo", "Run the whole path on data it makes itself, in minutes."),
+    "prepare": Command(
+        "parts2whole.verbs.prepare:prepare", "Read scans and write them into a store.", ("*scans",)
+    ),
+    "pretrain": Command(
+        "parts2whole.verbs.pretrain:pretrain",
+        "Pre-train an encoder on the unlabelled scans of a store.",
+        ("store",),
+        ("Method", "Network", "Task"),
+    ),
+    "finetune": Command(
+        "parts2whole.verbs.finetune:finetune",
+        "Fine-tune on a target task, from scratch or from a pre-trained encoder.",
+        (),
+        ("Network", "Task"),
+    ),
+    "evaluate": Command(
+        "parts2whole.verbs.evaluate:evaluate", "Measure a fine-tuned model, case by case.", ("run",)
+    ),
+    "predict": Command(
+        "parts2whole.verbs.predict:predict", "Apply a fine-tuned model to new scans.", ("run", "*scans")
+    ),
+    "probe": Command(
+        "parts2whole.verbs.probe:probe",
+        "Measure frozen features with a linear probe, beside an untrained encoder.",
+        (),
+        ("Network", "Task"),
+    ),
+    "compare": Command(
+        "parts2whole.verbs.compare:compare", "Tabulate finished fine-tuning runs, with tests.", ("*runs",)
+    ),
+    "report": Command(
+        "parts2whole.report.page:write_report", "Write report.html for a folder of runs.", ("folder",)
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    if given[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"parts2whole {version('parts2whole')}")
+        return 0
+    name, rest = given[0], given[1:]
+    if name not in COMMANDS:
+        import difflib
+
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        print(f"parts2whole: there is no command {name!r}." + (f" Did you mean {close[0]}?" if close else ""))
+        print("Run parts2whole --help for the list.", file=sys.stderr)
+        return 2
+    try:
+        run(COMMANDS[name], name, rest)
+    except KeyboardInterrupt as error:
+        print(f"\nparts2whole: {error or 'stopped'}", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if os.environ.get("PARTS2WHOLE_TRACEBACK") or not _is_meant_for_users(error):
+            raise
+        print(f"\nparts2whole {name}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def overview() -> str:
+    """The list of commands."""
+    width = max(map(len, COMMANDS))
+    lines = ["usage: parts2whole COMMAND ... (parts2whole COMMAND --help for each)", ""]
+    lines += [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(lines)
+
+
+def run(command: Command, name: str, arguments: list[str]) -> None:
+    """Parse the arguments of a command and call its function."""
+    function = load(command)
+    parser = build_parser(function, name, command)
+    parsed = parser.parse_args(name_positionals(command, arguments))
+    values = vars(parser.instantiate_classes(parsed))
+    for unwanted in ("config",):
+        values.pop(unwanted, None)
+    outcome = function(**values)
+    if outcome is not None and hasattr(outcome, "summary"):
+        print(outcome.summary())
+
+
+def load(command: Command) -> Callable[..., Any]:
+    """Import a command's function."""
+    module, _, name = command.function.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def build_parser(function: Callable[..., Any], name: str, command: Command) -> Any:
+    """A parser made from the function's signature and docstring."""
+    from jsonargparse import ArgumentParser, set_parsing_settings
+
+    from parts2whole.spec import Spec, discover
+
+    for family in command.families:
+        base, package = FAMILIES[family]
+        discover(getattr(importlib.import_module(base), family), package)
+    set_parsing_settings(subclasses_enabled=[Spec], docstring_parse_attribute_docstrings=True)
+    words = " ".join(f"[{p[1:].upper()} ...]" if p.startswith("*") else p.upper() for p in command.positional)
+    parser = ArgumentParser(
+        prog=f"parts2whole {name}" + (f" {words}" if words else ""), description=command.summary
+    )
+    parser.add_argument("--config", action="config", help="a YAML file with any of these settings")
+    parser.add_function_arguments(function, as_positional=False)
+    return parser
+
+
+def name_positionals(command: Command, arguments: Sequence[str]) -> list[str]:
+    """Give leading unnamed arguments their names: ``store/ --out x`` to ``--store store/ --out x``."""
+    leading: list[str] = []
+    for argument in arguments:
+        if argument.startswith("--"):
+            break
+        leading.append(argument)
+    named: list[str] = []
+    unnamed = list(leading)
+    for parameter in command.positional:
+        if not unnamed:
+            break
+        if parameter.startswith("*"):
+            named.append(f"--{parameter[1:]}={json.dumps(unnamed)}")
+            unnamed = []
+        else:
+            named.append(f"--{parameter}={unnamed.pop(0)}")
+    rest = [
+        a.replace("--data", "--task.data", 1) if _is_data(a, command) else a
+        for a in arguments[len(leading) :]
+    ]
+    return named + unnamed + rest
+
+
+def _is_data(argument: str, command: Command) -> bool:
+    return "Task" in command.families and (argument == "--data" or argument.startswith("--data="))
+
+
+def _is_meant_for_users(error: Exception) -> bool:
+    """Errors of this package and of the file system say what to do; anything else is a bug worth a traceback."""
+    return type(error).__module__.startswith("parts2whole") or isinstance(error, OSError)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

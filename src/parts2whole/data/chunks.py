@@ -1,0 +1,217 @@
+"""Chunked arrays on disk: OME-Zarr written by zarr and tensorstore, crops read straight from the shard.
+
+An array is one file (a shard) of small compressed chunks with an index at its end.  Reading a crop takes one
+`pread` and one decompression a chunk it touches: no threads, no open library handle, so it costs little, and
+is the same in a forked, spawned or threaded loader.  Arrays in another layout are read by tensorstore.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorstore
+import zarr
+from numcodecs import blosc  # type: ignore[import-untyped]
+from zarr.codecs import BloscCodec
+
+CHUNK = (16, 32, 32)
+"""Voxels (z, y, x) of a chunk: small, so that a crop decodes little that it doesn't need."""
+
+OPEN_ARRAYS = 256
+NOT_WRITTEN = 2**64 - 1
+DISK_FULL = re.compile(r"no space left|disk quota exceeded|ENOSPC|EDQUOT", re.IGNORECASE)
+INDEX_CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
+
+
+class ChunkError(ValueError):
+    """An array that can't be read or written."""
+
+
+class ChunkSpaceError(ChunkError):
+    """No space is left to write an array."""
+
+
+def write_image(folder: Path, name: str, image: npt.NDArray[Any], spacing_mm: tuple[float, ...]) -> None:
+    """Write voxels (channel, z, y, x) as an OME-Zarr 0.5 image; see `write_mask` for labels."""
+    group = zarr.open_group(folder, mode="w", zarr_format=3)
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [_multiscale(name, "czyx", spacing_mm)]}
+    _write_array(group, folder, image, "czyx")
+
+
+def write_mask(folder: Path, mask: npt.NDArray[Any], spacing_mm: tuple[float, ...]) -> None:
+    """Write labels (z, y, x) below the image in ``folder``, as ``labels/mask``."""
+    labels = zarr.open_group(folder, mode="a", zarr_format=3).create_group("labels")
+    labels.attrs["ome"] = {"version": "0.5", "labels": ["mask"]}
+    group = labels.create_group("mask")
+    group.attrs["ome"] = {
+        "version": "0.5",
+        "multiscales": [_multiscale("mask", "zyx", spacing_mm)],
+        "image-label": {"source": {"image": "../../"}},
+    }
+    _write_array(group, folder / "labels" / "mask", mask, "zyx")
+
+
+class ChunkedArray:
+    """One array on disk, opened for reading.
+
+    Args:
+        path: its folder, which holds ``zarr.json``.
+
+    Raises:
+        ChunkError: it is missing or damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = -1
+        try:
+            plain = json.loads((path / "zarr.json").read_bytes())
+            self.shape = tuple(int(edge) for edge in plain["shape"])
+            self.dtype = np.dtype(plain["data_type"])
+            self._chunk = _own_layout(plain)
+            if self._chunk is not None:
+                self._open_shard()
+        except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise ChunkError(f"{path} can't be opened: {error}; prepare this case again") from error
+
+    def __del__(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+
+    def read(self, box: tuple[slice, ...] = ()) -> npt.NDArray[Any]:
+        """The voxels of a box, one slice an axis; axes left out are read in full."""
+        full = (*box, *(slice(None),) * (len(self.shape) - len(box)))
+        bounds = [part.indices(edge)[:2] for part, edge in zip(full, self.shape, strict=True)]
+        if any(part.step not in (None, 1) for part in full):
+            raise ChunkError(f"a box has no steps, got {box}")
+        start, stop = [low for low, _ in bounds], [max(low, high) for low, high in bounds]
+        if self._chunk is None:
+            return self._read_foreign(start, stop)
+        return self._read_own(self._chunk, start, stop)
+
+    def _open_shard(self) -> None:
+        assert self._chunk is not None
+        grid = tuple(-(-edge // c) for edge, c in zip(self.shape, self._chunk, strict=True))
+        self._index: npt.NDArray[np.uint64] = np.full((*grid, 2), NOT_WRITTEN, dtype="<u8")
+        shard = self.path.joinpath("c", *("0" for _ in grid))
+        if not shard.exists():  # every voxel is zero, so nothing was written
+            return
+        self._file = os.open(shard, os.O_RDONLY)
+        size = os.fstat(self._file).st_size
+        if size < self._index.nbytes + 4:
+            raise ValueError("its shard is truncated")
+        raw = os.pread(self._file, self._index.nbytes, size - self._index.nbytes - 4)
+        self._index = np.frombuffer(raw, dtype="<u8").reshape(self._index.shape)
+
+    def _read_own(self, chunk: tuple[int, ...], start: list[int], stop: list[int]) -> npt.NDArray[Any]:
+        # Chunks are so small that handing them to threads costs more than decoding them.
+        blosc.use_threads = False
+        out = np.zeros([high - low for low, high in zip(start, stop, strict=True)], dtype=self.dtype)
+        if not out.size:
+            return out
+        decoded = np.empty(chunk, dtype=self.dtype)
+        # Along each axis: the number of each chunk touched, where it lands in the result, and its part used.
+        axes = [
+            [
+                (n, slice(max(n * c, low) - low, min((n + 1) * c, high) - low),
+                 slice(max(n * c, low) - n * c, min((n + 1) * c, high) - n * c))
+                for n in range(low // c, -(-high // c))
+            ]
+            for low, high, c in zip(start, stop, chunk, strict=True)
+        ]  # fmt: skip
+        for pieces in itertools.product(*axes):
+            numbers, targets, parts = zip(*pieces, strict=True)
+            offset, length = self._index[numbers].tolist()
+            if offset == NOT_WRITTEN:
+                continue
+            raw = os.pread(self._file, length, offset)
+            try:
+                blosc.decompress(raw, decoded)
+            except (RuntimeError, ValueError) as error:
+                raise ChunkError(f"{self.path} is damaged ({error}); prepare this case again") from error
+            out[targets] = decoded[parts]
+        return out
+
+    def _read_foreign(self, start: list[int], stop: list[int]) -> npt.NDArray[Any]:
+        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(self.path)}}
+        box = tuple(slice(low, high) for low, high in zip(start, stop, strict=True))
+        try:
+            array = tensorstore.open(spec, open=True, read=True).result()
+            return np.asarray(array[box].read().result())
+        except ValueError as error:
+            raise ChunkError(f"{self.path} can't be read: {str(error).partition(chr(10))[0]}") from error
+
+
+class ArrayCache:
+    """Arrays opened in this process; the least recently used is closed first."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[Path, ChunkedArray] = OrderedDict()
+
+    def open(self, path: Path) -> ChunkedArray:
+        """The array in ``path``."""
+        array = self._open.pop(path, None) or ChunkedArray(path)
+        self._open[path] = array
+        while len(self._open) > OPEN_ARRAYS:
+            self._open.popitem(last=False)
+        return array
+
+    def forget(self) -> None:
+        """Close all, because arrays on disk have changed."""
+        self._open.clear()
+
+
+def _own_layout(plain: dict[str, Any]) -> tuple[int, ...] | None:
+    """Size of a chunk if an array is one shard of blosc chunks as `_write_array` makes it, else None."""
+    (codec,) = plain["codecs"] if len(plain["codecs"]) == 1 else ({},)
+    inner = codec.get("configuration", {})
+    if (
+        codec.get("name") != "sharding_indexed"
+        or [each["name"] for each in inner["codecs"]] != ["bytes", "blosc"]
+        or inner["codecs"][0].get("configuration", {}).get("endian", "little") != "little"
+        or inner["index_codecs"] != INDEX_CODECS
+        or inner.get("index_location", "end") != "end"
+        or plain["fill_value"] != 0
+        or plain["chunk_key_encoding"].get("configuration", {}).get("separator", "/") != "/"
+    ):
+        return None
+    chunk = tuple(int(edge) for edge in inner["chunk_shape"])
+    shard = [int(edge) for edge in plain["chunk_grid"]["configuration"]["chunk_shape"]]
+    one_shard = all(-(-e // c) * c == s for e, c, s in zip(plain["shape"], chunk, shard, strict=True))
+    return chunk if one_shard else None
+
+
+def _write_array(group: zarr.Group, folder: Path, array: npt.NDArray[Any], axes: str) -> None:
+    chunk = tuple(min(c, s) for c, s in zip((1, *CHUNK)[-array.ndim :], array.shape, strict=True))
+    group.create_array(
+        "0",
+        shape=array.shape,
+        dtype=array.dtype,
+        chunks=chunk,
+        shards=tuple(-(-s // c) * c for c, s in zip(chunk, array.shape, strict=True)),
+        compressors=BloscCodec(cname="lz4", clevel=5, shuffle="shuffle", typesize=array.dtype.itemsize),
+        fill_value=0,
+        dimension_names=tuple(axes),
+    )
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(folder / "0")}}
+    try:
+        tensorstore.open(spec, open=True).result().write(array).result()
+    except ValueError as error:
+        kind = ChunkSpaceError if DISK_FULL.search(str(error)) else ChunkError
+        raise kind(f"{folder} can't be written: {str(error).partition(chr(10))[0]}") from error
+
+
+def _multiscale(name: str, axes: str, spacing_mm: tuple[float, ...]) -> dict[str, Any]:
+    space = [{"name": axis, "type": "space", "unit": "millimeter"} for axis in "zyx"]
+    channel = [{"name": "c", "type": "channel"}] if "c" in axes else []
+    scale = [*(1.0 for _ in channel), *spacing_mm]
+    dataset = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": scale}]}
+    return {"name": name, "axes": [*channel, *space], "datasets": [dataset]}

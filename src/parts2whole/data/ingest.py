@@ -1,0 +1,404 @@
+"""From files to a store: many cases read, preprocessed and written in parallel, for `prepare` and tasks.
+
+A case that can't be used is set aside with its reason and never ends the run.  Finished cases are kept: a
+second call does only what is missing, or has changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from pathlib import Path
+
+import numpy as np
+from joblib.externals.loky import ProcessPoolExecutor  # type: ignore[import-untyped]
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from parts2whole.data.preprocess import (
+    GUESSED,
+    Preprocess,
+    PreprocessError,
+    StoredType,
+    crop,
+    looks_like_label,
+    prepare_label,
+    prepare_volume,
+    quantise,
+)
+from parts2whole.data.read import ReadError, ScanSource, Which, file_stamp, read_label, read_scan, read_volume
+from parts2whole.data.store import Box, CaseRecord, DiskFullError, Store, StoreError, write_case
+from parts2whole.data.volume import (
+    LabelVolume,
+    Volume,
+    VolumeError,
+    content_hash,
+    orientation_code,
+    to_canonical,
+)
+
+SHOWN = 20
+"""Cases listed one by one in the printed summary."""
+
+SAME_GRID_VOXELS = 0.05
+"""Image and label may lie this far apart, in voxels, and still be one grid."""
+
+CHANCES = 2
+"""A case that takes its worker process down so often, working alone, is set aside."""
+
+LABEL_WORDS = ("label", "labels", "seg", "segmentation", "mask", "gt", "annotation")
+
+
+class IngestError(ValueError):
+    """Cases that can't be written to a store at all."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceCase:
+    """The files of one case.
+
+    Attributes:
+        case_id: unique, safe as a file name.
+        images: one file, or one `ScanSource`, a channel.
+        label: its label map, on the same grid.
+        patient: cases of one patient share it; None takes the case for a patient of its own.
+        box: the part of the scan to keep, in voxels (z, y, x) of the file's own array.
+        which: of a 4-D file, one volume by its index or ``"channels"`` for all.
+    """
+
+    case_id: str
+    images: tuple[Path | ScanSource, ...]
+    label: Path | None = None
+    patient: str | None = None
+    box: Box | None = None
+    which: Which = None
+
+    def files(self) -> tuple[Path, ...]:
+        """Every file of the case."""
+        images = (image.paths if isinstance(image, ScanSource) else (Path(image),) for image in self.images)
+        label = () if self.label is None else (Path(self.label),)
+        return (*(path for paths in images for path in paths), *label)
+
+    def stamp(self) -> str:
+        """A text that changes when the case or its files change.
+
+        Raises:
+            ReadError: a file is missing.
+        """
+        try:
+            files = file_stamp(self.files())
+        except OSError as error:
+            raise ReadError(f"{error.filename} can't be read: {error.strerror}") from error
+        return f"{files}:{self.patient}:{self.box}:{self.which}"
+
+
+@dataclasses.dataclass(frozen=True)
+class IngestReport:
+    """What became of every case.
+
+    Attributes:
+        prepared: written by this call.
+        kept: finished before, and unchanged.
+        set_aside: reason for every case that could not be used.
+        duplicates: cases with the voxels of an earlier case, and that case.
+        duration_s: of the call.
+    """
+
+    prepared: tuple[str, ...]
+    kept: tuple[str, ...]
+    set_aside: dict[str, str]
+    duplicates: dict[str, str]
+    duration_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    case: SourceCase
+    folder: Path
+    preprocess: Preprocess
+    dtype: StoredType
+    stamp: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outcome:
+    """A record, or why there is none."""
+
+    case_id: str
+    record: CaseRecord | None = None
+    reason: str = ""
+    disk_full: bool = False
+
+
+def store_cases(
+    cases: Sequence[SourceCase],
+    out: str | Path,
+    *,
+    preprocess: Preprocess,
+    dtype: StoredType = "int16",
+    workers: int | None = None,
+    progress: bool = True,
+) -> tuple[Store, IngestReport]:
+    """Read, preprocess and store cases.
+
+    Args:
+        cases: what to store.
+        out: folder of the store; made if missing, added to if there.
+        preprocess: how scans are brought to [0, 1].
+        dtype: type of the stored voxels.
+        workers: processes; default one a core, 0 works in this process.
+        progress: show a progress bar and print a summary.
+
+    Returns:
+        The store, and what became of every case.
+
+    Raises:
+        IngestError: two cases with the same id, or ``workers`` below 0.
+        parts2whole.data.store.StoreError: ``out`` is in use, or was prepared in another way.
+        parts2whole.data.store.DiskFullError: no space is left; finished cases are kept.
+    """
+    began = time.monotonic()
+    ids = [case.case_id for case in cases]
+    twice = sorted({case for case in ids if ids.count(case) > 1}) if len(set(ids)) < len(ids) else []
+    if twice:
+        raise IngestError(f"case ids must be unique; twice there: {', '.join(twice[:5])}")
+    if workers is not None and workers < 0:
+        raise IngestError(f"workers must be 0 or more, got {workers}")
+    store = Store.open_or_create(out, preprocess=preprocess, dtype=dtype)
+    jobs: list[_Job] = []
+    kept: list[str] = []
+    unread: dict[str, str] = {}
+    for case in cases:
+        try:
+            stamp = case.stamp()
+        except ReadError as error:
+            unread[case.case_id] = str(error)
+            continue
+        if store.has(case.case_id) and store.record(case.case_id).stamp == stamp:
+            kept.append(case.case_id)
+        else:
+            jobs.append(_Job(case, store.path, preprocess, dtype, stamp))
+    outcomes: list[_Outcome] = []
+    if jobs or any(store.set_aside.get(case) != reason for case, reason in unread.items()):
+        store.begin()
+        for case_id, reason in unread.items():
+            store.exclude(case_id, reason)
+        try:
+            outcomes = _run(store, jobs, workers=workers, progress=progress)
+        finally:
+            store.finish()
+    set_aside = unread | {o.case_id: o.reason for o in outcomes if o.record is None}
+    duplicates = {case: first for case, first in store.duplicates().items() if case in set(ids)}
+    report = IngestReport(
+        prepared=tuple(sorted(o.case_id for o in outcomes if o.record is not None)),
+        kept=tuple(kept),
+        set_aside=dict(sorted(set_aside.items())),
+        duplicates=duplicates,
+        duration_s=time.monotonic() - began,
+    )
+    if progress and (jobs or set_aside):
+        print_report(store, report)
+    return store, report
+
+
+def print_report(store: Store, report: IngestReport, console: Console | None = None) -> None:
+    """Print what became of every case, those set aside first."""
+    console = console or Console(stderr=True, highlight=False)
+    table = Table("case", "result", "voxels z y x", "mm", "note", show_edge=False)
+    for case, reason in list(report.set_aside.items())[:SHOWN]:
+        table.add_row(escape(case), "[red]set aside[/red]", "", "", escape(reason))
+    for case in report.prepared[:SHOWN]:
+        record = store.record(case)
+        notes = [note for note in record.notes if not note.startswith(GUESSED)]
+        if case in report.duplicates:
+            notes.append(f"same voxels as {report.duplicates[case]}")
+        result = f"{record.modality}, guessed" if len(notes) < len(record.notes) else record.modality
+        spacing = " ".join(f"{mm:.3g}" for mm in record.spacing_mm)
+        table.add_row(
+            escape(case), result, "x".join(map(str, record.shape)), spacing, escape("; ".join(notes))
+        )
+    console.print(table)
+    more = max(0, len(report.set_aside) - SHOWN) + max(0, len(report.prepared) - SHOWN)
+    if more:
+        console.print(f"... and {more} more, listed in {store.path / 'manifest.json'}")
+    parts = [f"{len(report.prepared)} prepared in {report.duration_s:.1f} s"]
+    if report.kept:
+        parts.append(f"{len(report.kept)} kept from before")
+    parts.append(f"{len(report.set_aside)} set aside")
+    guesses = [
+        note for case in report.prepared for note in store.record(case).notes if note.startswith(GUESSED)
+    ]
+    if guesses:
+        parts.append(f"modality guessed for {len(guesses)}, such as {guesses[0].removeprefix(GUESSED)}")
+    if report.duplicates:
+        parts.append(f"{len(report.duplicates)} with the voxels of another case")
+    console.print(", ".join(parts))
+
+
+def _run(store: Store, jobs: list[_Job], *, workers: int | None, progress: bool) -> list[_Outcome]:
+    """Do all jobs and enter their outcomes in the store."""
+    workers = min(os.cpu_count() or 1, len(jobs)) if workers is None else min(workers, len(jobs))
+    stream = _here(jobs) if workers == 0 else _in_processes(jobs, workers)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    outcomes = []
+    with Progress(*columns, disable=not progress, console=Console(stderr=True)) as bar:
+        task = bar.add_task("Preparing", total=len(jobs))
+        for outcome in stream:
+            if outcome.disk_full:
+                stream.close()
+                raise DiskFullError(outcome.reason)
+            if outcome.record is None:
+                store.exclude(outcome.case_id, outcome.reason)
+            else:
+                store.add(outcome.record)
+            outcomes.append(outcome)
+            bar.advance(task)
+    return outcomes
+
+
+def _here(jobs: list[_Job]) -> Generator[_Outcome]:
+    for job in jobs:
+        yield _attempt(job)
+
+
+def _in_processes(jobs: list[_Job], workers: int) -> Generator[_Outcome]:
+    """Outcomes in the order they come.
+
+    When a worker process is killed, the cases in work are tried again one at a time, so that only the one
+    that kills it is set aside.
+    """
+    waiting, suspects = deque(jobs), deque[_Job]()
+    deaths: dict[str, int] = {}
+    running: dict[Future[_Outcome], _Job] = {}
+    executor = ProcessPoolExecutor(max_workers=workers)
+    finished = False
+    try:
+        while waiting or suspects or running:
+            broken = False
+            queue, room = (suspects, 1) if suspects else (waiting, 2 * workers)
+            while queue and len(running) < room and not broken:
+                try:
+                    running[executor.submit(_attempt, queue[0])] = queue[0]
+                    queue.popleft()
+                except BrokenExecutor:
+                    broken = True
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                try:
+                    outcome = future.result()
+                except BrokenExecutor:
+                    broken = True
+                    continue
+                del running[future]
+                yield outcome
+            if broken:
+                executor.shutdown(kill_workers=True)
+                executor = ProcessPoolExecutor(max_workers=workers)
+                for job in running.values():
+                    name = job.case.case_id
+                    deaths[name] = deaths.get(name, 0) + (len(running) == 1)
+                    if deaths[name] < CHANCES:
+                        suspects.append(job)
+                    else:
+                        yield _Outcome(
+                            name, reason="its worker process was killed, perhaps for lack of memory"
+                        )
+                running.clear()
+        finished = True
+    finally:
+        executor.shutdown(kill_workers=not finished)
+
+
+def _attempt(job: _Job) -> _Outcome:
+    """Do one case; whatever goes wrong becomes its reason."""
+    name = job.case.case_id
+    try:
+        return _Outcome(name, record=_store_case(job))
+    except DiskFullError as error:
+        return _Outcome(name, reason=str(error), disk_full=True)
+    except (ReadError, PreprocessError, VolumeError, StoreError, IngestError) as error:
+        return _Outcome(name, reason=str(error))
+    except MemoryError:
+        return _Outcome(name, reason="not enough memory to prepare it")
+    except Exception as error:  # one odd scan must not end the run of a thousand
+        return _Outcome(name, reason=f"unexpected {type(error).__name__}: {error}")
+
+
+def _store_case(job: _Job) -> CaseRecord:
+    case = job.case
+    scan = _read_channels(case)
+    label = None if case.label is None else read_label(case.label)
+    if label is None and _named_as_label(case) and looks_like_label(scan):
+        raise IngestError("looks like a label map, by its name and by its voxels; scans only, please")
+    if label is not None and not label.same_grid(scan, tolerance=SAME_GRID_VOXELS):
+        raise IngestError(
+            f"image and label lie on different grids: {_grid(scan)} against {_grid(label)}; "
+            "resample the label onto its image"
+        )
+    original = content_hash(to_canonical(scan).array)
+    if case.box is not None:
+        scan = crop(scan, case.box)
+        label = None if label is None else crop(label, case.box)
+    prepared = prepare_volume(scan, job.preprocess)
+    mask = None if label is None else prepare_label(label, job.preprocess)
+    stored = quantise(prepared, job.dtype)
+    volume = prepared.volume
+    record = CaseRecord(
+        case_id=case.case_id,
+        patient=case.patient or case.case_id,
+        modality=prepared.modality,
+        channels=len(stored.array),
+        shape=volume.shape,
+        spacing_mm=volume.spacing_mm,
+        origin_mm=volume.origin_mm,
+        direction=volume.direction,
+        scale=stored.scale,
+        offset=stored.offset,
+        content_hash=original,
+        source=tuple(path.name for path in case.files()),
+        notes=prepared.notes,
+        quantisation_error=stored.error,
+        stamp=job.stamp,
+    )
+    return write_case(job.folder, record, stored.array, None if mask is None else mask.array, dtype=job.dtype)
+
+
+def _read_channels(case: SourceCase) -> Volume:
+    """The scan of a case; several files are stacked as channels."""
+    if not case.images:
+        raise IngestError("the case names no image")
+    scans = [
+        read_scan(image, which=case.which)
+        if isinstance(image, ScanSource)
+        else read_volume(Path(image), which=case.which)
+        for image in case.images
+    ]
+    first = scans[0]
+    for file, scan in zip(case.files()[1:], scans[1:], strict=False):
+        if not scan.same_grid(first, tolerance=SAME_GRID_VOXELS):
+            raise IngestError(
+                f"channels lie on different grids: {_grid(first)} against {_grid(scan)} in {file.name}"
+            )
+    if len(scans) == 1:
+        return first
+    arrays = [scan.array.reshape(-1, *scan.shape) for scan in scans]
+    return dataclasses.replace(first, array=np.concatenate(arrays))
+
+
+def _named_as_label(case: SourceCase) -> bool:
+    words = re.split(r"[^a-z]+", " ".join(path.name for path in case.files()).lower())
+    return any(word in LABEL_WORDS for word in words)
+
+
+def _grid(volume: Volume | LabelVolume) -> str:
+    shape, spacing, origin = volume.shape, volume.spacing_mm, volume.origin_mm
+    return (
+        f"shape {shape}, spacing {tuple(round(s, 4) for s in spacing)} mm, "
+        f"{orientation_code(volume.direction)} from {tuple(round(o, 2) for o in origin)} mm"
+    )

@@ -1,0 +1,154 @@
+"""Random wholes from a store: which scan and where is a function of (seed, step, index) alone.
+
+The sampler delivers wholes and nothing else; parts and other views are cut later, on the device, in the
+batch.  A batch holds the voxels as stored, with the scale that turns them into [0, 1], so that the
+conversion also happens in the batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from parts2whole.data.geometry import Boxes, Size, crop_resize
+from parts2whole.data.random import sample_generator
+from parts2whole.data.store import CaseRecord, Store
+from parts2whole.data.volume import Triple
+
+
+class SamplerError(ValueError):
+    """Wholes that can't be drawn from this store."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WholeSize:
+    """Size of a whole: in voxels of the network input and, if given, its extent in mm.
+
+    Attributes:
+        voxels: edge lengths (z, y, x) the network sees.
+        mm: extent (z, y, x) cut from the scan and resized to ``voxels``; None cuts ``voxels`` at native
+            spacing.
+    """
+
+    voxels: Size = (32, 64, 64)
+    mm: Triple | None = None
+
+    def in_scan(self, spacing_mm: Triple) -> Size:
+        """Edge lengths in voxels of a scan with ``spacing_mm``."""
+        if self.mm is None:
+            return self.voxels
+        z, y, x = (max(1, round(mm / spacing)) for mm, spacing in zip(self.mm, spacing_mm, strict=True))
+        return (z, y, x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """Where one whole lies: a case and its first voxel; ``size`` may reach past the border (padded)."""
+
+    case_id: str
+    start: Size
+    size: Size
+
+
+class WholeSampler:
+    """Draws the boxes of wholes, and reads them.
+
+    Args:
+        store: where the scans are.
+        cases: which of them; default all.
+        size: size of a whole.
+        seed: another seed, other wholes.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        size: WholeSize,
+        cases: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.store = store
+        self.size = size
+        self.seed = seed
+        self.records: tuple[CaseRecord, ...] = (
+            store.cases if cases is None else tuple(store.record(case) for case in cases)
+        )
+        if not self.records:
+            raise SamplerError(f"no cases to draw wholes from in {store.path}")
+        channels = {record.channels for record in self.records}
+        if len(channels) > 1:
+            raise SamplerError(f"scans with different numbers of channels in one store: {sorted(channels)}")
+        self.channels = channels.pop()
+
+    def draw(self, *labels: int | str) -> Whole:
+        """The whole that belongs to ``labels`` (such as step, index): a scan, and a place in it."""
+        generator = sample_generator(self.seed, "whole", *labels)
+        record = self.records[int(generator.integers(len(self.records)))]
+        size = self.size.in_scan(record.spacing_mm)
+        start = [
+            int(generator.integers(edge - wanted + 1)) if edge > wanted else (edge - wanted) // 2
+            for edge, wanted in zip(record.shape, size, strict=True)
+        ]
+        return Whole(record.case_id, (start[0], start[1], start[2]), size)
+
+    def padded_cases(self) -> tuple[str, ...]:
+        """Cases smaller than the whole on some axis: their wholes are padded with the lowest value."""
+        return tuple(
+            record.case_id
+            for record in self.records
+            if any(e < w for e, w in zip(record.shape, self.size.in_scan(record.spacing_mm), strict=True))
+        )
+
+    def read(self, whole: Whole) -> Tensor:
+        """The whole as (C, D, H, W) floats in [0, 1]."""
+        record = self.store.record(whole.case_id)
+        voxels = read_padded(self.store, whole)
+        image = torch.from_numpy(voxels).float().mul_(record.scale).add_(record.offset).clamp_(0, 1)
+        if whole.size != self.size.voxels:
+            box = Boxes(torch.zeros(1, 3, dtype=torch.long), torch.tensor([whole.size]))
+            image = crop_resize(image[None], box, self.size.voxels)[0]
+        return image
+
+
+def read_padded(store: Store, whole: Whole, *, label: bool = False) -> npt.NDArray[Any]:
+    """Stored voxels (channel, z, y, x) of a box, or its labels (1, z, y, x).
+
+    Where the box leaves the scan it is padded, images with the stored value of zero, labels with zero.
+    """
+    record = store.record(whole.case_id)
+    low = [max(0, start) for start in whole.start]
+    high = [
+        min(edge, start + size)
+        for edge, start, size in zip(record.shape, whole.start, whole.size, strict=True)
+    ]
+    box = (slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2]))
+    voxels = store.read_label(whole.case_id, box)[None] if label else store.read(whole.case_id, box)
+    if voxels.shape[1:] == whole.size:
+        return voxels
+    zero = 0 if label else round(-record.offset / record.scale)
+    padded = np.full((len(voxels), *whole.size), zero, dtype=voxels.dtype)
+    inside = tuple(
+        slice(lo - start, hi - start) for lo, hi, start in zip(low, high, whole.start, strict=True)
+    )
+    padded[(slice(None), *inside)] = voxels
+    return padded
+
+
+class Wholes(Dataset[Tensor]):
+    """The endless sequence of a sampler's wholes: sample number = step x batch size + index."""
+
+    def __init__(self, sampler: WholeSampler, batch_size: int) -> None:
+        self.sampler = sampler
+        self.batch_size = batch_size
+
+    def __getitem__(self, number: int) -> Tensor:
+        step, index = divmod(number, self.batch_size)
+        return self.sampler.read(self.sampler.draw(step, index))

@@ -1,0 +1,77 @@
+"""Whole models: an encoder with what a pretext or target task puts on it."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from parts2whole.networks.base import Encoder
+from parts2whole.networks.blocks import build_decoder
+
+
+class Model(nn.Module):
+    """A module on top of an encoder.
+
+    Attributes:
+        encoder: the part that is pre-trained and transferred.
+        encoder_frozen: the encoder stays in eval mode, so that its running statistics don't move either.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.encoder_frozen = False
+
+    def freeze_encoder(self) -> None:
+        """Train only what is on top of the encoder from now on."""
+        self.encoder.requires_grad_(False)
+        self.encoder_frozen = True
+        self.encoder.eval()
+
+    def train(self, mode: bool = True) -> Model:
+        """Training mode, but not for a frozen encoder."""
+        super().train(mode)
+        if self.encoder_frozen:
+            self.encoder.eval()
+        return self
+
+
+class EncoderDecoder(Model):
+    """Encoder, decoder and a 1 x 1 x 1 convolution: (B, C, D, H, W) to (B, out_channels, D, H, W).
+
+    Serves reconstruction (sigmoid outside) and segmentation (softmax outside).
+    """
+
+    def __init__(self, encoder: Encoder, *, out_channels: int, skips: bool) -> None:
+        super().__init__(encoder)
+        self.decoder = build_decoder(encoder, skips=skips)
+        self.head = nn.Conv3d(self.decoder.out_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits at input resolution."""
+        logits: Tensor = self.head(self.decoder(self.encoder(x)))
+        return logits
+
+
+class PooledClassifier(Model):
+    """Encoder, global average pooling of its deepest map, and a head: (B, C, D, H, W) to (B, classes)."""
+
+    def __init__(self, encoder: Encoder, *, classes: int, hidden: int = 0, dropout: float = 0.0) -> None:
+        super().__init__(encoder)
+        width = encoder.channels[-1]
+        layers: list[nn.Module] = [nn.AdaptiveAvgPool3d(1), nn.Flatten()]
+        if hidden:
+            layers += [nn.Linear(width, hidden), nn.ReLU()]
+            width = hidden
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+        self.head = nn.Sequential(*layers, nn.Linear(width, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Class logits."""
+        logits: Tensor = self.head(self.encoder(x)[-1])
+        return logits
+
+
+def pooled_features(encoder: Encoder, x: Tensor) -> Tensor:
+    """Global average of the deepest map: (B, C, D, H, W) to (B, channels[-1])."""
+    return encoder(x)[-1].mean(dim=(2, 3, 4))

@@ -1,0 +1,192 @@
+"""What the page's charts show: series of points, drawn by the page itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from parts2whole.report.runs import Run, arm_names, main_metric, task_names
+from parts2whole.report.summary import BASELINES
+from parts2whole.report.tables import higher_is_better, metric_title, sort_arms
+
+Role = Literal["main", "faint", "baseline"]
+
+POINTS = 60_000
+"""Points in all charts of a page together."""
+MOST_CHARTS = 12
+NAMES = {
+    "baseline_mean_whole": "mean whole",
+    "baseline_stretched_part": "stretched part",
+    "lr": "learning rate",
+    "samples_per_s": "samples per second",
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line of a chart: ``main`` is drawn boldly, ``faint`` thinly, ``baseline`` dashed; colours repeat."""
+
+    name: str
+    points: Sequence[tuple[int, float]]
+    role: Role = "main"
+    colour: int = 0
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines over training steps.
+
+    Attributes:
+        title: heading.
+        value: what the y axis shows.
+        series: lines.
+        percent: values are shares, shown as percentages.
+        wide: takes the whole width of the page.
+    """
+
+    title: str
+    value: str
+    series: tuple[Series, ...]
+    percent: bool = False
+    wide: bool = False
+
+    def to_plain(self, most: int = 400) -> dict[str, Any]:
+        """The chart as the page's script reads it, with at most ``most`` points a line."""
+        most = max(30, min(most, POINTS // max(1, len(self.series)) // 2))
+        return {
+            "title": self.title,
+            "value": self.value,
+            "percent": self.percent,
+            "wide": self.wide,
+            "series": [
+                {
+                    "name": series.name,
+                    "role": series.role,
+                    "colour": series.colour,
+                    "points": [[step, float(f"{value:.6g}")] for step, value in thin(series.points, most)],
+                }
+                for series in self.series
+            ],
+        }
+
+
+def thin(points: Sequence[tuple[int, float]], most: int) -> list[tuple[int, float]]:
+    """At most ``most`` points: means over equal stretches, but the last point as it is."""
+    if len(points) <= most:
+        return list(points)
+    size = -(-(len(points) - 1) // (most - 1))
+    groups = [points[i : min(i + size, len(points) - 1)] for i in range(0, len(points) - 1, size)]
+    means = [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
+    return [*means, points[-1]]
+
+
+def mean_of(lines: Sequence[Sequence[tuple[int, float]]]) -> list[tuple[int, float]]:
+    """The mean of several lines, at the steps that all of them have."""
+    tables = [dict(line) for line in lines]
+    common = sorted(set(tables[0]).intersection(*tables))
+    return [(step, sum(table[step] for table in tables) / len(tables)) for step in common]
+
+
+def run_charts(run: Run) -> list[Chart]:
+    """The charts of one run: its loss beside the baselines, then everything else it recorded."""
+    lines = [
+        Series("training", run.series("train", "loss"), "faint", 1),
+        Series("validation", run.series("validation", "loss"), "main", 0),
+    ]
+    for place, name in enumerate(BASELINES):
+        lines.append(Series(NAMES[name], run.series("validation", name), "baseline", 8 + place))
+    kept = tuple(series for series in lines if series.points)
+    charts = []
+    if kept:
+        trivial = any(series.role == "baseline" for series in kept)
+        title = "Loss beside the trivial baselines" if trivial else "Loss"
+        charts.append(Chart(title, "mean squared error" if trivial else "loss", kept, wide=True))
+    names = run.metrics("validation")
+    if run.kind == "finetune" and (metric := main_metric([name for name in names if name != "loss"])):
+        family = metric.split("_")[0]
+        of = [metric, *(name for name in names if name.startswith(f"{family}_") and name != metric)]
+        series = [
+            Series(metric_title(name), run.series("validation", name), "main", i) for i, name in enumerate(of)
+        ]
+        charts.insert(
+            0,
+            Chart(
+                "On the validation cases",
+                metric_title(family),
+                tuple(series[:6]),
+                _share(metric, series),
+                True,
+            ),
+        )
+        names = [name for name in names if name not in of]
+    for split, found in (("validation", names), ("train", run.metrics("train"))):
+        for name in found:
+            if name == "loss" or name in BASELINES:
+                continue
+            title = NAMES.get(name, metric_title(name))
+            where = "" if name in NAMES else f", {split}"
+            points = run.series(split, name)
+            charts.append(Chart(f"{title[:1].upper()}{title[1:]}{where}", title, (Series(title, points),)))
+    return charts[:MOST_CHARTS]
+
+
+def overlay_charts(runs: Sequence[Run]) -> list[Chart]:
+    """Validation losses of several pre-training runs; runs without baselines have another kind of loss."""
+    charts = []
+    for rebuilds in (True, False):
+        chosen = [run for run in runs if bool(run.series("validation", "baseline_mean_whole")) == rebuilds]
+        lines = [
+            Series(run.name, run.series("validation", "loss"), "main", i) for i, run in enumerate(chosen)
+        ]
+        lines = [series for series in lines if series.points]
+        if not lines:
+            continue
+        if rebuilds:
+            # Baselines depend on the validation wholes: draw them only where all runs share them.
+            for place, name in enumerate(BASELINES):
+                values = {
+                    round(value, 9) for run in chosen for _, value in run.series("validation", name)[-1:]
+                }
+                if len(values) == 1:
+                    longest = max((run.series("validation", name) for run in chosen), key=len)
+                    lines.append(Series(NAMES[name], longest, "baseline", 8 + place))
+        title = "Validation loss of pre-training" + ("" if rebuilds else ", methods that rebuild nothing")
+        charts.append(Chart(title, "mean squared error" if rebuilds else "loss", tuple(lines), wide=True))
+    return charts
+
+
+def comparison_charts(runs: Sequence[Run]) -> list[Chart]:
+    """The main validation metric of fine-tuning runs, a chart per task and number of labels.
+
+    Every arm has a bold line, the mean over its seeds, and a faint one for each seed.
+    """
+    done = [run for run in runs if run.finished]
+    arms, tasks = arm_names(done), task_names(done)
+    order = sort_arms(set(arms.values()))
+    groups: dict[tuple[str, int], list[Run]] = {}
+    for run in done:
+        groups.setdefault((tasks[run.folder], len(run.result.get("train_cases") or ())), []).append(run)
+    charts = []
+    for (task, count), members in sorted(groups.items()):
+        metric = main_metric([name for name in members[0].metrics("validation") if name != "loss"]) or "loss"
+        lines = []
+        for place, arm in enumerate(order):
+            seeds = [s for run in members if arms[run.folder] == arm and (s := run.series("validation", metric))]
+            if seeds:
+                lines += [Series(arm, points, "faint", place) for points in seeds if len(seeds) > 1]
+                lines.append(Series(arm, mean_of(seeds), "main", place))
+        labels = f", {count} labelled cases" if count else ""
+        if lines:
+            charts.append(
+                Chart(
+                    f"{task}{labels}: validation", metric_title(metric), tuple(lines), _share(metric, lines)
+                )
+            )
+    return charts[:MOST_CHARTS]
+
+
+def _share(metric: str, lines: Sequence[Series]) -> bool:
+    """Whether values are shares between 0 and 1, to be shown as percentages."""
+    values = [value for series in lines for _, value in series.points]
+    return bool(values) and all(0 <= v <= 1 for v in values) and higher_is_better(metric)

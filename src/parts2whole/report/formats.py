@@ -1,0 +1,221 @@
+"""A results table written for terminals, Markdown, LaTeX, CSV and HTML; its notes stand under each of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import TypeVar
+
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from parts2whole.report.tables import BEST_OTHER, Cell, Contrast, Row, Table, metric_title
+
+T = TypeVar("T")
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "α": r"$\alpha$",
+    "≈": r"$\approx$",
+    "−": "$-$",
+    "<": "$<$",
+    ">": "$>$",
+} | {sign: "\\" + sign for sign in "&%$#_{}"}
+
+
+def format_number(value: float, *, percent: bool) -> str:
+    """A mean, deviation or difference: percentages with two decimals, others with three digits."""
+    return f"{100 * value:.2f}" if percent else f"{value:#.3g}".rstrip(".")
+
+
+def format_cell(cell: Cell, row: Row, *, with_n: bool) -> str:
+    """``81.23 ± 0.45``, with n where it differs between cells."""
+    text = format_number(cell.mean, percent=row.percent)
+    if cell.sd is not None:
+        text += f" ± {format_number(cell.sd, percent=row.percent)}"
+    return f"{text} (n={cell.n})" if with_n else text
+
+
+def format_p(p: float | None) -> str:
+    """A p-value; ``–`` where there was nothing to test."""
+    if p is None:
+        return "–"
+    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
+def format_difference(contrast: Contrast | None, row: Row) -> str:
+    """``+2.31 ± 0.80``: the difference, and the deviation of the paired differences where there are pairs."""
+    if contrast is None:
+        return "–"
+    sign = "+" if contrast.difference > 0 else "−" if contrast.difference < 0 else ""
+    text = sign + format_number(abs(contrast.difference), percent=row.percent)
+    return text if contrast.sd is None else f"{text} ± {format_number(contrast.sd, percent=row.percent)}"
+
+
+def metric_label(row: Row) -> str:
+    """``Dice mean, %``."""
+    return metric_title(row.metric) + (", %" if row.percent else "")
+
+
+def to_rich(table: Table, *, title: str = "") -> RichTable:
+    """The table for a terminal."""
+    made = RichTable(title=title or None, caption="\n".join(table.notes), caption_justify="left")
+    for name in _headings(table):
+        made.add_column(Text(name), justify="left" if name in ("Task", "Metric", "Labels") else "right")
+
+    def style(text: str, cell: Cell) -> Text:
+        words = f"{text} ≈" if cell.equivalent else text
+        return Text(words, style="bold" if cell.best else "red" if cell.equivalent else "")
+
+    for line in _lines(table, style, Text):
+        made.add_row(*line)
+    return made
+
+
+def to_text(table: Table, *, title: str = "", width: int = 120) -> str:
+    """The table as plain text, with the best marked by ``*``."""
+    console = Console(file=io.StringIO(), width=width, color_system=None, legacy_windows=False)
+    made = RichTable(title=Text(title) if title else None, caption=Text("\n".join(table.notes)))
+    made.caption_justify = "left"
+    for name in _headings(table):
+        made.add_column(Text(name), justify="left" if name in ("Task", "Metric", "Labels") else "right")
+
+    def style(text: str, cell: Cell) -> Text:
+        return Text(f"{text} *" if cell.best else f"{text} ≈" if cell.equivalent else text)
+
+    for line in _lines(table, style, Text):
+        made.add_row(*line)
+    with console.capture() as captured:
+        console.print(made)
+    return captured.get()
+
+
+def to_markdown(table: Table) -> str:
+    """A GitHub table; the best is bold, equivalents carry ``≈``."""
+
+    def clean(text: str) -> str:
+        for sign in "\\|*_<>`[]":
+            text = text.replace(sign, "\\" + sign)
+        return " ".join(text.split())
+
+    def style(text: str, cell: Cell) -> str:
+        return f"**{text}**" if cell.best else f"{text} ≈" if cell.equivalent else text
+
+    headings = [clean(name) for name in _headings(table)]
+    lines = [headings, ["---"] * 3 + ["---:"] * (len(headings) - 3), *_lines(table, style, clean)]
+    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"{body}\n\n" + "\n".join(f"- {clean(note)}" for note in table.notes) + "\n"
+
+
+def to_latex(table: Table) -> str:
+    """A LaTeX tabular that needs the packages booktabs and xcolor."""
+
+    def clean(text: str) -> str:
+        return "".join(LATEX.get(sign, sign) for sign in text)
+
+    def style(text: str, cell: Cell) -> str:
+        text = clean(text)
+        return (
+            rf"\textbf{{{text}}}"
+            if cell.best
+            else rf"\textcolor{{red}}{{{text}}}"
+            if cell.equivalent
+            else text
+        )
+
+    headings = [clean(name) for name in _headings(table)]
+    notes = " ".join(table.notes).replace("Marked ≈", "Red")
+    lines = [
+        "% needs \\usepackage{booktabs} and \\usepackage{xcolor}",
+        rf"\begin{{tabular}}{{lll{'r' * (len(headings) - 3)}}}",
+        r"\toprule",
+        " & ".join(headings) + r" \\",
+        r"\midrule",
+        *(" & ".join(line) + r" \\" for line in _lines(table, style, clean)),
+        r"\bottomrule",
+        r"\end{tabular}",
+        "",
+        rf"\par\smallskip{{\footnotesize {clean(notes)}}}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def to_csv(table: Table) -> str:
+    """One line per task, label fraction and arm, unrounded; the test is in its own columns."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        ["task", "metric", "fraction", "labelled_min", "labelled_max", "arm", "n", "mean", "sd", "best", "equivalent", "p_vs_best", "difference", "difference_against", "difference_n", "difference_p", "test", "alternative", "alpha"]
+    )
+    for row in table.rows:
+        against = {contrast.against: contrast for contrast in row.contrasts.values()}
+        for arm, cell in row.cells.items():
+            versus = against.get(arm)
+            contrast = (versus.difference, versus.n, versus.p) if versus else (None,) * 3
+            marks = (int(cell.best), int(cell.equivalent), cell.p_best)
+            writer.writerow(
+                [row.task, row.metric, row.fraction, *row.labelled, arm, cell.n, cell.mean, cell.sd, *marks]
+                + [table.focus, *contrast, table.test, table.alternative, table.alpha]
+            )
+    return out.getvalue()
+
+
+def to_html(table: Table) -> str:
+    """A fragment of HTML; classes ``best`` and ``equivalent`` carry the marks, details of a test are titles."""
+
+    def style(text: str, cell: Cell) -> str:
+        if cell.best:
+            return f"<strong class='best'>{escape(text)}</strong>"
+        if cell.equivalent:
+            title = f"not told from the best: p = {format_p(cell.p_best)}"
+            return f"<span class='equivalent' title='{escape(title)}'>{escape(text)}&nbsp;≈</span>"
+        title = (
+            f" title='worse than the best: p = {format_p(cell.p_best)}'" if cell.p_best is not None else ""
+        )
+        return f"<span{title}>{escape(text)}</span>"
+
+    headings = "".join(
+        f"<th scope='col'{_number(place)}>{escape(name)}</th>" for place, name in enumerate(_headings(table))
+    )
+    body = []
+    for row, line in zip(table.rows, _lines(table, style, escape), strict=True):
+        title = escape("; ".join(f"{c.against}: {c.description}" for c in row.contrasts.values()))
+        cells = [f"<td{_number(place)}>{text}</td>" for place, text in enumerate(line)]
+        body.append(f"<tr title='{title}'>{''.join(cells)}</tr>")
+    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
+    return (
+        f"<div class='scroll'><table class='results'><thead><tr>{headings}</tr></thead>"
+        f"<tbody>{''.join(body)}</tbody></table></div><ul class='notes'>{notes}</ul>"
+    )
+
+
+def _number(place: int) -> str:
+    return " class='number'" if place > 2 else ""
+
+
+def _headings(table: Table) -> list[str]:
+    compared = [name for rival in table.rivals for name in (f"{table.focus} − {rival}", "p")]
+    return ["Task", "Metric", "Labels", *table.arms, *compared]
+
+
+def _lines(table: Table, style: Callable[[str, Cell], T], plain: Callable[[str], T]) -> list[Sequence[T]]:
+    """Every row's cells: ``style`` writes results, ``plain`` anything else."""
+    with_n = len({cell.n for row in table.rows for cell in row.cells.values()}) > 1
+    lines: list[Sequence[T]] = []
+    for row in table.rows:
+        line = [plain(row.task), plain(metric_label(row)), plain(row.labels)]
+        for arm in table.arms:
+            cell = row.cells.get(arm)
+            line.append(style(format_cell(cell, row, with_n=with_n), cell) if cell else plain("–"))
+        for rival in table.rivals:
+            contrast = row.contrasts.get(rival)
+            named = f" ({contrast.against})" if contrast and rival == BEST_OTHER else ""
+            line.append(plain(format_difference(contrast, row) + named))
+            line.append(plain(format_p(contrast.p if contrast else None)))
+        lines.append(line)
+    return lines

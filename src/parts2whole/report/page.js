@@ -1,0 +1,28 @@
+// What the scripts of the page share: its data, and making elements. No libraries, no network.
+"use strict";
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const SVG = "http://www.w3.org/2000/svg";
+
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+function draw(parent, tag, attributes, text) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  if (text !== undefined) element.textContent = text;
+  parent.append(element);
+  return element;
+}
+
+const colour = (series) => `var(--c${series.role === "baseline" ? series.colour : series.colour % 8})`;
+
+function number(value, percent) {
+  if (percent) return `${(100 * value).toFixed(1)} %`;
+  if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5)) return Number(value.toPrecision(3)).toExponential();
+  return String(Number(value.toPrecision(4)));
+}

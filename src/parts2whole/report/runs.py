@@ -1,0 +1,392 @@
+"""Run folders read back: configuration, metrics, result, per-case values and pictures of a run.
+
+Reading is forgiving, because a report is often wanted of a run that was stopped, or is still going: a file
+that is missing or cut short leaves a note in `Run.notes`, never an exception.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import re
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+Kind = Literal["pretrain", "finetune", "other"]
+Plain = dict[str, Any]
+Volumes = npt.NDArray[np.float32]
+
+VOLUMES = Path("panels", "latest.npz")
+NOT_RUNS = frozenset({"weights", "checkpoints", "tensorboard", "panels", "cases", "records"})
+
+
+class RunError(ValueError):
+    """A folder that holds no run."""
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """Some views of a pretext task, to be looked at.
+
+    Attributes:
+        part: what the network saw, (n, z, y, x) in [0, 1].
+        reconstruction: what it made of it, alike.
+        whole: what it should have made, alike.
+        spacing_mm: distance between voxels along (z, y, x).
+        names: one a sample, such as the case it was cut from.
+        boxes: (n, 3, 2), where the part was cut from: first and one-past-last voxel of the whole along
+            (z, y, x); fractions of voxels are fine.
+    """
+
+    part: Volumes
+    reconstruction: Volumes
+    whole: Volumes
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    names: tuple[str, ...] = ()
+    boxes: npt.NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        shapes = {self.part.shape, self.reconstruction.shape, self.whole.shape}
+        if len(shapes) > 1 or self.whole.ndim != 4:
+            raise RunError(f"part, reconstruction and whole must be alike (n, z, y, x), got {sorted(shapes)}")
+        if self.boxes is not None and self.boxes.shape != (len(self.whole), 3, 2):
+            raise RunError(f"expected boxes of shape {(len(self.whole), 3, 2)}, got {self.boxes.shape}")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder.
+
+    Attributes:
+        folder: where it is.
+        kind: ``pretrain``, ``finetune``, or ``other`` where that can't be told.
+        config: resolved arguments.
+        result: figures of a finished run; empty otherwise.
+        environment: versions and hardware.
+        records: lines of the metrics file, oldest first.
+        cases: rows of ``test_cases.csv``; numbers are floats, empty cells are left out.
+        pictures: PNG files the run drew, oldest first.
+        notes: what could not be read, in words.
+    """
+
+    folder: Path
+    kind: Kind
+    config: Plain
+    result: Plain
+    environment: Plain
+    records: tuple[Plain, ...]
+    cases: tuple[Plain, ...] = ()
+    pictures: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.resolve().name
+
+    @property
+    def finished(self) -> bool:
+        """Whether it came to its end."""
+        return bool(self.result)
+
+    @property
+    def steps(self) -> int:
+        """Steps taken."""
+        last = max((int(r["step"]) for r in self.records), default=0)
+        return int(self.result.get("steps") or last)
+
+    @property
+    def duration_s(self) -> float | None:
+        """Seconds it took, as far as it got."""
+        last = self.records[-1].get("time_s") if self.records else None
+        return as_number(self.result.get("duration_s", last))
+
+    def series(self, split: str, metric: str) -> list[tuple[int, float]]:
+        """Pairs of step and finite value of a metric."""
+        pairs = ((r["step"], as_number(r.get(metric))) for r in self.records if r.get("split") == split)
+        return [(int(step), value) for step, value in pairs if value is not None]
+
+    def metrics(self, split: str) -> list[str]:
+        """Names of the numbers recorded for ``split``, in order of appearance."""
+        names: dict[str, None] = {}
+        for record in self.records:
+            if record.get("split") == split:
+                names |= {k: None for k, v in record.items() if as_number(v) is not None}
+        return [name for name in names if name not in ("step", "time_s")]
+
+    def last(self, split: str, metric: str) -> float | None:
+        """The newest value of a metric."""
+        values = self.series(split, metric)
+        return values[-1][1] if values else None
+
+
+def find_runs(folder: str | Path) -> tuple[Path, ...]:
+    """Every run folder in ``folder``, itself included, sorted by path.
+
+    Raises:
+        RunError: ``folder`` is not a folder.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise RunError(f"{root} is not a folder; expected a run folder, or a folder of runs")
+    found = []
+    for here, below, files in os.walk(root):
+        below[:] = [
+            b for b in below if b not in NOT_RUNS and not b.endswith(".zarr") and not b.startswith(".")
+        ]
+        if "metrics.jsonl" in files or _is_result(Path(here, "result.json")):
+            found.append(Path(here))
+    return tuple(sorted(found))
+
+
+def read_run(folder: str | Path) -> Run:
+    """Read one run folder.
+
+    Raises:
+        RunError: ``folder`` holds neither metrics nor a result.
+    """
+    folder = Path(folder)
+    if not (folder / "metrics.jsonl").exists() and not (folder / "result.json").exists():
+        raise RunError(f"{folder} holds no run: neither metrics.jsonl nor result.json is there")
+    notes: list[str] = []
+    config = _read_mapping(folder / "config.yaml", notes)
+    result = _read_mapping(folder / "result.json", notes)
+    records, broken = _parse_metrics(folder / "metrics.jsonl")
+    if broken:
+        notes.append(f"{broken} unreadable line{'s' * (broken > 1)} in metrics.jsonl left out")
+    panels = folder / "panels"
+    return Run(
+        folder=folder,
+        kind=_kind(config, result, records),
+        config=config,
+        result=result,
+        environment=_read_mapping(folder / "environment.json", notes),
+        records=tuple(records),
+        cases=_read_cases(folder / "test_cases.csv", notes),
+        pictures=tuple(sorted(panels.glob("*.png"))) if panels.is_dir() else (),
+        notes=tuple(notes),
+    )
+
+
+def read_metrics(folder: str | Path) -> list[Plain]:
+    """Records of a run's ``metrics.jsonl``, oldest first; a line cut short by a crash is left out."""
+    return _parse_metrics(Path(folder) / "metrics.jsonl")[0]
+
+
+def write_volumes(folder: str | Path, panel: Panel) -> Path:
+    """Keep a panel as ``panels/latest.npz`` of a run folder, for the report's slice viewer."""
+    path = Path(folder) / VOLUMES
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, npt.NDArray[Any]] = {
+        key: np.asarray(getattr(panel, key), np.float32) for key in ("part", "reconstruction", "whole")
+    }
+    arrays["spacing_mm"] = np.asarray(panel.spacing_mm, np.float32)
+    if panel.names:
+        arrays["names"] = np.asarray(panel.names, dtype=np.str_)
+    if panel.boxes is not None:
+        arrays["boxes"] = np.asarray(panel.boxes, np.float32)
+    beside = path.with_name(path.name + ".part")
+    with beside.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+    beside.replace(path)
+    return path
+
+
+def read_volumes(folder: str | Path) -> Panel | None:
+    """The panel that `write_volumes` left in a run folder; None where there is none.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    path = Path(folder) / VOLUMES
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+        images = {key: np.asarray(arrays[key], np.float32) for key in ("part", "reconstruction", "whole")}
+        z, y, x = (float(v) for v in arrays.get("spacing_mm", (1.0, 1.0, 1.0)))
+        names = tuple(str(name) for name in arrays.get("names", ()))
+        return Panel(**images, spacing_mm=(z, y, x), names=names, boxes=arrays.get("boxes"))
+    except (OSError, KeyError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        raise RunError(f"{path.name} can't be read ({error}); delete it, or run again") from error
+
+
+def result_rows(runs: Iterable[Run]) -> list[Plain]:
+    """Test metrics of finished fine-tuning runs, one row a metric: the input of the tables.
+
+    Returns:
+        Rows with ``task``, ``metric``, ``fraction``, ``labelled`` (cases trained on), ``arm``, ``seed``
+        ``value`` and ``main`` (whether the metric is the task's main one).
+    """
+    done = [run for run in runs if run.kind == "finetune" and run.finished]
+    arms, tasks = arm_names(done), task_names(done)
+    return [
+        {
+            "task": tasks[run.folder],
+            "metric": metric,
+            "main": place == 0,
+            "fraction": None if run.result.get("cases") else as_number(run.result.get("fraction")),
+            "labelled": len(run.result.get("train_cases") or ()),
+            "arm": arms[run.folder],
+            "seed": run.result.get("seed", 0),
+            "value": value,
+        }
+        for run in done
+        for place, (metric, value) in enumerate(test_values(run).items())
+    ]
+
+
+def test_values(run: Run) -> dict[str, float]:
+    """Finite test metrics of a fine-tuning run, the main one first."""
+    given = run.result.get("test")
+    pairs = given.items() if isinstance(given, Mapping) else ()
+    numbers = {str(k): n for k, v in pairs if (n := as_number(v)) is not None}
+    first = main_metric(list(numbers), run.result.get("monitor"))
+    return {k: numbers[k] for k in sorted(numbers, key=lambda k: k != first)}
+
+
+def main_metric(names: Sequence[str], monitor: object = None) -> str | None:
+    """The metric a table shows first: the run's own, else by custom."""
+    for wanted in (monitor, "dice_mean", "dice", "auc", "iou_mean", "iou"):
+        if wanted in names:
+            return str(wanted)
+    return names[0] if names else None
+
+
+def arm_names(runs: Sequence[Run]) -> dict[Path, str]:
+    """What to call the initial weights of each fine-tuning run, in a table.
+
+    A pre-training run is called by its method; two of one method are told apart by their folders.
+    """
+    named = {run.folder: _arm(run) for run in runs}
+    sources: dict[str, set[str]] = {}
+    for name, source in named.values():
+        sources.setdefault(name, set()).add(source)
+    return {
+        f: name if len(sources[name]) == 1 else f"{name} ({source})" for f, (name, source) in named.items()
+    }
+
+
+def task_names(runs: Sequence[Run]) -> dict[Path, str]:
+    """What to call the task of each fine-tuning run, such as ``Segmentation, hippocampus``."""
+    return {run.folder: str(run.result.get("task_name") or spec_name(run.result.get("task"))) for run in runs}
+
+
+def spec_name(spec: object) -> str:
+    """A spec's class name, with the name of its data where it has some."""
+    if not isinstance(spec, Mapping):
+        return str(spec) if spec else "unknown"
+    name = str(spec.get("class_path", "unknown")).rpartition(".")[2]
+    data = (spec.get("init_args") or {}).get("data")
+    return f"{name}, {Path(str(data)).stem}" if data else name
+
+
+def as_number(value: object) -> float | None:
+    """A finite float, or None."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    return None
+
+
+def _arm(run: Run) -> tuple[str, str]:
+    """Name of an arm, and what tells two of one name apart."""
+    init = str(run.result.get("init", "unknown"))
+    if run.result.get("arm"):
+        return str(run.result["arm"]), ""
+    if init == "scratch" or re.match(r"[a-z0-9_]{2,}:", init):
+        source, _, path = init.partition(":")
+        return source, Path(path).name
+    if isinstance(run.result.get("method"), Mapping):
+        return spec_name(run.result["method"]), Path(init).name
+    for root in (Path(), *run.folder.resolve().parents):
+        for name in ("result.json", "card.json", "weights/card.json"):
+            method = _read_mapping(root / init / name, []).get("method")
+            if isinstance(method, Mapping) and method.get("class_path"):
+                return spec_name(method), Path(init).name
+    return Path(init).name, ""
+
+
+def _kind(config: Plain, result: Plain, records: Sequence[Plain]) -> Kind:
+    if result.get("kind") in ("pretrain", "finetune"):
+        return result["kind"]  # type: ignore[no-any-return]
+    if "task" in config or "init" in config:
+        return "finetune"
+    if "method" in config or any("baseline_mean_whole" in record for record in records):
+        return "pretrain"
+    return "other"
+
+
+def _is_result(path: Path) -> bool:
+    return path.exists() and _read_mapping(path, []).get("kind") in ("pretrain", "finetune")
+
+
+def _read_mapping(path: Path, notes: list[str]) -> Plain:
+    """A YAML or JSON file's mapping; empty, with a note, if it can't be read."""
+    try:
+        text = path.read_text()
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+        notes.append(f"{path.name} can't be read: {' '.join(str(error).split())}")
+        return {}
+    if not isinstance(content, dict):
+        notes.append(f"{path.name} holds no mapping")
+        return {}
+    return content
+
+
+def _parse_metrics(path: Path) -> tuple[list[Plain], int]:
+    """Records, and the number of broken lines (not counting a last one that is still being written)."""
+    if not path.exists():
+        return [], 0
+    text = path.read_text(errors="replace")
+    lines = text.splitlines()
+    records, broken = [], []
+    for number, line in enumerate(lines):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            record = None
+        if isinstance(record, dict) and as_number(record.get("step")) is not None:
+            records.append(record)
+        elif line.strip():
+            broken.append(number)
+    if broken and broken[-1] == len(lines) - 1 and not text.endswith("\n"):
+        broken.pop()
+    return records, len(broken)
+
+
+def _read_cases(path: Path, notes: list[str]) -> tuple[Plain, ...]:
+    try:
+        with path.open(newline="") as file:
+            return tuple(_numbers(row) for row in csv.DictReader(file))
+    except FileNotFoundError:
+        return ()
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        notes.append(f"{path.name} can't be read: {error}")
+        return ()
+
+
+def _numbers(row: Mapping[Any, Any]) -> Plain:
+    """A CSV row: the first column and ``target`` are names, other cells are floats where they can be."""
+    read: Plain = {}
+    for place, (key, text) in enumerate(row.items()):
+        if not isinstance(text, str) or not text.strip():
+            continue
+        try:
+            read[str(key)] = text if place == 0 or key == "target" else float(text)
+        except ValueError:
+            read[str(key)] = text
+    return {k: v for k, v in read.items() if not (isinstance(v, float) and not math.isfinite(v))}

@@ -1,0 +1,260 @@
+"""What runs amount to, in words: the verdict at the top of the page, and the facts below it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from parts2whole.report.formats import format_difference, format_number, format_p, metric_label
+from parts2whole.report.runs import Run, arm_names, as_number, spec_name, test_values
+from parts2whole.report.tables import BEST_OTHER, Contrast, Row, Table, higher_is_better, metric_title
+
+Tone = Literal["good", "weak", "bad", "plain"]
+
+BASELINES = {
+    "baseline_mean_whole": "predicting the mean whole",
+    "baseline_stretched_part": "handing back the stretched part",
+}
+BARELY = 0.05
+"""A loss less than this share below the better baseline is called barely better."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One claim about a run or a comparison.
+
+    Attributes:
+        tone: how good the news is.
+        headline: the claim.
+        text: the numbers behind it and what follows.
+    """
+
+    tone: Tone
+    headline: str
+    text: str
+
+
+def judge_pretraining(run: Run) -> Verdict:
+    """Whether pre-training beat what needs no learning."""
+    loss = as_number(run.result.get("validation_loss", run.last("validation", "loss")))
+    found = {k: as_number(run.result.get(k, run.last("validation", k))) for k in BASELINES}
+    baselines = {k: v for k, v in found.items() if v is not None}
+    if loss is None:
+        return Verdict(
+            "weak", "No validation loss", "The run has not validated yet, or its loss was not finite."
+        )
+    if not baselines:
+        text = "This method rebuilds nothing, so there is no trivial prediction to compare it with."
+        return Verdict("plain", f"Validation loss {loss:.4g}", text)
+    best = min(baselines.values())
+    others = "; ".join(f"{BASELINES[k]} {v:.4g}" for k, v in baselines.items())
+    numbers = f"Validation loss {loss:.4g}. Trivial baselines: {others}."
+    if run.result.get("collapsed") or loss >= best:
+        return Verdict(
+            "bad",
+            "Collapsed: no better than a trivial prediction",
+            f"{numbers} The encoder has learned nothing worth transferring. Look at the learning rate first, "
+            "then at the part sizes and at the data.",
+        )
+    below = 1 - loss / best
+    aim = "This says that the network rebuilds; whether its features transfer, only a target task shows."
+    if below < BARELY:
+        return Verdict(
+            "weak", f"Only {_percent(below)} below the better trivial baseline", f"{numbers} {aim}"
+        )
+    headline = f"Validation loss {loss:.4g}, {_percent(below)} below the better trivial baseline"
+    return Verdict("good", headline, f"The better one is {BASELINES[name]}. Baselines: {others}. {aim}")
+
+
+def judge_finetuning(run: Run) -> Verdict:
+    """How a fine-tuned model did on its test cases."""
+    values = test_values(run)
+    if not values:
+        return Verdict("plain", "No test result yet", "The run is not finished.")
+    (metric, value), *others = values.items()
+    cases = len(run.result.get("test_cases") or run.cases)
+    on = f" on {cases} test case{'s' * (cases != 1)}" if cases else ""
+    text = [f"{metric_title(name)} {_value(name, number)}" for name, number in others[:6]]
+    lines = [", ".join(text) + "."] if text else []
+    best, steps = run.result.get("best_step"), run.steps
+    if best is not None and steps and best >= steps:
+        lines.append("The best step was the last one: more steps may do better.")
+    return Verdict("plain", f"{metric_title(metric)} {_value(metric, value)}{on}", " ".join(lines))
+
+
+def judge_comparison(table: Table) -> list[Verdict]:
+    """Whether the arm of interest is better than each of its rivals."""
+    return [_judge_rival(table, rival) for rival in table.rivals if any(rival in row.contrasts for row in table.rows)]
+
+
+def _judge_rival(table: Table, rival: str) -> Verdict:
+    compared = [(row, row.contrasts[rival]) for row in table.rows if rival in row.contrasts]
+    directions = [_direction(row, contrast, table) for row, contrast in compared]
+    better, worse = directions.count(1), directions.count(-1)
+    name = "the best other arm" if rival == BEST_OTHER else rival
+    lines = [_sentence(row, contrast) for row, contrast in compared[:6]]
+    if len(compared) > 6:
+        lines.append(f"… and {len(compared) - 6} more in the table.")
+    text, level = " ".join(lines), f"α = {table.alpha:g}"
+    of = f"{better} of {len(compared)} comparisons" if len(compared) > 1 else "the one comparison made"
+    if worse:
+        lost = f"worse in {worse}" + (f", better in {better}" if better else "")
+        return Verdict("bad", f"{table.focus} against {name}: {lost} of {len(compared)} ({level})", text)
+    if not better:
+        return Verdict("weak", f"No difference between {table.focus} and {name} is shown ({level})", text)
+    tone: Tone = "good" if better == len(compared) else "weak"
+    return Verdict(tone, f"{table.focus} is better than {name} in {of} ({level})", text)
+
+
+def list_facts(run: Run) -> list[tuple[str, str]]:
+    """What was run with what: pairs of a term and its description."""
+    config, result = run.config, run.result
+    method = result.get("method") or config.get("method")
+    facts: list[tuple[str, str | None]] = []
+    if run.kind == "finetune":
+        facts.append(("Task", spec_name(result.get("task") or config.get("task"))))
+        facts.append(
+            ("Initial weights", arm_names([run])[run.folder] if result else str(config.get("init", "")))
+        )
+        facts.append(("Labels", _labels(run)))
+    else:
+        facts.append(("Method", describe_spec(method)))
+    network = result.get("network") or config.get("network")
+    facts += [("Network", describe_spec(network)), ("Data", _data(run)), ("Training", _training(run))]
+    facts += [("Took", _duration(run)), ("Machine", _machine(run.environment)), ("Software", _software(run))]
+    return [(term, text) for term, text in facts if text]
+
+
+def describe_spec(spec: object) -> str | None:
+    """A spec in a line: ``Parts2Whole: part fraction 0.4 to 0.7, parts per whole 2``."""
+    if not isinstance(spec, Mapping):
+        return str(spec) if spec else None
+    arguments = spec.get("init_args") or {}
+    fields = [
+        f"{key.replace('_', ' ')} {_field(value)}" for key, value in arguments.items() if value is not None
+    ]
+    name = str(spec.get("class_path", "unknown")).rpartition(".")[2]
+    return f"{name}: {', '.join(fields)}" if fields else name
+
+
+def format_duration(seconds: float | None) -> str:
+    """``14 min 3 s``."""
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.3g} s"
+
+
+def total_cost(runs: Iterable[Run]) -> list[tuple[str, int, str, str]]:
+    """Kind, number, total and median time of some runs."""
+    kinds = {"pretrain": "Pre-training", "finetune": "Fine-tuning", "other": "Other"}
+    spent: dict[str, list[float]] = {}
+    for run in runs:
+        spent.setdefault(kinds[run.kind], []).append(run.duration_s or 0.0)
+    return [
+        (kind, len(times), format_duration(sum(times)), format_duration(statistics.median(times)))
+        for kind, times in spent.items()
+    ]
+
+
+def _direction(row: Row, contrast: Contrast, table: Table) -> int:
+    """+1 where the arm of interest is shown to be better, -1 worse, 0 neither."""
+    if contrast.p is None:
+        return 0
+    gain = contrast.difference if higher_is_better(row.metric) else -contrast.difference
+    if contrast.p <= table.alpha:
+        return 1 if gain > 0 else -1
+    return -1 if table.alternative == "greater" and contrast.p >= 1 - table.alpha else 0
+
+
+def _sentence(row: Row, contrast: Contrast) -> str:
+    p = format_p(contrast.p)
+    shown = "not tested" if contrast.p is None else f"p {p}" if p.startswith("<") else f"p = {p}"
+    named = f" against {contrast.against}" if len(row.cells) > 2 else ""
+    return f"{row.task}, {row.labels}: {format_difference(contrast, row)} {metric_label(row)}{named} ({shown})."
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.01 else f"{100 * share:.1g} %"
+
+
+def _value(metric: str, value: float) -> str:
+    percent = higher_is_better(metric) and 0 <= value <= 1
+    return format_number(value, percent=percent) + (" %" if percent else "")
+
+
+def _field(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return f"({describe_spec(value)})" if "class_path" in value else str(dict(value))
+    if isinstance(value, (list, tuple)) and len(value) == 2 and all(as_number(v) is not None for v in value):
+        return f"{value[0]:g} to {value[1]:g}"
+    if isinstance(value, (list, tuple)):
+        return "×".join(str(v) for v in value)
+    return str(value)
+
+
+def _labels(run: Run) -> str:
+    counts = {side: len(run.result.get(f"{side}_cases") or ()) for side in ("train", "validation", "test")}
+    fraction = as_number(run.result.get("fraction", run.config.get("fraction")))
+    share = (
+        f"{100 * fraction:.3g} % of the labels"
+        if fraction is not None and not run.result.get("cases")
+        else ""
+    )
+    sides = ", ".join(f"{n} {side}" for side, n in counts.items() if n)
+    return "; ".join(part for part in (share, sides, f"seed {run.result.get('seed', 0)}") if part)
+
+
+def _data(run: Run) -> str | None:
+    train, validation = (run.result.get(f"{side}_cases") for side in ("train", "validation"))
+    if not isinstance(train, int):
+        return None
+    size = run.config.get("whole_size")
+    wholes = f"; wholes of {_field(size)} voxels (z, y, x)" if size else ""
+    return f"{train} scans to train on, {validation} to validate{wholes}"
+
+
+def _training(run: Run) -> str:
+    config = run.config
+    steps = f"{run.steps:,} steps"
+    wanted = as_number(config.get("steps"))
+    if wanted and run.steps < wanted:
+        steps += f" of {int(wanted):,}"
+    parts = [steps, f"batch {config['batch_size']}" if config.get("batch_size") else ""]
+    parts += [str(config.get("preset") or ""), f"seed {config['seed']}" if "seed" in config else ""]
+    best = run.result.get("best_step")
+    parts.append(f"best at step {int(best):,}" if best is not None else "")
+    return ", ".join(part for part in parts if part)
+
+
+def _duration(run: Run) -> str | None:
+    if run.duration_s is None:
+        return None
+    speeds = [speed for _, speed in run.series("train", "samples_per_s")]
+    speed = f", {statistics.median(speeds):.3g} samples/s" if speeds else ""
+    memory = as_number(run.result.get("peak_memory_mb"))
+    return format_duration(run.duration_s) + speed + (f", {memory:,.0f} MB at most" if memory else "")
+
+
+def _machine(environment: Mapping[str, Any]) -> str | None:
+    parts = [str(gpu) for gpu in environment.get("gpus") or ()]
+    if environment.get("processor"):
+        parts.append(f"{environment['processor']}, {environment.get('cpu_count', '?')} cores")
+    parts += [str(environment[key]) for key in ("precision",) if environment.get(key)]
+    return "; ".join(parts) or None
+
+
+def _software(run: Run) -> str | None:
+    packages = run.environment.get("packages")
+    found = dict(packages) if isinstance(packages, Mapping) else {}
+    names = [f"{name} {found[name]}" for name in ("parts2whole", "torch") if name in found]
+    if run.environment.get("python"):
+        names.append(f"Python {run.environment['python']}")
+    return ", ".join(names) or None

@@ -1,0 +1,347 @@
+"""Results tables: tasks and label fractions down, arms across, with the test that stands behind every mark.
+
+`make_table` turns plain rows into a `Table`, which `formats` writes for terminals, Markdown, LaTeX, CSV
+and HTML.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics as plain_statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from parts2whole.evaluation import statistics
+
+BEST_OTHER = "best other"
+WORDS = {"dice": "Dice", "iou": "IoU", "auc": "AUC", "hd95": "HD95", "ap": "AP", "infonce": "InfoNCE", "lr": "learning rate"}
+
+
+class TableError(ValueError):
+    """Rows that make no table."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm on one task and label fraction.
+
+    Attributes:
+        arm: its name.
+        values: by seed.
+        best: it has the best mean of its row.
+        p_best: of the test whether the best arm is better; None where it could not be tested.
+        equivalent: not the best, but the test does not tell it from the best at alpha.
+    """
+
+    arm: str
+    values: Mapping[Any, float]
+    best: bool = False
+    p_best: float | None = None
+    equivalent: bool = False
+
+    @property
+    def n(self) -> int:
+        """Number of seeds."""
+        return len(self.values)
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds."""
+        return plain_statistics.fmean(self.values.values())
+
+    @property
+    def sd(self) -> float | None:
+        """Standard deviation over seeds (n - 1 in the denominator); None for one seed."""
+        return plain_statistics.stdev(self.values.values()) if self.n > 1 else None
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The arm of interest against another.
+
+    Attributes:
+        against: the other arm.
+        n: seeds of the test (pairs, for a paired one).
+        difference: mean of the arm of interest minus that of the other, over these seeds.
+        sd: standard deviation of the paired differences; None where the test isn't paired.
+        p: of the test whether the arm of interest is better; None where it could not be tested.
+        description: the test in words.
+    """
+
+    against: str
+    n: int
+    difference: float
+    sd: float | None
+    p: float | None
+    description: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One task, metric and label fraction.
+
+    Attributes:
+        task: its name.
+        metric: what was measured.
+        fraction: share of the labels; None where the number of cases was chosen instead.
+        labelled: smallest and largest number of labelled cases.
+        cells: by arm, for every arm that has results.
+        contrasts: the arm of interest against each of `Table.rivals`, where both have results.
+        percent: all values are shares, shown as percentages.
+    """
+
+    task: str
+    metric: str
+    fraction: float | None
+    labelled: tuple[int, int]
+    cells: Mapping[str, Cell]
+    contrasts: Mapping[str, Contrast]
+    percent: bool
+
+    @property
+    def labels(self) -> str:
+        """How many labels, such as ``10 % (12)`` or ``12 cases``."""
+        low, high = self.labelled
+        cases = "" if not high else f"{low}" if low == high else f"{low} to {high}"
+        share = "" if self.fraction is None else f"{100 * self.fraction:.3g} %"
+        if share and cases:
+            return f"{share} ({cases})"
+        return share or (f"{cases} case{'s' * (cases != '1')}" if cases else "all")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A results table, ready to be written.
+
+    Attributes:
+        arms: columns.
+        rows: in order of task, metric and fraction.
+        focus: the arm of interest; None with a single arm.
+        rivals: what it is compared with: names of arms, or `BEST_OTHER`.
+        test: name of the test.
+        alternative: its direction.
+        alpha: level of the marks.
+        notes: what must stand under the table.
+    """
+
+    arms: tuple[str, ...]
+    rows: tuple[Row, ...]
+    focus: str | None
+    rivals: tuple[str, ...]
+    test: str
+    alternative: str
+    alpha: float
+    notes: tuple[str, ...]
+
+
+def make_table(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    metric: str | None = None,
+    focus: str | None = None,
+    against: str | None = None,
+    test: str = "paired",
+    alternative: str = "two-sided",
+    alpha: float = 0.05,
+) -> Table:
+    """Summarise one value per task, label fraction, arm and seed.
+
+    Args:
+        rows: mappings with ``task``, ``arm``, ``seed``, ``value``, and optionally ``metric``, ``fraction``
+            and ``labelled`` (number of labelled cases).
+        metric: keep rows of this metric only; default: the main one of each task, if rows say which that is
+            (``main``), else all.
+        focus: arm of interest; default: the first that is called like Parts2Whole, else the last.
+        against: arm it is compared with; default: scratch, and the best of the others row by row.
+        test: ``paired`` (by seed) or another test of `parts2whole.evaluation.statistics.compare`.
+        alternative: ``greater`` asks whether the first arm is better, ``two-sided`` whether they differ.
+        alpha: level of the marks.
+
+    Raises:
+        TableError: no rows, a name that isn't an arm, or two values for one cell and seed.
+    """
+    groups: dict[_Key, dict[str, dict[Any, float]]] = {}
+    labelled: dict[_Key, list[int]] = {}
+    for row in rows:
+        if row.get("metric") != metric if metric is not None else not row.get("main", True):
+            continue
+        fraction, count = row.get("fraction"), int(row.get("labelled") or 0)
+        key = _Key(str(row["task"]), str(row.get("metric", "")), fraction, count if fraction is None else 0)
+        seeds = groups.setdefault(key, {}).setdefault(str(row["arm"]), {})
+        if row["seed"] in seeds:
+            raise TableError(
+                f"two values of {key.metric} for {key.task}, {row['arm']}, seed {row['seed']}: the same cell was "
+                "run twice; keep one of the runs"
+            )
+        seeds[row["seed"]] = float(row["value"])
+        labelled.setdefault(key, []).append(count)
+    if not groups:
+        raise TableError("no results to make a table of" + (f" for metric {metric!r}" if metric else ""))
+    arms = sort_arms({arm for group in groups.values() for arm in group})
+    for name in (focus, against):
+        if name is not None and name not in arms:
+            raise TableError(f"{name!r} is not an arm; there are {', '.join(arms)}")
+    if focus is None and len(arms) > 1:
+        focus = next((arm for arm in arms if "parts2whole" in arm.lower()), arms[-1])
+    rivals = _rivals(arms, focus, against)
+    how = _How(test, alternative, alpha)
+    order = sorted(groups, key=lambda k: (k.task, k.metric, math.inf if k.fraction is None else k.fraction, k.count))
+    made = tuple(_row(key, groups[key], labelled[key], arms, focus, rivals, how) for key in order)
+    return Table(arms, made, focus, rivals, test, alternative, alpha, _notes(made, focus, rivals, how))
+
+
+def sort_arms(arms: Iterable[str]) -> tuple[str, ...]:
+    """Scratch first, Parts2Whole last, others by name between them."""
+    return tuple(sorted(arms, key=lambda arm: ("parts2whole" in arm.lower(), arm != "scratch", arm.lower())))
+
+
+def metric_title(metric: str) -> str:
+    """``dice_mean`` as ``Dice mean``."""
+    words = [WORDS.get(word, word) for word in metric.split("_")]
+    return " ".join(words) or "value"
+
+
+def higher_is_better(metric: str) -> bool:
+    """Whether a large value of a metric is good, judged by its name."""
+    return not any(word in metric.lower() for word in ("loss", "distance", "error", "hd95", "assd", "brier"))
+
+
+class _Key(NamedTuple):
+    """What one row is about; the count of labels tells rows apart that have no fraction."""
+
+    task: str
+    metric: str
+    fraction: float | None
+    count: int
+
+
+PAIRED = ("paired", "wilcoxon", "permutation")
+
+
+@dataclass(frozen=True)
+class _How:
+    """The test that a table is made with."""
+
+    test: str
+    alternative: str
+    alpha: float
+
+    def compare(self, a: Cell, b: Cell, sign: int) -> statistics.TestResult | None:
+        """Whether ``a`` is better than ``b``; None with fewer than two seeds, or nothing that varies."""
+        first, second = self.samples(a, b)
+        if min(len(first), len(second)) < 2:
+            return None
+        signed = [sign * v for v in first], [sign * v for v in second]
+        result = statistics.compare(*signed, test=self.test, alternative=self.alternative)
+        return result if math.isfinite(result.p) else None
+
+    @property
+    def name(self) -> str:
+        return f"{self.test} test"
+
+    @property
+    def sidedness(self) -> str:
+        return "two-sided" if self.alternative == "two-sided" else "one-sided"
+
+    @property
+    def paired(self) -> bool:
+        return self.test in PAIRED
+
+    def samples(self, a: Cell, b: Cell) -> tuple[list[float], list[float]]:
+        """Values of two arms; for a paired test those of the seeds that both have, in the same order."""
+        if not self.paired:
+            return list(a.values.values()), list(b.values.values())
+        common = [seed for seed in a.values if seed in b.values]
+        return [a.values[seed] for seed in common], [b.values[seed] for seed in common]
+
+
+def _rivals(arms: Sequence[str], focus: str | None, against: str | None) -> tuple[str, ...]:
+    """What the arm of interest is compared with."""
+    others = [arm for arm in arms if arm != focus]
+    if focus is None or not others:
+        return ()
+    if against is not None:
+        return (against,) if against != focus else ()
+    scratch = [arm for arm in others if arm == "scratch"]
+    return (others[0],) if len(others) == 1 else (*scratch, BEST_OTHER)
+
+
+def _row(
+    key: _Key,
+    group: Mapping[str, Mapping[Any, float]],
+    labelled: Sequence[int],
+    arms: Sequence[str],
+    focus: str | None,
+    rivals: Sequence[str],
+    how: _How,
+) -> Row:
+    sign = 1 if higher_is_better(key.metric) else -1
+    plain = {arm: Cell(arm, dict(group[arm])) for arm in arms if arm in group}
+    ranked = sorted(plain.values(), key=lambda cell: -sign * cell.mean)
+    best = ranked[0]
+    cells = {arm: cell if len(plain) == 1 else _marked(cell, best, sign, how) for arm, cell in plain.items()}
+    contrasts = {}
+    for rival in rivals:
+        others = [cell for cell in ranked if cell.arm != focus and rival in (BEST_OTHER, cell.arm)]
+        contrast = _contrast(plain[focus], others[0], sign, how) if focus in plain and others else None
+        if contrast is not None:
+            contrasts[rival] = contrast
+    values = [value for seeds in group.values() for value in seeds.values()]
+    percent = sign > 0 and all(0 <= value <= 1 for value in values)
+    return Row(key.task, key.metric, key.fraction, (min(labelled), max(labelled)), cells, contrasts, percent)
+
+
+def _marked(cell: Cell, best: Cell, sign: int, how: _How) -> Cell:
+    if cell is best:
+        return Cell(cell.arm, cell.values, best=True)
+    result = how.compare(best, cell, sign)
+    p = None if result is None else result.p
+    return Cell(cell.arm, cell.values, p_best=p, equivalent=p is not None and p > how.alpha)
+
+
+def _contrast(focus: Cell, rival: Cell, sign: int, how: _How) -> Contrast | None:
+    first, second = how.samples(focus, rival)
+    if not first or not second:
+        return None
+    result = how.compare(focus, rival, sign)
+    pairs = [a - b for a, b in zip(first, second, strict=False)] if how.paired else []
+    return Contrast(
+        against=rival.arm,
+        n=len(first),
+        difference=plain_statistics.fmean(first) - plain_statistics.fmean(second),
+        sd=plain_statistics.stdev(pairs) if len(pairs) > 1 else None,
+        p=None if result is None else result.p,
+        description="could not be tested" if result is None else result.describe(),
+    )
+
+
+def _notes(rows: Sequence[Row], focus: str | None, rivals: Sequence[str], how: _How) -> tuple[str, ...]:
+    """What must be known to read the table: n, test, sidedness, alpha, and what it does not show."""
+    n = _range([cell.n for row in rows for cell in row.cells.values()])
+    notes = [f"Mean ± standard deviation over seeds, n = {n} per cell."]
+    if focus is None or all(len(row.cells) == 1 for row in rows):
+        return (*notes, "One arm only: nothing to test against.")
+    words = f"{how.name}, {how.sidedness}, α = {how.alpha:g}"
+    notes.append(
+        f"Bold: best mean of its row. Marked ≈: not told from the best ({words}; p > α), which is no proof "
+        "that they are equal."
+    )
+    contrasts = [contrast for row in rows for contrast in row.contrasts.values()]
+    if contrasts:
+        unit = "pairs of equal seed" if how.paired else "seeds per arm"
+        against = " and ".join(rivals)
+        n = _range([contrast.n for contrast in contrasts])
+        notes.append(f"Difference and p: {focus} minus {against} ({words}; n = {n} {unit}).")
+    tested = [contrast.p for contrast in contrasts if contrast.p is not None]
+    if len(tested) > 1:
+        notes.append(f"p-values are not corrected for these {len(tested)} comparisons.")
+    if len(tested) < len(contrasts):
+        notes.append("No p-value where fewer than two seeds can be compared, or where they do not differ at all.")
+    notes.append("Seeds on a fixed split show the noise of training, not that of choosing other patients.")
+    return tuple(notes)
+
+
+def _range(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low}" if low == high else f"{low} to {high}"

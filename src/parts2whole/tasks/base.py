@@ -1,0 +1,224 @@
+"""What a target task is: labelled cases, a split by patient, a model on top of the encoder, loss and metrics.
+
+A task knows nothing of the loop.  `finetune` asks it, in this order, for its `labelled` data, its `split`,
+a `build` of the model, the `samples` to train on, the `loss`, and the `examine` of a trained model.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from parts2whole.data.geometry import Size
+from parts2whole.data.preprocess import Preprocess
+from parts2whole.data.random import BatchGenerator, sample_generator
+from parts2whole.data.split import Split, split_by_patient
+from parts2whole.data.store import Store
+from parts2whole.networks.base import Encoder
+from parts2whole.networks.heads import Model
+from parts2whole.spec import Spec, digest, to_plain
+
+Batch = Mapping[str, Tensor]
+Run = Callable[[Tensor], Tensor]
+"""A trained model as a function: (B, C, D, H, W) on the CPU to logits on the CPU."""
+
+
+class TaskError(ValueError):
+    """Labelled data that can't be used, with what is wrong and how to mend it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One thing to learn from or be tested on.
+
+    Attributes:
+        item_id: unique in the task.
+        case_id: the stored volume it lies in.
+        patient: never split over two sides.
+        target: class index, for classification.
+        side: ``train``, ``validation`` or ``test`` where the data set itself prescribes it.
+    """
+
+    item_id: str
+    case_id: str
+    patient: str
+    target: int | None = None
+    side: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """A task's data, prepared.
+
+    Attributes:
+        store: the prepared volumes, with labels for segmentation.
+        items: what there is to learn from.
+        classes: names of the classes; index 0 of a segmentation is background.
+        notes: what the user should know, such as cases set aside.
+    """
+
+    store: Store
+    items: tuple[Item, ...]
+    classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def item(self, item_id: str) -> Item:
+        """The item called ``item_id``."""
+        return self._by_id[item_id]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_id", {item.item_id: item for item in self.items})
+
+    _by_id: dict[str, Item] = dataclasses.field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def patients(self) -> dict[str, str]:
+        """Patient of every item."""
+        return {item.item_id: item.patient for item in self.items}
+
+    def strata(self) -> dict[str, object] | None:
+        """Class of every item, where items have one."""
+        if any(item.target is None for item in self.items):
+            return None
+        return {item.item_id: item.target for item in self.items}
+
+
+@dataclasses.dataclass(frozen=True)
+class Examination:
+    """Metrics of a model on some items, pooled and per item."""
+
+    metrics: dict[str, float]
+    per_item: list[dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task(Spec, abc.ABC):
+    """A target task.
+
+    Attributes:
+        data: where the labelled data are.
+        preprocess: how scans are brought to [0, 1]; must match what the encoder was trained on.
+        patch_size: size of the network's input in voxels (z, y, x).
+        validation_fraction: share of the patients that settings and stopping are chosen on.
+        test_fraction: share of the patients that results are reported on.
+        split_seed: another seed, another split.
+    """
+
+    data: Path
+    preprocess: Preprocess = Preprocess()
+    patch_size: Size = (32, 64, 64)
+    validation_fraction: float = 0.15
+    test_fraction: float = 0.3
+    split_seed: int = 0
+
+    @property
+    @abc.abstractmethod
+    def monitor(self) -> str:
+        """The metric (high is good) that chooses the best step on validation items."""
+
+    @abc.abstractmethod
+    def labelled(self, *, cache: Path, workers: int | None = None, progress: bool = True) -> Labelled:
+        """Prepare the data once into ``cache``, and open them."""
+
+    @abc.abstractmethod
+    def build(self, encoder: Encoder, classes: Sequence[str]) -> Model:
+        """The model: ``encoder`` with a fresh decoder or head."""
+
+    @abc.abstractmethod
+    def samples(self, labelled: Labelled, items: Sequence[str], *, seed: int, batch_size: int) -> Samples:
+        """What to train on: sample (step, index) of an endless sequence."""
+
+    @abc.abstractmethod
+    def augment(self, batch: Batch, generator: BatchGenerator) -> Batch:
+        """Random changes of a training batch that keep its meaning."""
+
+    @abc.abstractmethod
+    def loss(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Scalars to log, with the one to minimise under ``loss``."""
+
+    @abc.abstractmethod
+    def examine(self, run: Run, labelled: Labelled, items: Sequence[str], *, thorough: bool) -> Examination:
+        """Metrics on items; ``thorough`` adds the slow ones."""
+
+    def split(self, labelled: Labelled) -> Split:
+        """The task's split: the data set's own where it has one, else by patient."""
+        sides = {item.item_id: item.side for item in labelled.items}
+        if all(sides.values()):
+            train, validation, test = (
+                tuple(i for i, side in sides.items() if side == name)
+                for name in ("train", "validation", "test")
+            )
+            return Split(train, validation, test)
+        return split_by_patient(
+            labelled.patients(),
+            validation=self.validation_fraction,
+            test=self.test_fraction,
+            seed=self.split_seed,
+            strata=labelled.strata(),
+        )
+
+    def held_out_hashes(self, *, cache: Path) -> set[str]:
+        """Content hashes of the validation and test scans, which a fair pre-training must not see."""
+        labelled = self.labelled(cache=cache)
+        split = self.split(labelled)
+        return {
+            labelled.store.record(labelled.item(item).case_id).content_hash
+            for item in (*split.validation, *split.test)
+        }
+
+    def cache_folder(self, cache: Path) -> Path:
+        """Where this task's prepared data go: changes with the data and with how they are prepared."""
+        listing = []
+        root = Path(self.data)
+        if not root.exists():
+            raise TaskError(f"{root} doesn't exist; --task.data must name the labelled data")
+        for path in sorted(root.rglob("*")) if root.is_dir() else [root]:
+            if path.is_file():
+                stat = path.stat()
+                listing.append([str(path.relative_to(root)), stat.st_size, stat.st_mtime_ns])
+        plain = [type(self).__name__, str(root.resolve()), to_plain(self.preprocess), listing]
+        return cache / f"{type(self).__name__.lower()}-{digest(plain)}"
+
+
+class Samples(Dataset[dict[str, Any]], abc.ABC):
+    """Training samples as a function of (step, index), never of workers.
+
+    Items come in shuffled rounds, so that all are seen equally often.
+    """
+
+    def __init__(self, items: Sequence[str], *, seed: int, batch_size: int) -> None:
+        if not items:
+            raise TaskError("no labelled items to train on")
+        self.items = list(items)
+        self.seed = seed
+        self.batch_size = batch_size
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        round_, place = divmod(number, len(self.items))
+        order = sample_generator(self.seed, "round", round_).permutation(len(self.items))
+        return self.draw(self.items[order[place]], sample_generator(self.seed, "sample", number))
+
+    @abc.abstractmethod
+    def draw(self, item_id: str, generator: np.random.Generator) -> dict[str, Any]:
+        """One sample of an item: arrays or numbers by name."""
+
+
+def default_cache() -> Path:
+    """Where prepared labelled data are kept: ``$XDG_CACHE_HOME/parts2whole``, or below ``~/.cache``."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "parts2whole"
+
+
+def to_unit(voxels: npt.NDArray[Any], scale: float, offset: float) -> npt.NDArray[np.float32]:
+    """Stored voxels as values in [0, 1]."""
+    unit = voxels.astype(np.float32) * np.float32(scale) + np.float32(offset)
+    clipped: npt.NDArray[np.float32] = np.clip(unit, 0, 1)
+    return clipped

@@ -1,0 +1,139 @@
+"""What all classification tasks share: volumes resized to the input, balanced classes, one head.
+
+A concrete task only says which stored volumes there are, and their classes.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from parts2whole.data.geometry import Size, resize
+from parts2whole.data.random import BatchGenerator
+from parts2whole.evaluation.metrics import classification_metrics
+from parts2whole.networks.base import Encoder
+from parts2whole.networks.heads import Model, PooledClassifier
+from parts2whole.tasks.augment import Augmentation, augment_image, draw_augmentation
+from parts2whole.tasks.base import Batch, Examination, Labelled, Run, Samples, Task, TaskError, to_unit
+
+EXAMINED_AT_ONCE = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassificationTask(Task, abc.ABC):
+    """A task whose target is one class a volume.
+
+    Attributes:
+        balance: draw the classes equally often while training, however rare they are.
+        hidden: width of a hidden layer in the head; 0 is a linear head.
+        dropout: before the last layer.
+        augmentation: how far training volumes are changed.
+    """
+
+    balance: bool = True
+    hidden: int = 0
+    dropout: float = 0.0
+    augmentation: Augmentation = Augmentation()
+
+    @property
+    def monitor(self) -> str:
+        """Area under the ROC curve (one-vs-rest mean for more than two classes)."""
+        return "auc"
+
+    def build(self, encoder: Encoder, classes: Sequence[str]) -> Model:
+        """The encoder, global average pooling and a fresh head."""
+        return PooledClassifier(encoder, classes=len(classes), hidden=self.hidden, dropout=self.dropout)
+
+    def samples(self, labelled: Labelled, items: Sequence[str], *, seed: int, batch_size: int) -> Samples:
+        """Volumes resized to ``patch_size``."""
+        return Volumes(self, labelled, items, seed=seed, batch_size=batch_size)
+
+    def augment(self, batch: Batch, generator: BatchGenerator) -> Batch:
+        """Changed images with the same target."""
+        size: Size = tuple(batch["image"].shape[2:])  # type: ignore[assignment]
+        drawn = draw_augmentation(self.augmentation, generator, size)
+        return {"image": augment_image(batch["image"], drawn), "target": batch["target"]}
+
+    def loss(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy."""
+        return {"loss": F.cross_entropy(module(batch["image"]).float(), batch["target"])}
+
+    def examine(self, run: Run, labelled: Labelled, items: Sequence[str], *, thorough: bool) -> Examination:
+        """AUC, average precision and more, over the items; probabilities per item."""
+        probabilities = self.probabilities(run, labelled, items)
+        targets = np.array([labelled.item(item).target for item in items])
+        rows: list[dict[str, Any]] = [
+            {"case": item, "target": labelled.classes[target]}
+            | {f"p_{name}": float(p) for name, p in zip(labelled.classes, row, strict=True)}
+            for item, target, row in zip(items, targets, probabilities, strict=True)
+        ]
+        return Examination(classification_metrics(probabilities, targets), rows)
+
+    def probabilities(self, run: Run, labelled: Labelled, items: Sequence[str]) -> np.ndarray[Any, Any]:
+        """(items, classes)."""
+        found = []
+        for first in range(0, len(items), EXAMINED_AT_ONCE):
+            images = [self.image(labelled, item) for item in items[first : first + EXAMINED_AT_ONCE]]
+            found.append(torch.softmax(run(torch.stack(images)).float(), dim=1).numpy())
+        return np.concatenate(found)
+
+    def image(self, labelled: Labelled, item_id: str) -> Tensor:
+        """The network's input for an item: (C, \\*patch_size) in [0, 1]."""
+        record = labelled.store.record(labelled.item(item_id).case_id)
+        unit = to_unit(labelled.store.read(record.case_id), record.scale, record.offset)
+        return self.fit_input(torch.from_numpy(unit))
+
+    def fit_input(self, image: Tensor) -> Tensor:
+        """(C, D, H, W) resized to ``patch_size``."""
+        return image if image.shape[1:] == self.patch_size else resize(image[None], self.patch_size)[0]
+
+
+class Volumes(Samples):
+    """Labelled volumes, each class drawn equally often if asked."""
+
+    def __init__(
+        self,
+        task: ClassificationTask,
+        labelled: Labelled,
+        items: Sequence[str],
+        *,
+        seed: int,
+        batch_size: int,
+    ) -> None:
+        self.task = task
+        self.labelled = labelled
+        targets = {item: labelled.item(item).target for item in items}
+        counts = Counter(targets.values())
+        absent = [name for index, name in enumerate(labelled.classes) if not counts[index]]
+        if absent:
+            raise TaskError(
+                f"class {', '.join(absent)} is absent from all {len(items)} training items: "
+                "raise the fraction, or choose another seed or split_seed"
+            )
+        rounds = max(counts.values()) if task.balance else 0
+        balanced = [
+            item
+            for index in range(len(labelled.classes))
+            for item in _repeated([i for i in items if targets[i] == index], rounds)
+        ]
+        super().__init__(balanced if task.balance else items, seed=seed, batch_size=batch_size)
+
+    def draw(self, item_id: str, generator: np.random.Generator) -> dict[str, Any]:
+        """``image`` (C, D, H, W) in [0, 1] and ``target``, a class index."""
+        return {
+            "image": self.task.image(self.labelled, item_id),
+            "target": self.labelled.item(item_id).target,
+        }
+
+
+def _repeated(items: Sequence[str], length: int) -> list[str]:
+    """``length`` items: the list over and over."""
+    return [items[i % len(items)] for i in range(length)]

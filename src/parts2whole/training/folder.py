@@ -1,0 +1,85 @@
+"""The run folder: refused if it already holds a run, resumed only with the settings it was started with."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CONFIG = "config.yaml"
+RESULT = "result.json"
+FREE_TO_CHANGE = ("resume", "progress", "workers", "devices", "nodes", "accelerator", "out", "cache")
+"""Settings that may differ between the first part of a run and its resumption."""
+
+
+class RunFolderError(RuntimeError):
+    """An out folder that can't be used."""
+
+
+def start_run(out: Path, config: dict[str, Any], *, environment: dict[str, Any], resume: bool) -> Path:
+    """Make the run folder and write what is known before training.
+
+    Args:
+        out: the folder.
+        config: resolved arguments, as plain data.
+        environment: versions and hardware.
+        resume: go on in a folder that holds an unfinished run; a new folder is made if there is none.
+
+    Raises:
+        RunFolderError: it holds a run (without ``resume``), or one with other settings.
+    """
+    path = out / CONFIG
+    if path.exists():
+        if not resume:
+            state = "a finished run" if (out / RESULT).exists() else "an unfinished run"
+            raise RunFolderError(f"{out} already holds {state}: choose another --out, or go on with --resume")
+        before = yaml.safe_load(path.read_text()) or {}
+        changed = [
+            f"{key}: was {before.get(key)!r}, now {config.get(key)!r}"
+            for key in sorted(set(before) | set(config))
+            if key not in FREE_TO_CHANGE and before.get(key) != config.get(key)
+        ]
+        if changed:
+            raise RunFolderError(f"{out} was started with other settings: " + "; ".join(changed))
+    elif out.exists() and not out.is_dir():
+        raise RunFolderError(f"{out} is a file; --out must be a folder")
+    elif out.exists() and any(out.iterdir()) and not resume:
+        raise RunFolderError(f"{out} is not empty and holds no run: choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(path, yaml.safe_dump(config, sort_keys=False))
+    write_json(out / "environment.json", environment)
+    return out
+
+
+def read_result(out: Path) -> dict[str, Any] | None:
+    """The result of a finished run; None where it isn't finished."""
+    path = out / RESULT
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(text)
+    beside.replace(path)
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    """Write a CSV with the union of the rows' columns, atomically."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    beside = path.with_suffix(".part")
+    with beside.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    beside.replace(path)
+    return path

@@ -1,0 +1,217 @@
+"""Optimisers and schedules as specs, and what share of the learning rate each parameter gets.
+
+A schedule is a pure function of the step and of the validation values so far: it has no state to lose,
+so a resumed run is at the same learning rate.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from parts2whole.spec import Spec
+
+
+class OptimiserError(ValueError):
+    """An optimiser or schedule setting that makes no sense."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimiser(Spec, abc.ABC):
+    """How gradients move parameters."""
+
+    @property
+    @abc.abstractmethod
+    def base_lr(self) -> float:
+        """Learning rate before schedule and parameter-group scale."""
+
+    @abc.abstractmethod
+    def build(self, groups: Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The torch optimiser over parameter groups."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamW(Optimiser):
+    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101).
+
+    Attributes:
+        lr: peak learning rate.
+        weight_decay: decoupled weight decay, not applied to biases and norms.
+        betas: decay rates of the moment estimates.
+    """
+
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
+
+    @property
+    def base_lr(self) -> float:
+        """Peak learning rate."""
+        return self.lr
+
+    def build(self, groups: Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
+        """torch.optim.AdamW."""
+        return torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay, betas=self.betas)
+
+
+@dataclasses.dataclass(frozen=True)
+class SGD(Optimiser):
+    """Stochastic gradient descent with momentum.
+
+    Attributes:
+        lr: learning rate.
+        momentum: momentum.
+        weight_decay: L2 penalty.
+    """
+
+    lr: float = 1.0
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+
+    @property
+    def base_lr(self) -> float:
+        """Learning rate."""
+        return self.lr
+
+    def build(self, groups: Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
+        """torch.optim.SGD."""
+        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule(Spec, abc.ABC):
+    """How the learning rate changes over a run."""
+
+    @abc.abstractmethod
+    def factor(self, step: int, *, steps: int, values: Sequence[float]) -> float:
+        """Multiplier of the base rate at ``step`` of ``steps``, after validation ``values`` (low is good)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant(Schedule):
+    """Always the base rate."""
+
+    def factor(self, step: int, *, steps: int, values: Sequence[float]) -> float:
+        """One."""
+        return 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine(Schedule):
+    """Linear warm-up, then half a cosine down (Loshchilov and Hutter 2017, arXiv 1608.03983).
+
+    Attributes:
+        warmup_fraction: share of the steps spent rising from zero.
+        final_fraction: rate at the end, relative to the peak.
+    """
+
+    warmup_fraction: float = 0.05
+    final_fraction: float = 0.01
+
+    def factor(self, step: int, *, steps: int, values: Sequence[float]) -> float:
+        """Rises over the warm-up, then falls along a cosine."""
+        warmup = self.warmup_fraction * steps
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        done = min(1.0, (step - warmup) / max(1.0, steps - warmup))
+        return self.final_fraction + (1 - self.final_fraction) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@dataclasses.dataclass(frozen=True)
+class Plateau(Schedule):
+    """Multiply the rate when the validation value stops improving.
+
+    Attributes:
+        decay: multiplier at every plateau.
+        patience: validations without improvement before it acts.
+        min_delta: smallest change that counts as an improvement.
+    """
+
+    decay: float = 0.5
+    patience: int = 10
+    min_delta: float = 1e-4
+
+    def factor(self, step: int, *, steps: int, values: Sequence[float]) -> float:
+        """``decay`` to the number of plateaus so far."""
+        factor, best, waited = 1.0, math.inf, 0
+        for value in values:
+            if value < best - self.min_delta:
+                best, waited = value, 0
+                continue
+            waited += 1
+            if waited > self.patience:
+                factor, waited = factor * self.decay, 0
+        return factor
+
+
+PRESETS: dict[str, tuple[Optimiser, Schedule]] = {
+    "modern": (AdamW(), Cosine()),
+    "genesis": (SGD(lr=1.0, momentum=0.9), Plateau()),
+}
+"""``genesis``: SGD, rate 1, momentum 0.9, plateau x 0.5, as in the public code of Models Genesis."""
+
+
+def choose_optimiser(
+    preset: str, optimiser: Optimiser | None, schedule: Schedule | None
+) -> tuple[Optimiser, Schedule]:
+    """The preset's pair, with what was given explicitly in its place.
+
+    Raises:
+        OptimiserError: there is no such preset.
+    """
+    if preset not in PRESETS:
+        raise OptimiserError(f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}")
+    default_optimiser, default_schedule = PRESETS[preset]
+    return optimiser or default_optimiser, schedule or default_schedule
+
+
+def parameter_groups(
+    module: nn.Module,
+    *,
+    encoder_scale: float = 1.0,
+    layer_decay: float = 1.0,
+    encoder_from_step: int = 0,
+) -> list[dict[str, Any]]:
+    """Groups with a ``scale`` of the learning rate and no weight decay on biases and norms.
+
+    Args:
+        module: has the pre-trained part in its attribute ``encoder``.
+        encoder_scale: learning rate of the encoder relative to the rest.
+        layer_decay: each encoder level learns this much slower than the next deeper one.
+        encoder_from_step: step from which the encoder learns at all.
+
+    Returns:
+        One group for every combination that occurs; parameters that need no gradient are in none.
+    """
+    encoder = getattr(module, "encoder", None)
+    depth_of: dict[int, int] = {}
+    if isinstance(encoder, nn.Module):
+        levels = getattr(encoder, "levels", None) or [encoder]
+        for level, part in enumerate(levels):
+            depth_of |= {id(p): len(levels) - 1 - level for p in part.parameters()}
+        for p in encoder.parameters():
+            depth_of.setdefault(id(p), len(levels) - 1)
+    groups: dict[tuple[float, int, bool], list[nn.Parameter]] = {}
+    for parameter in module.parameters():
+        if not parameter.requires_grad:
+            continue
+        inside = id(parameter) in depth_of
+        scale = encoder_scale * layer_decay ** depth_of[id(parameter)] if inside else 1.0
+        start = encoder_from_step if inside else 0
+        groups.setdefault((scale, start, parameter.ndim > 1), []).append(parameter)
+    return [
+        {"params": parameters, "scale": scale, "from_step": start} | ({} if decays else {"weight_decay": 0.0})
+        for (scale, start, decays), parameters in groups.items()
+    ]
+
+
+def set_rates(optimiser: torch.optim.Optimizer, rate: float, step: int) -> None:
+    """Set every group's learning rate to ``rate`` times its scale, or zero before its first step."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group["scale"] if step >= group["from_step"] else 0.0

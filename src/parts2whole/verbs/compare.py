@@ -1,0 +1,76 @@
+"""Tabulate finished fine-tuning runs: one row a task and label fraction, one column an arm, with tests."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from parts2whole.report.runs import find_runs, read_run, result_rows
+from parts2whole.report.formats import to_csv, to_html, to_latex, to_markdown, to_text
+from parts2whole.report.tables import Table, make_table
+from parts2whole.training.folder import write_text
+
+
+class CompareError(ValueError):
+    """Runs that can't be compared."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A table of results."""
+
+    table: Table
+
+    def summary(self) -> str:
+        """The table as text for a terminal."""
+        return to_text(self.table)
+
+
+def compare(
+    runs: Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    metric: str | None = None,
+    focus: str | None = None,
+    against: str | None = None,
+    test: Literal["paired", "student", "welch", "wilcoxon", "permutation"] = "paired",
+    alternative: Literal["greater", "two-sided"] = "two-sided",
+    alpha: float = 0.05,
+) -> Comparison:
+    """Make the table of finished fine-tuning runs.
+
+    Args:
+        runs: run folders, or folders that hold many.
+        out: also write the table to this file: ``.md``, ``.tex``, ``.csv`` or ``.html``.
+        metric: which metric; default the one each task is judged by.
+        focus: arm of interest; default Parts2Whole.
+        against: arm it is compared with; default the best of the others.
+        test: ``paired`` by seed, or a test that takes the arms as independent.
+        alternative: ``greater`` asks whether the focus is better, ``two-sided`` whether they differ.
+        alpha: level of the marks.
+
+    Returns:
+        The table; `Comparison.summary` is its text.
+
+    Raises:
+        CompareError: no finished fine-tuning run, or an unknown kind of file.
+        parts2whole.report.tables.TableError: unknown arms, or a cell run twice.
+    """
+    folders = [folder for path in runs for folder in find_runs(path)]
+    found = [read_run(folder) for folder in folders]
+    rows = result_rows(run for run in found if run.kind == "finetune" and run.finished)
+    if not rows:
+        raise CompareError(f"no finished fine-tuning run in {', '.join(map(str, runs))}")
+    table = make_table(
+        rows, metric=metric, focus=focus, against=against, test=test, alternative=alternative, alpha=alpha
+    )
+    if out is not None:
+        writers = {".md": to_markdown, ".tex": to_latex, ".csv": to_csv, ".html": to_html}
+        path = Path(out)
+        if path.suffix not in writers:
+            raise CompareError(f"{path.name}: expected a name ending in {', '.join(writers)}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, writers[path.suffix](table))
+    return Comparison(table)

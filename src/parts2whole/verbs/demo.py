@@ -1,0 +1,140 @@
+"""The whole path in minutes: scans in, a pre-trained encoder, fine-tuned models, a table and a report."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+from parts2whole.data.read import write_nifti
+from parts2whole.data.store import Store
+from parts2whole.methods.parts2whole import Parts2Whole
+from parts2whole.networks.unet3d import UNet3D
+from parts2whole.phantom.shapes import make_torso
+from parts2whole.report.page import write_report
+from parts2whole.report.runs import find_runs
+from parts2whole.report.formats import to_text
+from parts2whole.tasks.segmentation import Segmentation
+from parts2whole.training.folder import RunFolderError
+from parts2whole.verbs.compare import compare
+from parts2whole.verbs.finetune import finetune
+from parts2whole.verbs.prepare import prepare
+from parts2whole.verbs.pretrain import pretrain
+
+UNLABELLED, LABELLED = 60, 34
+
+
+@dataclasses.dataclass(frozen=True)
+class Demo:
+    """What the demo made."""
+
+    folder: Path
+    report: Path
+    table: str
+    seconds: float
+
+    def summary(self) -> str:
+        """The table, and where the report is."""
+        minutes = f"{self.seconds / 60:.1f} minutes"
+        return f"{self.table}\nDone in {minutes}. Open the report: {self.report.resolve()}"
+
+
+def demo(
+    *,
+    out: str | Path = "demo",
+    scans: str | None = None,
+    labelled: str | None = None,
+    labelled_cases: int = 3,
+    seeds: int = 3,
+    pretrain_steps: int = 600,
+    finetune_steps: int = 200,
+    seed: int = 0,
+    progress: bool = True,
+) -> Demo:
+    """Run prepare, pretrain and finetune (from scratch, and pre-trained), and compare.
+
+    Without ``scans`` and ``labelled`` it makes its own: torsos of ellipsoids, in which the liver and the
+    left kidney must be found among look-alikes.
+
+    Args:
+        out: folder for everything; finished parts of an earlier demo in it are used again.
+        scans: your unlabelled scans: a folder, list or glob.
+        labelled: your labelled folder (images/ and labels/, or a dataset.json).
+        labelled_cases: training patients whose labels are used.
+        seeds: runs of each arm.
+        pretrain_steps: steps of pre-training.
+        finetune_steps: steps of each fine-tuning.
+        seed: of the synthetic data.
+        progress: show what is going on.
+
+    Returns:
+        The folder, the report, and the table as text.
+
+    Raises:
+        RunFolderError: only one of ``scans`` and ``labelled`` is given.
+    """
+    began = time.monotonic()
+    folder = Path(out)
+    if (scans is None) != (labelled is None):
+        raise RunFolderError("give both scans (unlabelled) and labelled, or neither")
+    if scans is None or labelled is None:
+        _say("1/4  Making synthetic torsos", progress)
+        scans, labelled = _make_data(folder / "data", seed)
+    task = Segmentation(Path(labelled), patch_size=(32, 48, 48), validation_fraction=0.15, test_fraction=0.5)
+    _say("2/4  Preparing the unlabelled scans", progress)
+    store: Store = prepare([scans], out=folder / "store", progress=progress)
+    _say("3/4  Pre-training by Parts2Whole: rebuild the whole from a part", progress)
+    network = UNet3D(size="tiny")
+    pretrained = pretrain(
+        store.path,
+        out=folder / "runs" / "pretrain",
+        method=Parts2Whole(),
+        network=network,
+        whole_size=(32, 48, 48),
+        steps=pretrain_steps,
+        held_out=task,
+        validate_every=max(1, pretrain_steps // 6),
+        resume=True,
+        progress=progress,
+    )
+    _say(f"4/4  Fine-tuning on {labelled_cases} labelled patients, {seeds} seeds an arm", progress)
+    for number in range(seeds):
+        for arm, init in (("scratch", "scratch"), ("parts2whole", pretrained.folder)):
+            finetune(
+                task,
+                init=init,
+                network=network if init == "scratch" else None,
+                cases=labelled_cases,
+                seed=number,
+                steps=finetune_steps,
+                validate_every=max(1, finetune_steps // 4),
+                out=folder / "runs" / f"{arm}-seed{number}",
+                resume=True,
+                progress=progress,
+            )
+    runs = find_runs(folder / "runs")
+    table = compare(runs).table
+    report = write_report(folder / "runs")
+    return Demo(folder, report, to_text(table), time.monotonic() - began)
+
+
+def _make_data(folder: Path, seed: int) -> tuple[str, str]:
+    """Write unlabelled and labelled torsos as NIfTI, unless they are there."""
+    scans, labelled = folder / "scans", folder / "labelled"
+    for case in range(UNLABELLED + LABELLED):
+        name = f"torso_{case:03d}.nii.gz"
+        unlabelled = case < UNLABELLED
+        image_path = scans / name if unlabelled else labelled / "images" / name
+        label_path = labelled / "labels" / name
+        if image_path.exists() and (unlabelled or label_path.exists()):
+            continue
+        image, label = make_torso(seed, case)
+        write_nifti(image, image_path)
+        if not unlabelled:
+            write_nifti(label, label_path)
+    return str(scans), str(labelled)
+
+
+def _say(text: str, progress: bool) -> None:
+    if progress:
+        print(f"\n{text}", flush=True)

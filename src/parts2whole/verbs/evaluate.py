@@ -1,0 +1,83 @@
+"""Measure a fine-tuned model case by case: Dice, IoU and surface distance, or AUC and average precision."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from parts2whole.data.split import read_split
+from parts2whole.tasks.base import TaskError, default_cache
+from parts2whole.training.folder import write_json, write_rows
+from parts2whole.training.model import as_function, load_model
+from parts2whole.training.runtime import Precision, RuntimeSetup
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Metrics over the cases of one side, and a CSV with each case."""
+
+    side: str
+    metrics: dict[str, float]
+    csv: Path
+
+    def summary(self) -> str:
+        """The metrics as a few lines."""
+        lines = [f"{self.side} cases:"]
+        lines += [f"  {name:<22} {value:.4f}" for name, value in self.metrics.items()]
+        return "\n".join([*lines, f"Every case: {self.csv}"])
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    data: str | Path | None = None,
+    side: Literal["test", "validation", "train", "all"] = "test",
+    out: str | Path | None = None,
+    cache: str | Path | None = None,
+    accelerator: str = "auto",
+    precision: Precision = "auto",
+    progress: bool = True,
+) -> Evaluation:
+    """Measure the model of a fine-tuning run.
+
+    Args:
+        run: folder of a finished `finetune`.
+        data: other labelled data of the same kind; then every case counts, and ``side`` must be ``all``.
+        side: which cases of the run's own data.
+        out: folder for the CSV and JSON; default ``evaluation/<side>`` in the run folder.
+        cache: where prepared labelled data are kept; default ``~/.cache/parts2whole``.
+        accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        precision: ``auto`` is bfloat16 autocast where the hardware has it, else float32.
+        progress: say what is being done.
+
+    Returns:
+        The metrics, and the path of the per-case CSV.
+
+    Raises:
+        parts2whole.training.model.ModelError: ``run`` holds no finished model.
+        parts2whole.tasks.base.TaskError: labelled data that can't be used.
+    """
+    folder = Path(run)
+    module, card = load_model(folder)
+    runtime = RuntimeSetup(accelerator=accelerator, precision=precision, devices=1)
+    task = card.task if data is None else card.task.replace(data=Path(data))
+    if data is not None:
+        side = "all"
+    kept = Path(cache) if cache else default_cache()
+    labelled = task.labelled(cache=kept, progress=progress)
+    if labelled.classes != card.classes:
+        raise TaskError(
+            f"the model knows the classes {', '.join(card.classes)}, the data have {', '.join(labelled.classes)}"
+        )
+    split = read_split(folder / "split.json")
+    items = tuple(i.item_id for i in labelled.items) if side == "all" else getattr(split, side)
+    if not items:
+        raise TaskError(f"there is no {side} case to evaluate")
+    run_model = as_function(runtime.place_module(module), runtime)
+    found = task.examine(run_model, labelled, items, thorough=True)
+    target = Path(out) if out else folder / "evaluation" / side
+    target.mkdir(parents=True, exist_ok=True)
+    write_rows(target / "cases.csv", found.per_item)
+    write_json(target / "metrics.json", found.metrics)
+    return Evaluation(side, found.metrics, target / "cases.csv")

@@ -1,0 +1,265 @@
+"""Fine-tune on a target task, from scratch or from a pre-trained encoder, on a fraction of the labels."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from parts2whole.data.split import Split, labelled_subset, write_split
+from parts2whole.networks.base import Network
+from parts2whole.networks.unet3d import UNet3D
+from parts2whole.report.page import write_report
+from parts2whole.spec import to_plain
+from parts2whole.tasks.base import Labelled, Task, default_cache
+from parts2whole.training.checkpoint import load_best
+from parts2whole.training.folder import read_result, start_run, write_json, write_rows
+from parts2whole.training.loop import Plan, fit
+from parts2whole.training.model import ModelCard, as_function, save_model
+from parts2whole.training.optim import AdamW, Cosine, Optimiser, Schedule, parameter_groups
+from parts2whole.training.runtime import Precision, RuntimeSetup, describe_environment
+from parts2whole.weights.card import Card
+from parts2whole.weights.load import SCRATCH, load_initialisation
+
+
+class FinetuneError(ValueError):
+    """Settings or data that can't be fine-tuned on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetuned:
+    """What a fine-tuning left: its folder, and the figures of `result.json`."""
+
+    folder: Path
+    result: dict[str, Any]
+
+    @property
+    def test(self) -> dict[str, float]:
+        """Metrics on the test side."""
+        found: dict[str, float] = self.result["test"]
+        return found
+
+
+def finetune(
+    task: Task,
+    *,
+    out: str | Path,
+    init: str | Path = SCRATCH,
+    network: Network | None = None,
+    fraction: float = 1.0,
+    cases: int | None = None,
+    seed: int = 0,
+    steps: int = 1000,
+    batch_size: int = 4,
+    optimiser: Optimiser = AdamW(lr=1e-3, weight_decay=0.01),  # noqa: B008 - specs are frozen
+    schedule: Schedule = Cosine(warmup_fraction=0.1),  # noqa: B008 - specs are frozen
+    encoder: Literal["train", "freeze"] = "train",
+    encoder_lr: float = 1.0,
+    layer_decay: float = 1.0,
+    encoder_warmup: float = 0.0,
+    clip_norm: float | None = 1.0,
+    validate_every: int = 100,
+    patience: int | None = None,
+    checkpoint_every: int = 500,
+    cache: str | Path | None = None,
+    workers: int = 0,
+    accelerator: str = "auto",
+    devices: int | Literal["auto"] = "auto",
+    nodes: int = 1,
+    precision: Precision = "auto",
+    compile: bool = False,
+    resume: bool = False,
+    progress: bool = True,
+) -> Finetuned:
+    """Fine-tune a model for ``task``, keep the step that is best on validation cases, and test it.
+
+    Args:
+        task: the target task.
+        out: the run folder to make.
+        init: ``scratch``, a pre-training run folder, or a weights folder.
+        network: the encoder when training from scratch; default ``UNet3D()``. With ``init`` the weights
+            decide.
+        fraction: share of the training patients whose labels are used; subsets of one seed are nested.
+        cases: number of training patients instead of a fraction.
+        seed: of the labelled subset, fresh weights and samples; equal in all arms that are compared.
+        steps: optimiser steps at most.
+        batch_size: samples in a batch, over all devices.
+        optimiser: how gradients move parameters.
+        schedule: how the learning rate changes.
+        encoder: ``train`` it, or ``freeze`` it and train only what is new.
+        encoder_lr: learning rate of the encoder relative to what is new.
+        layer_decay: each encoder level learns this much slower than the next deeper one.
+        encoder_warmup: share of the steps during which the encoder stays as it is.
+        clip_norm: largest gradient norm; None doesn't clip.
+        validate_every: steps between validations.
+        patience: validations without improvement before stopping early.
+        checkpoint_every: steps between resumable checkpoints.
+        cache: where prepared labelled data are kept; default ``~/.cache/parts2whole``.
+        workers: loader processes; 0 reads in the training process.
+        accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        devices: devices per node; ``auto`` takes all GPUs, or one CPU process.
+        nodes: number of nodes.
+        precision: ``auto`` is bfloat16 autocast where the hardware has it, else float32.
+        compile: compile the network with torch.compile.
+        resume: go on with the run in ``out``.
+        progress: show a progress bar.
+
+    Returns:
+        The run folder and its result.
+
+    Raises:
+        FinetuneError: settings that contradict each other, or weights that don't fit the data.
+        parts2whole.tasks.base.TaskError: labelled data that can't be used.
+        parts2whole.training.folder.RunFolderError: ``out`` already holds a run.
+        parts2whole.weights.native.WeightsError: ``init`` names no usable weights.
+    """
+    config = {key: to_plain(value) for key, value in dict(locals()).items()}
+    out = Path(out)
+    runtime = RuntimeSetup(
+        accelerator=accelerator, devices=devices, nodes=nodes, precision=precision, compile=compile
+    )
+    finished = read_result(out) if resume else None
+    if finished is not None:
+        return Finetuned(out, finished)
+    if not (0 <= encoder_warmup < 1 and encoder_lr > 0 and 0 < layer_decay <= 1):
+        raise FinetuneError(
+            "expected encoder_warmup in [0, 1), encoder_lr > 0, layer_decay in (0, 1]; "
+            f"got {encoder_warmup}, {encoder_lr}, {layer_decay}"
+        )
+    start = load_initialisation(init)
+    labelled = task.labelled(cache=Path(cache) if cache else default_cache(), progress=progress)
+    notes = [*labelled.notes, *(check_contract(start.card, labelled, network) if start else [])]
+    split = task.split(labelled)
+    train = labelled_subset(
+        split.train,
+        labelled.patients(),
+        fraction=fraction,
+        count=cases,
+        seed=seed,
+        strata=labelled.strata(),
+    )
+    channels = labelled.store.cases[0].channels
+    chosen = start.card.network if start else network or UNet3D()
+    torch.manual_seed(seed)
+    backbone = start.encoder if start else chosen.build_encoder(channels)
+    torch.manual_seed(seed)  # what is fresh in every arm is drawn alike, whatever the encoder drew before
+    module = task.build(backbone, labelled.classes)
+    if encoder == "freeze":
+        module.freeze_encoder()
+    samples = task.samples(labelled, train, seed=seed, batch_size=batch_size)
+    if runtime.is_main:
+        start_run(out, config, environment=describe_environment(runtime), resume=resume)
+        write_split(Split(train, split.validation, split.test), out / "split.json")
+        if progress:
+            sides = f"{len(train)} training, {len(split.validation)} validation, {len(split.test)} test"
+            print(f"{type(task).__name__} from {init}: {sides} items, seed {seed}.", flush=True)
+            for note in notes:
+                print(f"Note: {note}.", flush=True)
+    runtime.barrier()
+
+    def validate(module: nn.Module, step: int) -> dict[str, float]:
+        run = as_function(module, runtime)
+        return task.examine(run, labelled, split.validation, thorough=False).metrics
+
+    done = fit(
+        module,
+        views=task.augment,
+        objective=task.loss,
+        samples=samples,
+        groups=parameter_groups(
+            module,
+            encoder_scale=encoder_lr,
+            layer_decay=layer_decay,
+            encoder_from_step=round(encoder_warmup * steps),
+        ),
+        optimiser=optimiser,
+        schedule=schedule,
+        plan=Plan(
+            steps=steps,
+            batch_size=batch_size,
+            seed=seed,
+            validate_every=min(validate_every, steps),
+            checkpoint_every=checkpoint_every,
+            monitor=task.monitor,
+            higher_is_better=True,
+            patience=patience,
+            clip_norm=clip_norm,
+            keep_best=True,
+            workers=workers,
+        ),
+        runtime=runtime,
+        folder=out,
+        name=type(task).__name__,
+        validate=validate,
+        resume=resume,
+        show=progress,
+    )
+    load_best(out, module)
+    module.eval()
+    run = as_function(module, runtime)
+    on_validation = task.examine(run, labelled, split.validation, thorough=False)
+    on_test = task.examine(run, labelled, split.test, thorough=True)
+    result = {
+        "kind": "finetune",
+        "task": task.to_dict(),
+        "init": str(init),
+        "method": start.card.method if start else None,
+        "fraction": fraction if cases is None else None,
+        "seed": seed,
+        "classes": list(labelled.classes),
+        "train_cases": list(train),
+        "validation_cases": list(split.validation),
+        "test_cases": list(split.test),
+        "validation": on_validation.metrics,
+        "test": on_test.metrics,
+        "steps": done.step,
+        "best_step": done.best_step,
+        "duration_s": done.seconds,
+        "notes": notes,
+    }
+    if runtime.is_main:
+        resolved = task.preprocess.replace(modality=labelled.store.cases[0].modality)
+        seen = start.card.seen if start else ()
+        save_model(out, module, ModelCard(task, chosen, channels, labelled.classes, resolved, seen))
+        write_rows(out / "test_cases.csv", on_test.per_item)
+        write_json(out / "result.json", result)
+        write_report(out)
+    runtime.barrier()
+    return Finetuned(out, result)
+
+
+def check_contract(card: Card, labelled: Labelled, network: Network | None) -> list[str]:
+    """Compare what the weights expect with what the data are.
+
+    Returns:
+        Differences the user should know but that don't make the weights useless.
+
+    Raises:
+        FinetuneError: the weights can't be used on these data.
+    """
+    record = labelled.store.cases[0]
+    if card.in_channels != record.channels:
+        raise FinetuneError(
+            f"the weights expect {card.in_channels} input channels, the data have {record.channels}"
+        )
+    if network is not None and network != card.network:
+        raise FinetuneError(
+            f"the weights are of {card.network}, not of {network}; leave the network out to use theirs"
+        )
+    notes = []
+    theirs, ours = card.preprocess, labelled.store.preprocess
+    if theirs.modality != record.modality:
+        notes.append(f"the encoder was trained on {theirs.modality}, these are {record.modality}")
+    if record.modality == "CT" and theirs.window_hu != ours.window_hu:
+        raise FinetuneError(
+            f"the encoder was trained with window {theirs.window_hu} HU, this task uses {ours.window_hu}; "
+            "set the task's preprocess.window_hu alike"
+        )
+    if theirs.spacing_mm != ours.spacing_mm:
+        notes.append(
+            f"the encoder was trained at spacing {theirs.spacing_mm}, this task uses {ours.spacing_mm}"
+        )
+    return notes

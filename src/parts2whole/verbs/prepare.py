@@ -1,0 +1,88 @@
+"""Read scans and write them into a store: oriented, windowed to [0, 1], chunked, with a manifest."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from parts2whole.data.ingest import IngestReport, SourceCase, store_cases
+from parts2whole.data.preprocess import Modality, Preprocess, StoredType
+from parts2whole.data.read import ReadError, find_scans
+from parts2whole.data.store import MANIFEST, DiskFullError, Store, StoreError
+from parts2whole.data.volume import Triple
+
+
+class PrepareError(ValueError):
+    """Scans or an out folder that can't be used."""
+
+
+def prepare(
+    scans: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path,
+    modality: Modality = "auto",
+    spacing_mm: Triple | None = None,
+    window_hu: tuple[float, float] = (-1000.0, 1000.0),
+    percentiles: tuple[float, float] = (0.5, 99.5),
+    dtype: StoredType = "int16",
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Store:
+    """Prepare scans for pre-training.
+
+    A scan that can't be used is set aside with its reason, in the printed summary and in the manifest.
+    Calling it again does only what is missing or has changed, and adds new scans.
+
+    Args:
+        scans: folders (searched with subfolders), files, globs, or ``.txt`` lists of paths.
+        out: folder of the store.
+        modality: ``CT``, ``MR``, ``unit`` (already in [0, 1]), or ``auto``: what the file says, or a guess
+            where that is safe.
+        spacing_mm: resample to this spacing (z, y, x); default each scan's own.
+        window_hu: Hounsfield units that become 0 and 1, for CT.
+        percentiles: percentiles of the volume that become 0 and 1, for MR.
+        dtype: type of the stored voxels.
+        workers: processes; default one a core, 0 works in this process.
+        overwrite: delete the store in ``out`` first.
+        progress: show a progress bar and print a summary.
+
+    Returns:
+        The store.
+
+    Raises:
+        PrepareError: no scans found, none of them usable, or ``out`` holds something else.
+        parts2whole.data.store.DiskFullError: no space is left; finished cases are kept.
+    """
+    out = Path(out)
+    named = [scans] if isinstance(scans, str | Path) else list(scans)
+    try:
+        sources = find_scans(named)
+    except ReadError as error:
+        raise PrepareError(str(error)) from error
+    if not sources:
+        raise PrepareError(f"no scans found in {', '.join(map(str, named)) or 'an empty list'}")
+    preprocess = Preprocess(modality, window_hu, percentiles, spacing_mm)
+    if overwrite and out.exists() and any(out.iterdir()):
+        if not (out / MANIFEST).exists():
+            raise PrepareError(f"{out} is not a store, so it is not overwritten; choose another folder")
+        shutil.rmtree(out)
+    cases = [SourceCase(source.case_id, (source,)) for source in sources]
+    try:
+        store, report = store_cases(
+            cases, out, preprocess=preprocess, dtype=dtype, workers=workers, progress=progress
+        )
+    except DiskFullError:
+        raise
+    except StoreError as error:
+        raise PrepareError(str(error)) from error
+    if not store.cases:
+        raise PrepareError(_none_usable(report))
+    return store
+
+
+def _none_usable(report: IngestReport) -> str:
+    reasons = [f"{case}: {reason}" for case, reason in report.set_aside.items()]
+    more = f"\n  and {len(reasons) - 5} more" if len(reasons) > 5 else ""
+    return f"none of {len(reasons)} scans could be used\n  " + "\n  ".join(reasons[:5]) + more

@@ -1,0 +1,269 @@
+"""Pre-train an encoder on the wholes of a store, by a pretext task that needs no labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from parts2whole.data.geometry import Size
+from parts2whole.data.sampler import Wholes, WholeSampler, WholeSize
+from parts2whole.data.split import split_by_patient
+from parts2whole.data.store import Store
+from parts2whole.data.volume import Triple
+from parts2whole.methods.base import Method
+from parts2whole.methods.parts2whole import Parts2Whole
+from parts2whole.networks.base import Network
+from parts2whole.networks.heads import Model
+from parts2whole.networks.unet3d import UNet3D
+from parts2whole.report.page import write_report
+from parts2whole.spec import digest, to_plain
+from parts2whole.tasks.base import Task, default_cache
+from parts2whole.training.checkpoint import write_tensors
+from parts2whole.training.examine import Examiner
+from parts2whole.training.folder import read_result, start_run, write_json
+from parts2whole.training.loop import Plan, fit
+from parts2whole.training.optim import Optimiser, Schedule, choose_optimiser, parameter_groups
+from parts2whole.training.runtime import Precision, RuntimeSetup, describe_environment
+from parts2whole.weights.card import Card
+from parts2whole.weights.native import save_encoder
+
+
+class PretrainError(ValueError):
+    """Settings or data that can't be pre-trained on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """What a pre-training left: its folder, and the figures of `result.json`."""
+
+    folder: Path
+    result: dict[str, Any]
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+
+def pretrain(
+    store: str | Path,
+    *,
+    out: str | Path,
+    method: Method = Parts2Whole(),  # noqa: B008 - specs are frozen
+    network: Network = UNet3D(),  # noqa: B008 - specs are frozen
+    steps: int = 2000,
+    batch_size: int = 8,
+    whole_size: Size = (32, 64, 64),
+    whole_mm: Triple | None = None,
+    preset: Literal["modern", "genesis"] = "modern",
+    optimiser: Optimiser | None = None,
+    schedule: Schedule | None = None,
+    clip_norm: float | None = None,
+    seed: int = 0,
+    held_out: Task | None = None,
+    validation_fraction: float = 0.1,
+    validation_wholes: int = 64,
+    validate_every: int = 200,
+    panel_every: int = 1000,
+    checkpoint_every: int = 500,
+    workers: int = 0,
+    accelerator: str = "auto",
+    devices: int | Literal["auto"] = "auto",
+    nodes: int = 1,
+    precision: Precision = "auto",
+    compile: bool = False,
+    resume: bool = False,
+    progress: bool = True,
+) -> Pretrained:
+    """Pre-train an encoder and write a run folder.
+
+    Args:
+        store: folder made by `prepare`.
+        out: the run folder to make.
+        method: the pretext task.
+        network: the encoder.
+        steps: optimiser steps.
+        batch_size: wholes in a batch, over all devices.
+        whole_size: size of a whole in voxels (z, y, x), as the network sees it.
+        whole_mm: extent of a whole in mm (z, y, x), resized to ``whole_size``; default: ``whole_size``
+            voxels at native spacing.
+        preset: optimiser and schedule: ``modern`` (AdamW, cosine) or ``genesis`` (SGD, rate 1, momentum
+            0.9, plateau).
+        optimiser: instead of the preset's.
+        schedule: instead of the preset's.
+        clip_norm: largest gradient norm; default no clipping.
+        seed: of initial weights, wholes and views.
+        held_out: a target task whose validation and test scans must not be pre-trained on; scans of the
+            store with the same voxels are left out.
+        validation_fraction: share of the patients held out to measure the loss.
+        validation_wholes: fixed wholes, with fixed views, that the validation loss is measured on.
+        validate_every: steps between validations.
+        panel_every: steps between pictures of reconstructions.
+        checkpoint_every: steps between resumable checkpoints.
+        workers: loader processes; 0 reads in the training process.
+        accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        devices: devices per node; ``auto`` takes all GPUs, or one CPU process.
+        nodes: number of nodes.
+        precision: ``auto`` is bfloat16 autocast where the hardware has it, else float32.
+        compile: compile the network with torch.compile.
+        resume: go on with the run in ``out``.
+        progress: show a progress bar.
+
+    Returns:
+        The run folder and its result.
+
+    Raises:
+        PretrainError: nothing to train on, or sizes that don't fit.
+        parts2whole.training.folder.RunFolderError: ``out`` already holds a run.
+        parts2whole.data.store.StoreError: ``store`` is not a store.
+    """
+    config = {key: to_plain(value) for key, value in dict(locals()).items()}
+    out = Path(out)
+    scans = Store.open(Path(store))
+    runtime = RuntimeSetup(
+        accelerator=accelerator, devices=devices, nodes=nodes, precision=precision, compile=compile
+    )
+    environment = describe_environment(runtime)
+    if runtime.is_main:
+        start_run(out, config, environment=environment, resume=resume)
+    runtime.barrier()
+    finished = read_result(out)
+    if resume and finished is not None:
+        return Pretrained(out, finished)
+
+    notes: list[str] = []
+    train, validation = _choose_cases(scans, held_out, validation_fraction, seed, notes)
+    size = WholeSize(whole_size, whole_mm)
+    sampler = WholeSampler(scans, size=size, cases=train, seed=seed)
+    padded = sampler.padded_cases()
+    if padded:
+        notes.append(f"{len(padded)} of {len(train)} scans are smaller than the whole and are padded")
+    torch.manual_seed(seed)
+    module = method.build(network, in_channels=sampler.channels, whole_size=whole_size)
+    _check_size(module, whole_size)
+    examiner = Examiner(
+        method,
+        WholeSampler(scans, size=size, cases=validation, seed=seed),
+        sampler,
+        wholes=validation_wholes,
+        batch_size=batch_size,
+        seed=seed,
+        runtime=runtime,
+        folder=out,
+        panel_every=panel_every,
+        steps=steps,
+    )
+    if progress and runtime.is_main:
+        for note in notes:
+            print(f"Note: {note}.", flush=True)
+    chosen_optimiser, chosen_schedule = choose_optimiser(preset, optimiser, schedule)
+    plan = Plan(
+        steps=steps,
+        batch_size=batch_size,
+        seed=seed,
+        validate_every=min(validate_every, steps),
+        checkpoint_every=checkpoint_every,
+        clip_norm=clip_norm,
+        workers=workers,
+    )
+
+    done = fit(
+        module,
+        views=method.views,
+        objective=method.loss,
+        samples=Wholes(sampler, batch_size),
+        groups=parameter_groups(module),
+        optimiser=chosen_optimiser,
+        schedule=chosen_schedule,
+        plan=plan,
+        runtime=runtime,
+        folder=out,
+        name=type(method).__name__,
+        validate=examiner,
+        resume=resume,
+        show=progress,
+    )
+    result = {
+        "kind": "pretrain",
+        "method": method.to_dict(),
+        "network": network.to_dict(),
+        "steps": done.step,
+        "validation_loss": done.values[-1] if done.values else None,
+        **examiner.baselines,
+        "collapsed": examiner.collapsed,
+        "train_cases": len(train),
+        "validation_cases": len(validation),
+        "duration_s": done.seconds,
+        "notes": notes,
+    }
+    if runtime.is_main:
+        card = _card(scans, network, sampler, size, method, done.step, [*train, *validation])
+        save_encoder(out / "weights", module.encoder, card)
+        write_tensors(out / "weights" / "model.safetensors", module.state_dict())
+        write_json(out / "result.json", result)
+        write_report(out)
+    runtime.barrier()
+    return Pretrained(out, result)
+
+
+def _choose_cases(
+    scans: Store, held_out: Task | None, validation_fraction: float, seed: int, notes: list[str]
+) -> tuple[list[str], list[str]]:
+    """Training and validation cases, without the scans that a target task will be tested on."""
+    cases = {record.case_id: record for record in scans.cases}
+    if held_out is not None:
+        barred = held_out.held_out_hashes(cache=default_cache())
+        kept = {case: record for case, record in cases.items() if record.content_hash not in barred}
+        notes.append(
+            f"{len(cases) - len(kept)} of {len(cases)} scans belong to the held-out task and are left out"
+        )
+        cases = kept
+    if not cases:
+        raise PretrainError(f"no scans to train on in {scans.path}")
+    patients = {case: record.patient for case, record in cases.items()}
+    if len(set(patients.values())) < 2 or validation_fraction == 0:
+        notes.append("too few patients to hold one out: validation wholes come from the training scans")
+        return sorted(cases), sorted(cases)
+    split = split_by_patient(patients, validation=validation_fraction, test=0, seed=seed)
+    return sorted(split.train), sorted(split.validation)
+
+
+def _check_size(module: Model, whole_size: Size) -> None:
+    divisor = module.encoder.divisor
+    if any(edge % divisor for edge in whole_size):
+        raise PretrainError(f"whole_size must be divisible by {divisor} for this network, got {whole_size}")
+
+
+def _card(
+    scans: Store,
+    network: Network,
+    sampler: WholeSampler,
+    size: WholeSize,
+    method: Method,
+    steps: int,
+    cases: list[str],
+) -> Card:
+    records = [scans.record(case) for case in sorted(set(cases))]
+    modalities = {record.modality for record in records}
+    preprocess = scans.preprocess
+    if len(modalities) == 1:
+        preprocess = preprocess.replace(modality=modalities.pop())
+    z, y, x = (statistics.median(r.spacing_mm[axis] for r in records) for axis in range(3))
+    seen = tuple(sorted({record.content_hash for record in records}))
+    return Card(
+        network=network,
+        in_channels=sampler.channels,
+        preprocess=preprocess,
+        whole_size=size.voxels,
+        whole_mm=size.mm,
+        spacing_mm=(z, y, x),
+        method=method.to_dict(),
+        steps=steps,
+        seen=seen,
+        fingerprint=digest(list(seen)),
+        citation=method.citation,
+        version=metadata.version("parts2whole"),
+    )

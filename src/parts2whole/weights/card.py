@@ -1,0 +1,84 @@
+"""The card that travels with weights: what they are, what input they expect, and what they have seen."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from parts2whole.data.preprocess import Preprocess
+from parts2whole.networks.base import Network
+from parts2whole.spec import from_plain, spec_from_dict, to_plain
+
+FILE = "card.json"
+
+
+class CardError(ValueError):
+    """A card that is missing or can't be read."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """Provenance and input contract of an encoder.
+
+    Attributes:
+        network: how the encoder is built.
+        in_channels: number of input channels.
+        preprocess: how scans were prepared; new scans must be prepared alike.
+        whole_size: size in voxels (z, y, x) of what it was trained on.
+        whole_mm: the same in mm, where wholes were cut by physical size.
+        spacing_mm: median spacing (z, y, x) of the scans it was trained on.
+        method: the pretext task, as plain data.
+        steps: training steps.
+        seen: content hash of every scan used, so that test cases can be checked against them.
+        fingerprint: one hash over all of `seen`.
+        licence: of the weights.
+        citation: what to cite.
+        version: of parts2whole.
+    """
+
+    network: Network
+    in_channels: int
+    preprocess: Preprocess
+    whole_size: tuple[int, int, int]
+    whole_mm: tuple[float, float, float] | None
+    spacing_mm: tuple[float, float, float]
+    method: dict[str, Any]
+    steps: int
+    seen: tuple[str, ...]
+    fingerprint: str
+    licence: str = "set by whoever trained these weights; mind the licences of the scans"
+    citation: str = ""
+    version: str = ""
+
+    def write(self, folder: Path) -> None:
+        """Save as ``card.json``."""
+        path = folder / FILE
+        plain = {field.name: to_plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        beside = path.with_suffix(".part")
+        beside.write_text(json.dumps(plain, indent=1))
+        beside.replace(path)
+
+    @classmethod
+    def read(cls, folder: Path) -> Card:
+        """Load ``card.json``.
+
+        Raises:
+            CardError: it is missing, or isn't a card.
+        """
+        path = folder / FILE
+        try:
+            plain = json.loads(path.read_text())
+        except FileNotFoundError as error:
+            raise CardError(f"{folder} holds no weights: {FILE} is missing") from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise CardError(f"{path} is not a card: {error}") from error
+        hints = {"whole_size": tuple[int, ...], "whole_mm": tuple[float, ...] | None}
+        hints |= {"spacing_mm": tuple[float, ...], "seen": tuple[str, ...]}
+        try:
+            plain["network"] = spec_from_dict(plain["network"], Network)  # type: ignore[type-abstract]
+            plain["preprocess"] = spec_from_dict(plain["preprocess"], Preprocess)
+            return cls(**{key: from_plain(value, hints.get(key, Any)) for key, value in plain.items()})
+        except (KeyError, TypeError) as error:
+            raise CardError(f"{path} is not a card of this version: {error}") from error
