@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run(COMMANDS[name], name, rest)
     except KeyboardInterrupt as error:
-        print(f"\nparts2whole: {error or 'stopped'}", file=sys.stderr)
+        print(f"\nparts2whole: {str(error) or 'stopped'}", file=sys.stderr)
         return 130
     except Exception as error:
         if os.environ.get("PARTS2WHOLE_TRACEBACK") or not _is_meant_for_users(error):
@@ -124,7 +124,7 @@ def run(command: Command, name: str, arguments: list[str]) -> None:
     function = load(command)
     parser = build_parser(function, name, command)
     parsed = parser.parse_args(name_positionals(command, arguments))
-    values = vars(parser.instantiate_classes(parsed))
+    values = vars(parser.instantiate(parsed))
     for unwanted in ("config",):
         values.pop(unwanted, None)
     outcome = function(**values)

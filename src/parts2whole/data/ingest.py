@@ -10,18 +10,16 @@ import dataclasses
 import os
 import re
 import time
-from collections import deque
-from collections.abc import Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from joblib.externals.loky import ProcessPoolExecutor  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from parts2whole.data.pool import run_jobs
 from parts2whole.data.preprocess import (
     GUESSED,
     Preprocess,
@@ -45,13 +43,10 @@ from parts2whole.data.volume import (
 )
 
 SHOWN = 20
-"""Cases listed one by one in the printed summary."""
+"""Prepared cases listed one by one in the printed summary; those set aside all are."""
 
 SAME_GRID_VOXELS = 0.05
 """Image and label may lie this far apart, in voxels, and still be one grid."""
-
-CHANCES = 2
-"""A case that takes its worker process down so often, working alone, is set aside."""
 
 LABEL_WORDS = ("label", "labels", "seg", "segmentation", "mask", "gt", "annotation")
 
@@ -86,6 +81,16 @@ class SourceCase:
         label = () if self.label is None else (Path(self.label),)
         return (*(path for paths in images for path in paths), *label)
 
+    def scan_sources(self) -> tuple[ScanSource, ...]:
+        """The images that `find_scans` found."""
+        return tuple(image for image in self.images if isinstance(image, ScanSource))
+
+    def source(self) -> tuple[str, ...]:
+        """Names of the files, without folders; DICOM files, whose names may identify, are only counted."""
+        slices = {path for image in self.scan_sources() if image.is_series for path in image.paths}
+        names = tuple(path.name for path in self.files() if path not in slices)
+        return (f"{len(slices)} DICOM files", *names) if slices else names
+
     def stamp(self) -> str:
         """A text that changes when the case or its files change.
 
@@ -108,6 +113,7 @@ class IngestReport:
         kept: finished before, and unchanged.
         set_aside: reason for every case that could not be used.
         duplicates: cases with the voxels of an earlier case, and that case.
+        places: folder of every DICOM series set aside, for the screen only.
         duration_s: of the call.
     """
 
@@ -115,6 +121,7 @@ class IngestReport:
     kept: tuple[str, ...]
     set_aside: dict[str, str]
     duplicates: dict[str, str]
+    places: dict[str, str]
     duration_s: float
 
 
@@ -201,6 +208,12 @@ def store_cases(
         kept=tuple(kept),
         set_aside=dict(sorted(set_aside.items())),
         duplicates=duplicates,
+        places={
+            case.case_id: str(source.paths[0].parent)
+            for case in cases
+            for source in case.scan_sources()
+            if case.case_id in set_aside and source.is_series
+        },
         duration_s=time.monotonic() - began,
     )
     if progress and (jobs or set_aside):
@@ -211,23 +224,24 @@ def store_cases(
 def print_report(store: Store, report: IngestReport, console: Console | None = None) -> None:
     """Print what became of every case, those set aside first."""
     console = console or Console(stderr=True, highlight=False)
-    table = Table("case", "result", "voxels z y x", "mm", "note", show_edge=False)
-    for case, reason in list(report.set_aside.items())[:SHOWN]:
-        table.add_row(escape(case), "[red]set aside[/red]", "", "", escape(reason))
+    for case, reason in report.set_aside.items():
+        place = f"  ({report.places[case]})" if case in report.places else ""
+        console.print(f"[red]set aside[/red]  {escape(case)}: {escape(reason + place)}", soft_wrap=True)
+    table = Table("prepared", "as", "voxels z y x", "mm", "note", show_edge=False)
     for case in report.prepared[:SHOWN]:
         record = store.record(case)
         notes = [note for note in record.notes if not note.startswith(GUESSED)]
+        kind = f"{record.modality}, guessed" if len(notes) < len(record.notes) else record.modality
         if case in report.duplicates:
             notes.append(f"same voxels as {report.duplicates[case]}")
-        result = f"{record.modality}, guessed" if len(notes) < len(record.notes) else record.modality
         spacing = " ".join(f"{mm:.3g}" for mm in record.spacing_mm)
-        table.add_row(
-            escape(case), result, "x".join(map(str, record.shape)), spacing, escape("; ".join(notes))
+        table.add_row(escape(case), kind, "x".join(map(str, record.shape)), spacing, escape("; ".join(notes)))
+    if table.row_count:
+        console.print(table)
+    if len(report.prepared) > SHOWN:
+        console.print(
+            f"... and {len(report.prepared) - SHOWN} more, listed in {store.path / 'manifest.json'}"
         )
-    console.print(table)
-    more = max(0, len(report.set_aside) - SHOWN) + max(0, len(report.prepared) - SHOWN)
-    if more:
-        console.print(f"... and {more} more, listed in {store.path / 'manifest.json'}")
     parts = [f"{len(report.prepared)} prepared in {report.duration_s:.1f} s"]
     if report.kept:
         parts.append(f"{len(report.kept)} kept from before")
@@ -239,13 +253,13 @@ def print_report(store: Store, report: IngestReport, console: Console | None = N
         parts.append(f"modality guessed for {len(guesses)}, such as {guesses[0].removeprefix(GUESSED)}")
     if report.duplicates:
         parts.append(f"{len(report.duplicates)} with the voxels of another case")
-    console.print(", ".join(parts))
+    console.print(", ".join(parts), soft_wrap=True)
 
 
 def _run(store: Store, jobs: list[_Job], *, workers: int | None, progress: bool) -> list[_Outcome]:
     """Do all jobs and enter their outcomes in the store."""
     workers = min(os.cpu_count() or 1, len(jobs)) if workers is None else min(workers, len(jobs))
-    stream = _here(jobs) if workers == 0 else _in_processes(jobs, workers)
+    stream = run_jobs(_attempt, jobs, workers=workers, lost=_killed)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     outcomes = []
     with Progress(*columns, disable=not progress, console=Console(stderr=True)) as bar:
@@ -263,56 +277,8 @@ def _run(store: Store, jobs: list[_Job], *, workers: int | None, progress: bool)
     return outcomes
 
 
-def _here(jobs: list[_Job]) -> Generator[_Outcome]:
-    for job in jobs:
-        yield _attempt(job)
-
-
-def _in_processes(jobs: list[_Job], workers: int) -> Generator[_Outcome]:
-    """Outcomes in the order they come.
-
-    When a worker process is killed, the cases in work are tried again one at a time, so that only the one
-    that kills it is set aside.
-    """
-    waiting, suspects = deque(jobs), deque[_Job]()
-    deaths: dict[str, int] = {}
-    running: dict[Future[_Outcome], _Job] = {}
-    executor = ProcessPoolExecutor(max_workers=workers)
-    finished = False
-    try:
-        while waiting or suspects or running:
-            broken = False
-            queue, room = (suspects, 1) if suspects else (waiting, 2 * workers)
-            while queue and len(running) < room and not broken:
-                try:
-                    running[executor.submit(_attempt, queue[0])] = queue[0]
-                    queue.popleft()
-                except BrokenExecutor:
-                    broken = True
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                try:
-                    outcome = future.result()
-                except BrokenExecutor:
-                    broken = True
-                    continue
-                del running[future]
-                yield outcome
-            if broken:
-                executor.shutdown(kill_workers=True)
-                executor = ProcessPoolExecutor(max_workers=workers)
-                for job in running.values():
-                    name = job.case.case_id
-                    deaths[name] = deaths.get(name, 0) + (len(running) == 1)
-                    if deaths[name] < CHANCES:
-                        suspects.append(job)
-                    else:
-                        yield _Outcome(
-                            name, reason="its worker process was killed, perhaps for lack of memory"
-                        )
-                running.clear()
-        finished = True
-    finally:
-        executor.shutdown(kill_workers=not finished)
+def _killed(job: _Job) -> _Outcome:
+    return _Outcome(job.case.case_id, reason="its worker process was killed, perhaps for lack of memory")
 
 
 def _attempt(job: _Job) -> _Outcome:
@@ -351,7 +317,7 @@ def _store_case(job: _Job) -> CaseRecord:
     volume = prepared.volume
     record = CaseRecord(
         case_id=case.case_id,
-        patient=case.patient or case.case_id,
+        patient=case.patient or next((s.patient for s in case.scan_sources() if s.patient), case.case_id),
         modality=prepared.modality,
         channels=len(stored.array),
         shape=volume.shape,
@@ -361,8 +327,8 @@ def _store_case(job: _Job) -> CaseRecord:
         scale=stored.scale,
         offset=stored.offset,
         content_hash=original,
-        source=tuple(path.name for path in case.files()),
-        notes=prepared.notes,
+        source=case.source(),
+        notes=(*prepared.notes, *(note for image in case.scan_sources() for note in image.notes)),
         quantisation_error=stored.error,
         stamp=job.stamp,
     )

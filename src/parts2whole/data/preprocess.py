@@ -190,7 +190,7 @@ def quantise(prepared: Prepared, stored: StoredType) -> Quantised:
 def resample(grid: G, spacing_mm: Triple) -> G:
     """Change the spacing and keep the middle of the volume where it is.
 
-    Images are interpolated linearly, with the kernel widened where the grid gets coarser (anti-aliasing);
+    Images are interpolated linearly, averaged over the larger voxel where the grid gets coarser;
     label maps take the nearest voxel.  Axes whose spacing differs by less than 0.1 % stay untouched.
     """
     array, spacing = grid.array, list(grid.spacing_mm)
@@ -280,7 +280,7 @@ def _resolve_modality(volume: Volume, preprocess: Preprocess) -> tuple[str, list
         if guess is None:
             raise PreprocessError(f"can't tell the modality ({reason}); say modality='CT' or modality='MR'")
         return guess, [] if volume.modality else [f"{GUESSED}{guess} ({reason})"]
-    if wanted != "unit" and volume.modality not in (None, wanted):
+    if wanted != "unit" and volume.modality in ("CT", "MR") and volume.modality != wanted:
         raise PreprocessError(f"the file says {volume.modality}, but modality={wanted!r} was asked for")
     return wanted, []
 
@@ -306,13 +306,19 @@ def _along(
     """Sample one axis at fractional ``places``, ``step`` voxels apart; borders repeat."""
     n_in = array.shape[axis]
     if nearest:
-        return np.take(array, np.clip(np.floor(places + 0.5), 0, n_in - 1).astype(int), axis=axis)
-    # Weights of a triangle of half-width max(1, step), its feet folded onto the border voxels.
-    width = max(1.0, step)
-    reach = int(np.ceil(width))
+        taken: npt.NDArray[Any] = np.take(
+            array, np.clip(np.floor(places + 0.5), 0, n_in - 1).astype(int), axis
+        )
+        return taken
+    # The mean of the linear interpolant over a box; a box this wide widens a voxel's extent from 1 to step.
+    box = float(np.sqrt(max(0.0, step**2 - 1)))
+    reach = int(np.ceil(1 + box / 2))
     near = np.floor(places).astype(int)[:, None] + np.arange(-reach, reach + 2)
-    weights = np.clip(1 - np.abs(near - places[:, None]) / width, 0, None)
-    weights /= weights.sum(axis=1, keepdims=True)
+    apart = near - places[:, None]
+    if box < 1e-3:
+        weights = np.clip(1 - np.abs(apart), 0, None)
+    else:
+        weights = (_triangle_integral(apart + box / 2) - _triangle_integral(apart - box / 2)) / box
     rows = np.repeat(np.arange(len(places)), near.shape[1])
     matrix = sparse.csr_array(
         (weights.ravel(), (rows, np.clip(near, 0, n_in - 1).ravel())), shape=(len(places), n_in)
@@ -322,6 +328,13 @@ def _along(
     sampled = (matrix @ flat).reshape(len(places), *moved.shape[1:])
     back: npt.NDArray[Any] = np.moveaxis(sampled, 0, axis)
     return back
+
+
+def _triangle_integral(t: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+    """The integral of the triangle 1 - |t| from -1 to t."""
+    t = np.clip(t, -1, 1)
+    total: npt.NDArray[np.floating[Any]] = 0.5 + t - np.sign(t) * t**2 / 2
+    return total
 
 
 def _largest_difference(

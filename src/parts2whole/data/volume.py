@@ -151,7 +151,7 @@ def content_hash(array: npt.NDArray[Any]) -> str:
 
 
 def _triple(values: npt.NDArray[np.float64]) -> Triple:
-    a, b, c = (float(value) for value in values)
+    a, b, c = (float(value) + 0.0 for value in values)
     return a, b, c
 
 

@@ -1,10 +1,11 @@
 // Curves as SVG, with a cursor that reads off values, lines that can be hidden, and a log scale.
 "use strict";
 
-function niceTicks(low, high, count) {
-  const raw = (high - low) / count || 1;
+function niceTicks(low, high, count, least = 0) {
+  const raw = Math.max((high - low) / count || 1, least);
   const power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 2.5, 5, 10].map((f) => f * power).find((s) => s >= raw * 0.999);
+  const steps = [1, 2, 2.5, 5, 10].map((f) => f * power).filter((s) => !least || Number.isInteger(s));
+  const step = steps.find((s) => s >= raw * 0.999);
   const ticks = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) ticks.push(i * step || 0); // never -0
   return ticks;
@@ -13,9 +14,13 @@ function niceTicks(low, high, count) {
 function logTicks(low, high) {
   const all = [];
   for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e++)
-    for (const f of [1, 2, 5]) all.push(f * 10 ** e);
-  const inside = all.filter((t) => t >= low * 0.999 && t <= high * 1.001);
-  return inside.length > 7 ? inside.filter((t) => Math.abs(Math.log10(t) % 1) < 1e-9) : inside;
+    for (let f = 1; f < 10; f++) all.push([f, f * 10 ** e]);
+  const inside = all.filter(([, tick]) => tick >= low * 0.999 && tick <= high * 1.001);
+  for (const factors of [[1, 2, 3, 4, 5, 6, 8], [1, 2, 3, 5], [1, 2, 5], [1, 3]]) {
+    const chosen = inside.filter(([f]) => factors.includes(f));
+    if (chosen.length <= 7) return chosen.map(([, tick]) => tick);
+  }
+  return inside.filter(([f]) => f === 1).map(([, tick]) => tick);
 }
 
 class Chart {
@@ -81,7 +86,7 @@ class Chart {
       low /= 1.08;
       high *= 1.08;
     } else {
-      if (low > 0 && (low < 0.5 * high || !this.chart.percent)) low = 0;
+      if (low > 0 && !this.chart.percent) low = 0;
       const room = (high - low || Math.abs(high) || 1) * 0.06;
       high = this.chart.percent ? Math.min(1, high + room) : high + room;
       if (low !== 0) low = this.chart.percent ? Math.max(0, low - room) : low - room;
@@ -104,13 +109,13 @@ class Chart {
     }
     const bottom = edge.top + inner.height;
     draw(svg, "line", { class: "axis", x1: edge.left, x2: edge.left + inner.width, y1: bottom, y2: bottom });
-    for (const tick of niceTicks(first, last, Math.max(2, Math.round(inner.width / 110))))
+    for (const tick of niceTicks(first, last, Math.max(2, Math.round(inner.width / 110)), 1))
       draw(svg, "text", { x: x(tick), y: bottom + 17, "text-anchor": "middle" }, tick.toLocaleString("en"));
     draw(svg, "text", { x: edge.left + inner.width, y: bottom + 32, "text-anchor": "end" }, "step");
     const unit = this.chart.value + (this.chart.percent ? ", %" : "");
     draw(svg, "text", { x: edge.left, y: bottom + 32, "text-anchor": "start" }, unit);
 
-    const group = draw(svg, "g", { class: lines.length > 6 ? "many" : "" });
+    const group = draw(svg, "g", { class: lines.length > 6 && lines.every((s) => s.role !== "faint") ? "many" : "" });
     for (const series of [...lines].sort((a, b) => (a.role === "main") - (b.role === "main"))) {
       const from = series.role === "baseline" ? [[first, series.points[0][1]]] : [];
       const path = [...from, ...series.points].map((p) => `${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`);

@@ -172,7 +172,8 @@ def comparison_charts(runs: Sequence[Run]) -> list[Chart]:
         metric = main_metric([name for name in members[0].metrics("validation") if name != "loss"]) or "loss"
         lines = []
         for place, arm in enumerate(order):
-            seeds = [s for run in members if arms[run.folder] == arm and (s := run.series("validation", metric))]
+            seeds = [run.series("validation", metric) for run in members if arms[run.folder] == arm]
+            seeds = [points for points in seeds if points]
             if seeds:
                 lines += [Series(arm, points, "faint", place) for points in seeds if len(seeds) > 1]
                 lines.append(Series(arm, mean_of(seeds), "main", place))

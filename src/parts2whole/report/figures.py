@@ -45,7 +45,7 @@ class FigureError(ValueError):
 
 def take_slice(volume: Array, plane: Plane, index: int) -> Array:
     """A slice of a (z, y, x) volume as it is looked at: rows downwards, superior at the top."""
-    flat = np.take(volume, index, axis=AXIS[plane])
+    flat: Array = np.take(volume, index, axis=AXIS[plane])
     return flat if plane == "axial" else flat[::-1]
 
 
@@ -126,7 +126,7 @@ def write_panel(
     scale = ScalarMappable(Normalize(0, error_max), ERROR_MAP)
     bar = figure.colorbar(scale, cax=grid.beside(), extend="max")
     bar.ax.tick_params(labelsize=7, colors=MUTED)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     return _save(figure, Path(path))
 
 
@@ -193,10 +193,9 @@ def write_segmentation_panel(
     for value in found:
         name = str(classes[value]) if value < len(classes) else f"class {value}"
         prefix = "" if len(found) == 1 and value >= len(classes) else f"{name}: "
-        for word, colour, style in zip(
-            ("reference", "prediction"), _contour_colours(value, found), ("-", "--"), strict=True
-        ):
-            handles.append(Line2D([], [], color=colour, linestyle=style, linewidth=1.6, label=prefix + word))
+        solid, dashed = _contour_colours(value, found)
+        handles.append(Line2D([], [], color=solid, linestyle="-", label=f"{prefix}reference"))
+        handles.append(Line2D([], [], color=dashed, linestyle="--", label=f"{prefix}prediction"))
     if handles:
         legend = grid.figure.legend(
             handles=handles,

@@ -1,4 +1,4 @@
-"""A results table written for terminals, Markdown, LaTeX, CSV and HTML; its notes stand under each of them."""
+"""A results table written for terminals, Markdown, LaTeX, CSV and HTML, its notes under each of them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ from rich.text import Text
 from parts2whole.report.tables import BEST_OTHER, Cell, Contrast, Row, Table, metric_title
 
 T = TypeVar("T")
+CSV_COLUMNS = (
+    *("task", "metric", "fraction", "labelled_min", "labelled_max", "arm", "n", "mean", "sd", "best"),
+    *("equivalent", "p_vs_best", "focus", "focus_minus_arm", "n_compared", "p_focus", "test", "alternative"),
+    "alpha",
+)
 LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -149,24 +154,30 @@ def to_csv(table: Table) -> str:
     """One line per task, label fraction and arm, unrounded; the test is in its own columns."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        ["task", "metric", "fraction", "labelled_min", "labelled_max", "arm", "n", "mean", "sd", "best", "equivalent", "p_vs_best", "difference", "difference_against", "difference_n", "difference_p", "test", "alternative", "alpha"]
-    )
+    writer.writerow(CSV_COLUMNS)
     for row in table.rows:
         against = {contrast.against: contrast for contrast in row.contrasts.values()}
         for arm, cell in row.cells.items():
             versus = against.get(arm)
             contrast = (versus.difference, versus.n, versus.p) if versus else (None,) * 3
             marks = (int(cell.best), int(cell.equivalent), cell.p_best)
-            writer.writerow(
-                [row.task, row.metric, row.fraction, *row.labelled, arm, cell.n, cell.mean, cell.sd, *marks]
-                + [table.focus, *contrast, table.test, table.alternative, table.alpha]
-            )
+            line = [
+                row.task,
+                row.metric,
+                row.fraction,
+                *row.labelled,
+                arm,
+                cell.n,
+                cell.mean,
+                cell.sd,
+                *marks,
+            ]
+            writer.writerow([*line, table.focus, *contrast, table.test, table.alternative, table.alpha])
     return out.getvalue()
 
 
 def to_html(table: Table) -> str:
-    """A fragment of HTML; classes ``best`` and ``equivalent`` carry the marks, details of a test are titles."""
+    """A fragment of HTML; classes ``best`` and ``equivalent`` carry the marks, titles the tests."""
 
     def style(text: str, cell: Cell) -> str:
         if cell.best:
@@ -185,7 +196,8 @@ def to_html(table: Table) -> str:
     body = []
     for row, line in zip(table.rows, _lines(table, style, escape), strict=True):
         title = escape("; ".join(f"{c.against}: {c.description}" for c in row.contrasts.values()))
-        cells = [f"<td{_number(place)}>{text}</td>" for place, text in enumerate(line)]
+        kept = [text.replace(" ± ", "&nbsp;±&nbsp;") for text in line]
+        cells = [f"<td{_number(place)}>{text}</td>" for place, text in enumerate(kept)]
         body.append(f"<tr title='{title}'>{''.join(cells)}</tr>")
     notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
     return (

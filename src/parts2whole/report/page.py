@@ -104,20 +104,20 @@ def _folder_context(folder: Path, runs: Sequence[Run]) -> Plain:
     finetuned = [run for run in runs if run.kind == "finetune"]
     tables, notes = _tables(result_rows(finetuned), folder)
     verdicts = judge_comparison(tables[0]) if tables else []
-    if len(pretrained) <= 3:
-        verdicts += [_named(judge_pretraining(run), run) for run in pretrained]
-    else:
-        judged = [(run, judge_pretraining(run)) for run in pretrained]
-        verdicts += [_named(verdict, run) for run, verdict in judged if verdict.tone in ("bad", "weak")]
+    judged = [(run, judge_pretraining(run)) for run in pretrained]
+    verdicts += [_named(v, run) for run, v in judged if not tables or v.tone in ("bad", "weak")][:6]
     charts = run_charts(pretrained[0]) if len(pretrained) == 1 else overlay_charts(pretrained)
     notes += [f"{_place(run, folder)}: {note}" for run in runs for note in run.notes]
-    facts = list_facts(pretrained[0]) if len(pretrained) == 1 else list_facts(runs[0])[-2:]
     counts = [f"{len(pretrained)} pre-training", f"{len(finetuned)} fine-tuning"]
+    facts = [("Runs", ", ".join(counts))]
+    if tables:
+        facts += [(f"Pre-training, {run.name}", verdict.headline) for run, verdict in judged[:4]]
+    facts += list_facts(pretrained[0]) if len(pretrained) == 1 else list_facts(runs[0])[-2:]
     return _context(
         title=folder.resolve().name,
         kind="Comparison",
         verdicts=[*_unfinished(runs), *verdicts],
-        facts=[("Runs", ", ".join(counts)), *facts],
+        facts=facts,
         charts=[*charts, *comparison_charts(finetuned)],
         runs=runs,
         notes=notes,

@@ -65,7 +65,7 @@ def judge_pretraining(run: Run) -> Verdict:
             "weak", f"Only {_percent(below)} below the better trivial baseline", f"{numbers} {aim}"
         )
     headline = f"Validation loss {loss:.4g}, {_percent(below)} below the better trivial baseline"
-    return Verdict("good", headline, f"The better one is {BASELINES[name]}. Baselines: {others}. {aim}")
+    return Verdict("good", headline, f"Trivial baselines: {others}. {aim}")
 
 
 def judge_finetuning(run: Run) -> Verdict:
@@ -86,7 +86,8 @@ def judge_finetuning(run: Run) -> Verdict:
 
 def judge_comparison(table: Table) -> list[Verdict]:
     """Whether the arm of interest is better than each of its rivals."""
-    return [_judge_rival(table, rival) for rival in table.rivals if any(rival in row.contrasts for row in table.rows)]
+    shown = [rival for rival in table.rivals if any(rival in row.contrasts for row in table.rows)]
+    return [_judge_rival(table, rival) for rival in shown]
 
 
 def _judge_rival(table: Table, rival: str) -> Verdict:
@@ -94,10 +95,12 @@ def _judge_rival(table: Table, rival: str) -> Verdict:
     directions = [_direction(row, contrast, table) for row, contrast in compared]
     better, worse = directions.count(1), directions.count(-1)
     name = "the best other arm" if rival == BEST_OTHER else rival
-    lines = [_sentence(row, contrast) for row, contrast in compared[:6]]
+    about = {f"{row.task}, {metric_label(row)}" for row, _ in compared}
+    common = about.pop() if len(about) == 1 else ""
+    lines = [_phrase(row, contrast, named=not common, table=table) for row, contrast in compared[:6]]
     if len(compared) > 6:
-        lines.append(f"… and {len(compared) - 6} more in the table.")
-    text, level = " ".join(lines), f"α = {table.alpha:g}"
+        lines.append(f"{len(compared) - 6} more in the table")
+    text, level = (f"{common}: " if common else "") + "; ".join(lines) + ".", f"α = {table.alpha:g}"
     of = f"{better} of {len(compared)} comparisons" if len(compared) > 1 else "the one comparison made"
     if worse:
         lost = f"worse in {worse}" + (f", better in {better}" if better else "")
@@ -172,11 +175,13 @@ def _direction(row: Row, contrast: Contrast, table: Table) -> int:
     return -1 if table.alternative == "greater" and contrast.p >= 1 - table.alpha else 0
 
 
-def _sentence(row: Row, contrast: Contrast) -> str:
+def _phrase(row: Row, contrast: Contrast, *, named: bool, table: Table) -> str:
+    """``5 cases +6.94 ± 2.19 (p = 0.0021)``, with the task and the other arm where they must be named."""
     p = format_p(contrast.p)
     shown = "not tested" if contrast.p is None else f"p {p}" if p.startswith("<") else f"p = {p}"
-    named = f" against {contrast.against}" if len(row.cells) > 2 else ""
-    return f"{row.task}, {row.labels}: {format_difference(contrast, row)} {metric_label(row)}{named} ({shown})."
+    about = f"{row.task}, {metric_label(row)}, " if named else ""
+    against = f"{contrast.against}, " if len(table.arms) > 2 and contrast.against not in table.rivals else ""
+    return f"{about}{row.labels} {format_difference(contrast, row)} ({against}{shown})"
 
 
 def _percent(share: float) -> str:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from parts2whole.evaluation import statistics
 
 BEST_OTHER = "best other"
-WORDS = {"dice": "Dice", "iou": "IoU", "auc": "AUC", "hd95": "HD95", "ap": "AP", "infonce": "InfoNCE", "lr": "learning rate"}
+WORDS = {"dice": "Dice", "iou": "IoU", "auc": "AUC", "ap": "AP", "hd95": "HD95", "infonce": "InfoNCE"}
 
 
 class TableError(ValueError):
@@ -171,8 +171,8 @@ def make_table(
         seeds = groups.setdefault(key, {}).setdefault(str(row["arm"]), {})
         if row["seed"] in seeds:
             raise TableError(
-                f"two values of {key.metric} for {key.task}, {row['arm']}, seed {row['seed']}: the same cell was "
-                "run twice; keep one of the runs"
+                f"two values of {key.metric} for {key.task}, {row['arm']}, seed {row['seed']}: the same cell "
+                "was run twice; keep one of the runs"
             )
         seeds[row["seed"]] = float(row["value"])
         labelled.setdefault(key, []).append(count)
@@ -186,7 +186,7 @@ def make_table(
         focus = next((arm for arm in arms if "parts2whole" in arm.lower()), arms[-1])
     rivals = _rivals(arms, focus, against)
     how = _How(test, alternative, alpha)
-    order = sorted(groups, key=lambda k: (k.task, k.metric, math.inf if k.fraction is None else k.fraction, k.count))
+    order = sorted(groups, key=lambda key: (key.task, key.metric, key.fraction or 0, key.labels))
     made = tuple(_row(key, groups[key], labelled[key], arms, focus, rivals, how) for key in order)
     return Table(arms, made, focus, rivals, test, alternative, alpha, _notes(made, focus, rivals, how))
 
@@ -208,12 +208,12 @@ def higher_is_better(metric: str) -> bool:
 
 
 class _Key(NamedTuple):
-    """What one row is about; the count of labels tells rows apart that have no fraction."""
+    """What one row is about; the number of labels tells rows apart that have no fraction."""
 
     task: str
     metric: str
     fraction: float | None
-    count: int
+    labels: int
 
 
 PAIRED = ("paired", "wilcoxon", "permutation")
@@ -337,7 +337,7 @@ def _notes(rows: Sequence[Row], focus: str | None, rivals: Sequence[str], how: _
     if len(tested) > 1:
         notes.append(f"p-values are not corrected for these {len(tested)} comparisons.")
     if len(tested) < len(contrasts):
-        notes.append("No p-value where fewer than two seeds can be compared, or where they do not differ at all.")
+        notes.append("No p-value where fewer than two seeds can be compared, or nothing varies.")
     notes.append("Seeds on a fixed split show the noise of training, not that of choosing other patients.")
     return tuple(notes)
 

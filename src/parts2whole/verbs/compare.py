@@ -63,6 +63,7 @@ def compare(
     rows = result_rows(run for run in found if run.kind == "finetune" and run.finished)
     if not rows:
         raise CompareError(f"no finished fine-tuning run in {', '.join(map(str, runs))}")
+    rows = [row for row in rows if (row["main"] if metric is None else row["metric"] == metric)]
     table = make_table(
         rows, metric=metric, focus=focus, against=against, test=test, alternative=alternative, alpha=alpha
     )

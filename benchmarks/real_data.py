@@ -1,0 +1,216 @@
+"""What pre-training gains on real scans: runs everything behind docs/results.md, and writes that page.
+
+    python benchmarks/real_data.py --data ../shared/data --out runs/real --write docs/results.md
+
+Finished parts are never run again, so it can be stopped and started.  Nothing is chosen on test cases: the
+settings in `SETS` were chosen on validation cases (docs/results.md says what was tried), and pre-training never
+sees a validation or test scan of the task it is measured on (``held_out``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import multiprocessing
+import os
+import shutil
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import parts2whole as p2w
+from parts2whole.data.preprocess import Preprocess
+from parts2whole.methods.base import Method
+from parts2whole.tasks.augment import Augmentation
+from parts2whole.tasks.base import Task
+from parts2whole.training.optim import AdamW
+
+
+@dataclasses.dataclass(frozen=True)
+class Set:
+    """One data set: how it is pre-trained on, and the task it is measured on."""
+
+    name: str
+    scans: str
+    modality: str
+    task: Task
+    whole_size: tuple[int, int, int]
+    pretrain_steps: int
+    methods: dict[str, Method]
+    labels: tuple[dict[str, Any], ...]
+    finetune: dict[str, Any]
+    pretrained: dict[str, Any]
+    probe_cases: int | None
+
+
+SIZE = p2w.UNet3D(size="tiny")
+
+
+def sets(data: Path) -> list[Set]:
+    hippocampus = p2w.Segmentation(
+        data / "hippocampus",
+        preprocess=Preprocess(modality="MR"),
+        patch_size=(32, 48, 32),
+        window_size=(48, 64, 48),
+        validation_fraction=0.13,
+        test_fraction=0.33,
+    )
+    sarcoma = p2w.Segmentation(
+        data / "sarcoma" / "CT",
+        preprocess=Preprocess(modality="CT", window_hu=(-200.0, 300.0)),
+        patch_size=(32, 64, 64),
+        window_size=(48, 96, 96),
+        overlap=0.25,
+        validation_fraction=0.15,
+        test_fraction=0.34,
+    )
+    return [
+        Set(
+            name="hippocampus",
+            scans="hippocampus/images",
+            modality="MR",
+            task=hippocampus,
+            whole_size=(32, 48, 32),
+            pretrain_steps=1800,
+            methods={"parts2whole": p2w.Parts2Whole(part_fraction=(0.4, 1.0)), "autoencoder": p2w.Autoencoder()},
+            labels=({"cases": 5}, {"cases": 10}, {"cases": 20}),
+            finetune={"steps": 400, "batch_size": 4, "optimiser": AdamW(lr=2e-3), "validate_every": 50},
+            pretrained={},
+            probe_cases=5,
+        ),
+        Set(
+            name="sarcoma",
+            scans="sarcoma/CT/images",
+            modality="CT",
+            task=sarcoma,
+            whole_size=(32, 64, 64),
+            pretrain_steps=1200,
+            methods={"parts2whole": p2w.Parts2Whole(part_fraction=(0.4, 1.0))},
+            labels=({"fraction": 0.1}, {"fraction": 0.5}),
+            finetune={"steps": 400, "batch_size": 4, "optimiser": AdamW(lr=2e-3), "validate_every": 50},
+            pretrained={},
+            probe_cases=None,
+        ),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with hippocampus/ and sarcoma/")
+    parser.add_argument("--out", type=Path, default=Path("runs/real"))
+    parser.add_argument("--only", choices=["hippocampus", "sarcoma"], help="one data set")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, one thread each")
+    parser.add_argument("--write", type=Path, help="write the page from what is finished")
+    parser.add_argument("--skip-runs", action="store_true", help="only write the page")
+    arguments = parser.parse_args()
+    chosen = [s for s in sets(arguments.data.resolve()) if arguments.only in (None, s.name)]
+    if not arguments.skip_runs:
+        for one in chosen:
+            run_set(one, arguments.data, arguments.out / one.name, arguments.seeds, arguments.jobs)
+    if arguments.write:
+        import real_data_page
+
+        real_data_page.write_page(sets(arguments.data.resolve()), arguments.out, arguments.write)
+
+
+def run_set(one: Set, data: Path, out: Path, seeds: int, jobs: int) -> None:
+    task = one.task
+    store = out / "store"
+    p2w.prepare(
+        [data / one.scans],
+        out=store,
+        modality=one.modality,
+        window_hu=task.preprocess.window_hu,
+        progress=False,
+    )
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=one_thread) as pool:
+        pretraining = {
+            pool.submit(pretrain_one, one, store, out, name): name
+            for name in one.methods
+            if not (out / f"pretrain-{name}" / "result.json").exists()
+        }
+        finish(pretraining)
+        cells = {}
+        for labels in one.labels:
+            for seed in range(seeds):
+                for arm in ("scratch", "parts2whole"):
+                    name = cell_name(arm, labels, seed)
+                    if not (out / "cells" / name / "result.json").exists():
+                        cells[pool.submit(finetune_one, one, out, arm, labels, seed)] = name
+        probes = {
+            pool.submit(probe_one, one, out, name): f"probe-{name}"
+            for name in ("untrained", *one.methods)
+            if one.probe_cases and not (out / f"probe-{name}.json").exists()
+        }
+        finish(probes | cells)
+
+
+def finish(jobs: dict[Any, str]) -> None:
+    began = time.monotonic()
+    for done, job in enumerate(as_completed(jobs), start=1):
+        job.result()
+        print(f"[{done}/{len(jobs)}] {jobs[job]} ({(time.monotonic() - began) / 60:.1f} min)", flush=True)
+
+
+def one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def cell_name(arm: str, labels: dict[str, Any], seed: int) -> str:
+    ((kind, value),) = labels.items()
+    return f"{arm}-{kind}{value}-seed{seed}"
+
+
+def pretrain_one(one: Set, store: Path, out: Path, name: str) -> None:
+    p2w.pretrain(
+        store,
+        out=out / f"pretrain-{name}",
+        method=one.methods[name],
+        network=SIZE,
+        whole_size=one.whole_size,
+        steps=one.pretrain_steps,
+        optimiser=AdamW(lr=2e-3),
+        held_out=one.task,
+        resume=True,
+        progress=False,
+    )
+
+
+def finetune_one(one: Set, out: Path, arm: str, labels: dict[str, Any], seed: int) -> None:
+    scratch = arm == "scratch"
+    folder = out / "cells" / cell_name(arm, labels, seed)
+    p2w.finetune(
+        one.task,
+        init="scratch" if scratch else out / f"pretrain-{arm}",
+        network=SIZE if scratch else None,
+        seed=seed,
+        out=folder,
+        resume=True,
+        progress=False,
+        **labels,
+        **one.finetune,
+        **({} if scratch else one.pretrained),
+    )
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def probe_one(one: Set, out: Path, name: str) -> None:
+    p2w.probe(
+        one.task,
+        init="scratch" if name == "untrained" else out / f"pretrain-{name}",
+        network=SIZE if name == "untrained" else None,
+        cases=one.probe_cases,
+        seeds=3,
+        side="test",
+        out=out / f"probe-{name}.json",
+        progress=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Writes docs/results.md from the finished runs of real_data.py; every number on the page comes from a file."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parts2whole.report.formats import to_markdown
+from parts2whole.report.runs import find_runs, read_run, result_rows
+from parts2whole.report.tables import make_table
+
+NOTES = Path(__file__).with_name("real_data_notes.md")
+"""What was tried and why: prose, without numbers that a command could write."""
+
+
+def write_page(chosen: Sequence[Any], out: Path, page: Path) -> None:
+    lines = [
+        "# Results on real scans",
+        "",
+        f"Written by `python benchmarks/real_data.py --write {page}` on {datetime.now(UTC):%Y-%m-%d}, from runs on "
+        f"{describe_machine(out)}. Every seed is in the tables; nothing was chosen on test cases.",
+        "",
+    ]
+    for one in chosen:
+        folder = out / one.name
+        if not folder.exists():
+            continue
+        lines += [f"## {one.name.capitalize()}", ""]
+        lines += pretraining(folder, one, page)
+        lines += transfer(folder)
+        lines += probes(folder)
+    if NOTES.exists():
+        lines += [NOTES.read_text().strip(), ""]
+    page.write_text("\n".join(lines))
+    print(f"wrote {page}")
+
+
+def describe_machine(out: Path) -> str:
+    found = next(out.rglob("environment.json"), None)
+    if found is None:
+        return platform.platform()
+    environment = json.loads(found.read_text())
+    packages = environment["packages"]
+    return (
+        f"{environment['cpu_count']} CPU cores, no GPU, one thread a run, {environment['precision']}, "
+        f"torch {packages.get('torch')}, Python {environment['python']}"
+    )
+
+
+def pretraining(folder: Path, one: Any, page: Path) -> list[str]:
+    lines = [
+        "### Pre-training: reconstruction loss against predictions that need no learning",
+        "",
+        "Mean squared error on the same held-out wholes with the same parts.",
+        "",
+        "| method | scans | steps | network | mean whole | stretched part |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in one.methods:
+        run = folder / f"pretrain-{name}"
+        if not (run / "result.json").exists():
+            continue
+        result = json.loads((run / "result.json").read_text())
+        stretched = result.get("baseline_stretched_part")
+        lines.append(
+            f"| {name} | {result['train_cases']} + {result['validation_cases']} held out | {result['steps']} "
+            f"| {result['validation_loss']:.5f} | {result['baseline_mean_whole']:.5f} "
+            f"| {'none: it sees the whole' if stretched is None else format(stretched, '.5f')} |"
+        )
+        panels = sorted((run / "panels").glob("*.png"))
+        if panels:
+            target = page.parent / "images" / f"{one.name}-{name}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(panels[-1], target)
+    lines.append("")
+    for name in one.methods:
+        if (page.parent / "images" / f"{one.name}-{name}.png").exists():
+            lines += [f"![{one.name}, {name}: part, reconstruction, whole, error](images/{one.name}-{name}.png)", ""]
+    return lines
+
+
+def transfer(folder: Path) -> list[str]:
+    runs = [read_run(path) for path in find_runs(folder / "cells")]
+    finished = [run for run in runs if run.finished]
+    if not finished:
+        return []
+    lines = ["### Transfer: test cases, same splits, labels and seeds in both arms", ""]
+    for metric in ("dice_mean", "iou_mean"):
+        rows = [row for row in result_rows(finished) if row["metric"] == metric]
+        if rows:
+            lines += [to_markdown(make_table(rows, test="paired", alternative="two-sided")).strip(), ""]
+    lines += ["Dice of every run (test cases):", ""] + every_seed(finished)
+    return lines
+
+
+def every_seed(runs: Sequence[Any]) -> list[str]:
+    values: dict[tuple[str, str], dict[int, float]] = {}
+    for run in runs:
+        labels = f"{len(run.result['train_cases'])} cases"
+        arm = "scratch" if run.result["method"] is None else "Parts2Whole"
+        values.setdefault((labels, arm), {})[run.result["seed"]] = run.result["test"]["dice_mean"]
+    seeds = sorted({seed for row in values.values() for seed in row})
+    lines = ["| labels | arm | " + " | ".join(f"seed {s}" for s in seeds) + " |", "|---" * (len(seeds) + 2) + "|"]
+    for (labels, arm), row in sorted(values.items(), key=lambda item: (int(item[0][0].split()[0]), item[0][1])):
+        cells = " | ".join(f"{100 * row[s]:.2f}" if s in row else "" for s in seeds)
+        lines.append(f"| {labels} | {arm} | {cells} |")
+    return [*lines, ""]
+
+
+def probes(folder: Path) -> list[str]:
+    found = [row for path in sorted(folder.glob("probe-*.json")) for row in json.loads(path.read_text())]
+    if not found:
+        return []
+    lines = ["### Frozen features, test cases", "", "| encoder | probe | labelled | metric | mean ± sd | seeds |"]
+    lines.append("|---|---|---|---|---|---|")
+    keys = dict.fromkeys((row["encoder"], row["probe"], row["labelled"]) for row in found)
+    for encoder, probe, labelled in keys:
+        mine = [r for r in found if (r["encoder"], r["probe"], r["labelled"]) == (encoder, probe, labelled)]
+        metric = "iou_mean" if "iou_mean" in mine[0] else "auc"
+        v = np.array([row[metric] for row in mine])
+        spread = f"{v.mean():.3f} ± {v.std(ddof=1):.3f}" if len(v) > 1 else f"{v.mean():.3f}"
+        lines.append(f"| {encoder} | {probe} | {labelled} | {metric} | {spread} | {len(v)} |")
+    return [*lines, ""]

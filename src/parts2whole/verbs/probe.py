@@ -1,0 +1,170 @@
+"""Probe frozen features with labels: a pre-trained encoder beside the same network untrained."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from parts2whole.data.split import labelled_subset
+from parts2whole.evaluation.probes import knn_probe, linear_probe, upsampled_pyramid, voxel_probe
+from parts2whole.networks.base import Encoder, Network
+from parts2whole.networks.heads import pooled_features
+from parts2whole.networks.unet3d import UNet3D
+from parts2whole.tasks.base import Labelled, Task, default_cache, to_unit
+from parts2whole.tasks.classifying import ClassificationTask
+from parts2whole.tasks.segmenting import SegmentationTask, class_indices
+from parts2whole.training.folder import write_json
+from parts2whole.weights.load import SCRATCH, load_initialisation
+
+Row = dict[str, Any]
+
+SETTLE_ON = 20
+
+
+class ProbeError(ValueError):
+    """A task or settings that can't be probed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Probed:
+    """Rows of ``encoder``, ``probe``, ``seed`` and metrics."""
+
+    rows: tuple[Row, ...]
+
+    def summary(self) -> str:
+        """Mean and standard deviation over seeds of the main metric."""
+        lines = []
+        for encoder in dict.fromkeys(row["encoder"] for row in self.rows):
+            for probe in dict.fromkeys(row["probe"] for row in self.rows):
+                mine = [row for row in self.rows if (row["encoder"], row["probe"]) == (encoder, probe)]
+                metric = "iou_mean" if "iou_mean" in mine[0] else "auc"
+                values = np.array([row[metric] for row in mine])
+                spread = f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else ""
+                lines.append(f"{encoder:<12} {probe:<12} {metric} {values.mean():.4f}{spread} ({len(values)} seeds)")
+        return "\n".join(lines)
+
+
+def probe(
+    task: Task,
+    *,
+    init: str | Path,
+    network: Network | None = None,
+    fraction: float = 1.0,
+    cases: int | None = None,
+    seeds: int = 3,
+    side: Literal["validation", "test"] = "validation",
+    out: str | Path | None = None,
+    cache: str | Path | None = None,
+    progress: bool = True,
+) -> Probed:
+    """Fit linear probes (and k-NN, for classification) on frozen features.
+
+    Args:
+        task: the target task.
+        init: a pre-training run folder or weights folder, or ``scratch`` for the untrained network.
+        network: the untrained network, where ``init`` is ``scratch``; default ``UNet3D()``.
+        fraction: share of the training patients whose labels are used.
+        cases: number of training patients instead of a fraction.
+        seeds: repetitions, each with other labelled patients.
+        side: where to measure; choose settings on ``validation``.
+        out: JSON file for the rows.
+        cache: where prepared labelled data are kept; default ``~/.cache/parts2whole``.
+        progress: say what is being done.
+
+    Returns:
+        One row for every probe and seed.
+
+    Raises:
+        ProbeError: a kind of task that can't be probed.
+        parts2whole.weights.native.WeightsError: ``init`` names no usable weights.
+    """
+    labelled = task.labelled(cache=Path(cache) if cache else default_cache(), progress=progress)
+    start = load_initialisation(init)
+    split = task.split(labelled)
+    tested = split.validation if side == "validation" else split.test
+    rows: list[Row] = []
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        channels = labelled.store.cases[0].channels
+        encoder = start.encoder if start else (network or UNet3D()).build_encoder(channels)
+        train = labelled_subset(
+            split.train,
+            labelled.patients(),
+            fraction=fraction,
+            count=cases,
+            seed=seed,
+            strata=labelled.strata(),
+        )
+        if start is None:
+            _settle_norms(encoder, [_image(labelled, item, task) for item in train[:SETTLE_ON]])
+        name = "untrained" if start is None else str(start.card.method["class_path"]).rpartition(".")[2]
+        for row in _probe_once(task, encoder, labelled, train, tested, seed):
+            rows.append({"encoder": name, "init": str(init), "seed": seed, "labelled": len(train), "side": side} | row)
+    if out is not None:
+        path = Path(out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, rows)
+    if str(init) == SCRATCH and progress:
+        print("An untrained network: what its architecture alone gives.")
+    return Probed(tuple(rows))
+
+
+def _probe_once(
+    task: Task, encoder: Encoder, labelled: Labelled, train: tuple[str, ...], tested: tuple[str, ...], seed: int
+) -> list[Row]:
+    encoder.eval()
+    if isinstance(task, SegmentationTask):
+        sides = (
+            (_voxel_features(encoder, labelled, item, task) for item in items) for items in (train, tested)
+        )
+        return [{"probe": "voxel linear"} | voxel_probe(*sides, seed=seed)]
+    if isinstance(task, ClassificationTask):
+        x, test_x = (_embed(encoder, labelled, items, task) for items in (train, tested))
+        y, test_y = (np.array([labelled.item(item).target for item in items]) for items in (train, tested))
+        return [
+            {"probe": "linear"} | linear_probe(x, y, test_x, test_y),
+            {"probe": "k-NN"} | knn_probe(x, y, test_x, test_y),
+        ]
+    raise ProbeError(f"{type(task).__name__} is neither a segmentation nor a classification")
+
+
+@torch.no_grad()
+def _settle_norms(encoder: Encoder, images: list[Tensor]) -> None:
+    """Let an untrained encoder's batch norms see data once: else it would be measured with made-up statistics."""
+    encoder.train()
+    for image in images:
+        upsampled_pyramid(encoder, image)
+    encoder.eval()
+
+
+def _image(labelled: Labelled, item: str, task: Task) -> Tensor:
+    """What the encoder is given for an item: (1, C, D, H, W)."""
+    if isinstance(task, ClassificationTask):
+        return task.image(labelled, item)[None]
+    record = labelled.store.record(labelled.item(item).case_id)
+    return torch.from_numpy(to_unit(labelled.store.read(record.case_id), record.scale, record.offset))[None]
+
+
+def _voxel_features(
+    encoder: Encoder, labelled: Labelled, item: str, task: Task
+) -> tuple[Tensor, npt.NDArray[np.int64]]:
+    """Features (F, D, H, W) and class indices (D, H, W) of an item."""
+    label = labelled.store.read_label(labelled.item(item).case_id)
+    return upsampled_pyramid(encoder, _image(labelled, item, task)), class_indices(label, labelled.classes)
+
+
+@torch.no_grad()
+def _embed(
+    encoder: Encoder, labelled: Labelled, items: tuple[str, ...], task: ClassificationTask
+) -> npt.NDArray[np.float32]:
+    """Global average of the deepest map: (items, channels)."""
+    found: npt.NDArray[np.float32] = torch.cat(
+        [pooled_features(encoder, _image(labelled, item, task)).float() for item in items]
+    ).numpy()
+    return found

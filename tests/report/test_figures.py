@@ -1,0 +1,136 @@
+"""Pictures: layout of slices, panels that open, sprite sheets that hold every voxel."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from parts2whole.report.figures import (
+    PLANES,
+    FigureError,
+    Plane,
+    error_colours,
+    grey_png,
+    make_sprite,
+    pixel_aspect,
+    take_slice,
+    write_panel,
+    write_segmentation_panel,
+)
+from parts2whole.report.runs import Panel
+
+MakePanel = Callable[..., Panel]
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(matplotlib.image.imread(path))
+
+
+def test_superior_is_at_the_top() -> None:
+    volume = np.zeros((3, 4, 5))
+    volume[2, 1, 0] = 1  # most superior, anterior, right
+    assert np.argwhere(take_slice(volume, "axial", 2)).tolist() == [[1, 0]]
+    assert np.argwhere(take_slice(volume, "coronal", 1)).tolist() == [[0, 0]]
+    assert np.argwhere(take_slice(volume, "sagittal", 0)).tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize(("plane", "aspect"), [("axial", 2.0), ("coronal", 6.0), ("sagittal", 3.0)])
+def test_pixels_keep_their_proportion(plane: Plane, aspect: float) -> None:
+    assert pixel_aspect(plane, (6.0, 2.0, 1.0)) == aspect
+
+
+def test_a_panel_is_as_wide_as_it_has_columns(tmp_path: Path, panel: MakePanel) -> None:
+    views = panel()
+    arrays = {"part": views.part, "reconstruction": views.reconstruction, "whole": views.whole}
+    one = write_panel(tmp_path / "new" / "one.png", **arrays, title="step 20", names=["$x", "<b>"])
+    three = write_panel(tmp_path / "three.png", **arrays, planes=PLANES, spacing_mm=(3, 1, 1))
+    assert read(one).shape[1] == read(three).shape[1]
+    assert read(three).shape[0] > 1.5 * read(one).shape[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "three.png"]
+
+
+def test_grey_is_fixed_so_that_panels_can_be_compared(tmp_path: Path) -> None:
+    flat = np.full((1, 4, 6, 6), 0.5, np.float32)
+    image = read(write_panel(tmp_path / "flat.png", part=flat, reconstruction=flat, whole=flat))
+    middle = image[image.shape[0] // 2, image.shape[1] // 5, :3]
+    np.testing.assert_allclose(middle, 0.5, atol=0.01)
+
+
+def test_panels_that_differ_are_refused(tmp_path: Path, panel: MakePanel) -> None:
+    views = panel()
+    with pytest.raises(FigureError, match="must be alike"):
+        write_panel(tmp_path / "x.png", part=views.part[:1], reconstruction=views.whole, whole=views.whole)
+    with pytest.raises(FigureError, match="must be alike"):
+        write_panel(
+            tmp_path / "x.png", part=views.part[:0], reconstruction=views.whole[:0], whole=views.whole[:0]
+        )
+    with pytest.raises(FigureError, match="must be alike"):
+        write_segmentation_panel(tmp_path / "x.png", views.whole[0], np.zeros((2, 2, 2)), np.zeros((2, 2, 2)))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("found", [True, False])
+def test_segmentation_panels(tmp_path: Path, classes: int, found: bool) -> None:
+    image = np.linspace(0, 1, 8 * 9 * 10).reshape(8, 9, 10)
+    reference = np.zeros(image.shape, int)
+    reference[2:6, 3:, 3:7] = 1 + np.arange(4) % classes
+    prediction = np.roll(reference, 1, axis=2) if found else np.zeros_like(reference)
+    names = ["background", "a_{1}", "$b", "c"][: classes + 1]
+    path = write_segmentation_panel(
+        tmp_path / "s.png", image, reference, prediction, classes=names, title="worst $"
+    )
+    drawn = read(path)[..., :3]
+    coloured = (drawn.max(axis=2) - drawn.min(axis=2)) > 0.3
+    assert coloured.sum() > 100
+
+
+def test_nothing_to_outline_is_no_error(tmp_path: Path) -> None:
+    empty = np.zeros((3, 4, 5), int)
+    assert write_segmentation_panel(tmp_path / "e.png", empty.astype(float), empty, empty).exists()
+
+
+def test_a_png_holds_exactly_what_was_put_in() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (7, 11)).astype(np.uint8)
+    back = matplotlib.image.imread(io.BytesIO(grey_png(image)), format="png")
+    np.testing.assert_array_equal(np.rint(back * 255).astype(np.uint8), image)
+
+
+def test_a_sprite_holds_every_slice(panel: MakePanel) -> None:
+    views = panel()
+    sprite = make_sprite(views.part[0], views.reconstruction[0], views.whole[0], max_bytes=10_000)
+    sheet = np.rint(matplotlib.image.imread(io.BytesIO(sprite.png), format="png") * 255)
+    z, y, x = sprite.shape
+    assert (z, y, x, sprite.thinned) == (4, 6, 5, 1)
+    for volume, array in enumerate((views.part[0], views.reconstruction[0], views.whole[0])):
+        for index in range(z):
+            row, column = divmod(volume * z + index, sprite.columns)
+            tile = sheet[row * y : (row + 1) * y, column * x : (column + 1) * x]
+            np.testing.assert_array_equal(tile, np.rint(array[index] * 255))
+
+
+def test_a_sprite_is_thinned_until_it_fits() -> None:
+    noise = np.random.default_rng(0).uniform(size=(3, 24, 24, 24))
+    sprite = make_sprite(*noise, max_bytes=8_000)
+    assert len(sprite.png) <= 8_000
+    assert sprite.thinned > 1
+
+
+def test_values_outside_the_range_are_clipped() -> None:
+    odd = np.array([np.nan, -1.0, 2.0, 0.5]).reshape(1, 2, 2)
+    sheet = matplotlib.image.imread(
+        io.BytesIO(make_sprite(odd, odd, odd, max_bytes=10_000).png), format="png"
+    )
+    assert set(np.rint(np.unique(sheet) * 255)) == {0, 128, 255}
+
+
+def test_error_colours_go_from_dark_to_light() -> None:
+    table = np.frombuffer(error_colours(), np.uint8).reshape(256, 3).astype(int).sum(axis=1)
+    assert (np.diff(table) >= -3).all()
+    assert table[0] < 20
+    assert table[-1] > 500

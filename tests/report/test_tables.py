@@ -1,0 +1,191 @@
+"""Results tables: means, marks, tests and all the formats they are written in."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from typing import Any
+
+import pytest
+from scipy import stats
+
+from parts2whole.report.formats import format_p, to_csv, to_html, to_latex, to_markdown, to_rich, to_text
+from parts2whole.report.tables import BEST_OTHER, Table, TableError, make_table, sort_arms
+
+VALUES = {
+    "scratch": [0.70, 0.72, 0.69, 0.71, 0.73],
+    "Autoencoder": [0.742, 0.751, 0.733, 0.758, 0.749],
+    "Parts2Whole": [0.748, 0.749, 0.741, 0.753, 0.757],
+}
+
+
+def rows_of(values: dict[str, list[float]], **common: Any) -> list[dict[str, Any]]:
+    common = {"task": "Liver", "metric": "dice_mean", "fraction": 0.1, "labelled": 12} | common
+    return [
+        common | {"arm": arm, "seed": seed, "value": value}
+        for arm, seeds in values.items()
+        for seed, value in enumerate(seeds)
+    ]
+
+
+@pytest.fixture
+def table() -> Table:
+    return make_table(rows_of(VALUES))
+
+
+def test_means_marks_and_contrasts_agree_with_scipy(table: Table) -> None:
+    (row,) = table.rows
+    cell = row.cells["scratch"]
+    assert (cell.mean, cell.sd, cell.n) == (
+        pytest.approx(statistics.mean(VALUES["scratch"])),
+        pytest.approx(statistics.stdev(VALUES["scratch"])),
+        5,
+    )
+    assert [arm for arm, cell in row.cells.items() if cell.best] == ["Parts2Whole"]
+    assert [arm for arm, cell in row.cells.items() if cell.equivalent] == ["Autoencoder"]
+    assert table.rivals == ("scratch", BEST_OTHER)
+    for rival, arm in (("scratch", "scratch"), (BEST_OTHER, "Autoencoder")):
+        contrast = row.contrasts[rival]
+        assert contrast.against == arm
+        assert contrast.p == pytest.approx(stats.ttest_rel(VALUES["Parts2Whole"], VALUES[arm]).pvalue)
+        assert contrast.difference == pytest.approx(
+            statistics.mean(VALUES["Parts2Whole"]) - statistics.mean(VALUES[arm])
+        )
+
+
+def test_one_sided_asks_whether_the_focus_is_better() -> None:
+    table = make_table(rows_of(VALUES), alternative="greater", against="scratch")
+    expected = stats.ttest_rel(VALUES["Parts2Whole"], VALUES["scratch"], alternative="greater").pvalue
+    assert table.rows[0].contrasts["scratch"].p == pytest.approx(expected)
+    assert "one-sided" in " ".join(table.notes)
+
+
+def test_small_values_are_best_where_distance_is_measured() -> None:
+    distances = {arm: [2 - v for v in values] for arm, values in VALUES.items()}
+    table = make_table(rows_of(distances, metric="surface_distance_mean"), alternative="greater")
+    (row,) = table.rows
+    assert row.cells["Parts2Whole"].best
+    assert not row.percent
+    contrast = row.contrasts["scratch"]
+    assert contrast.difference < 0
+    assert contrast.p is not None
+    assert contrast.p < 0.01
+
+
+def test_a_paired_test_uses_the_seeds_that_both_arms_have() -> None:
+    rows = [row for row in rows_of(VALUES) if not (row["arm"] == "scratch" and row["seed"] == 1)]
+    (row,) = make_table(rows).rows
+    contrast = row.contrasts["scratch"]
+    pairs = [
+        (a, b)
+        for i, (a, b) in enumerate(zip(VALUES["Parts2Whole"], VALUES["scratch"], strict=True))
+        if i != 1
+    ]
+    assert contrast.n == 4
+    assert contrast.difference == pytest.approx(statistics.mean(a - b for a, b in pairs))
+    assert contrast.sd == pytest.approx(statistics.stdev(a - b for a, b in pairs))
+    assert "(n=4)" in to_markdown(make_table(rows))
+
+
+@pytest.mark.parametrize(
+    "values", [{"scratch": [0.7], "Parts2Whole": [0.8]}, {"a": [0.5, 0.5], "b": [0.5, 0.5]}]
+)
+def test_what_can_not_be_tested_gets_no_p(values: dict[str, list[float]]) -> None:
+    table = make_table(rows_of(values))
+    assert [contrast.p for contrast in table.rows[0].contrasts.values()] == [None]
+    assert not any(cell.equivalent for cell in table.rows[0].cells.values())
+    assert any("No p-value" in note for note in table.notes)
+    for written in (to_text(table), to_markdown(table), to_latex(table), to_csv(table), to_html(table)):
+        assert "nan" not in written.lower()
+
+
+def test_one_arm_has_nothing_to_be_tested_against() -> None:
+    table = make_table(rows_of({"scratch": [0.7, 0.8]}))
+    assert table.rivals == ()
+    assert not table.rows[0].cells["scratch"].best
+    assert "nothing to test against" in table.notes[-1]
+    assert "75.00 ± 7.07" in to_markdown(table)
+
+
+def test_rows_are_in_order_and_keep_their_labels() -> None:
+    rows = rows_of(VALUES, fraction=1.0, labelled=120) + rows_of(VALUES)
+    counted = rows_of(VALUES, fraction=None, labelled=20) + rows_of(VALUES, fraction=None, labelled=5)
+    assert [row.labels for row in make_table(rows).rows] == ["10 % (12)", "100 % (120)"]
+    assert [row.labels for row in make_table(counted).rows] == ["5 cases", "20 cases"]
+
+
+def test_the_main_metric_is_the_default() -> None:
+    rows = [row | {"main": True} for row in rows_of(VALUES)]
+    rows += [row | {"main": False} for row in rows_of(VALUES, metric="iou_mean")]
+    assert [row.metric for row in make_table(rows).rows] == ["dice_mean"]
+    assert [row.metric for row in make_table(rows, metric="iou_mean").rows] == ["iou_mean"]
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(TableError, match="no results"):
+        make_table([])
+    with pytest.raises(TableError, match="for metric 'nothing'"):
+        make_table(rows_of(VALUES), metric="nothing")
+    with pytest.raises(TableError, match="'simclr' is not an arm; there are scratch"):
+        make_table(rows_of(VALUES), focus="simclr")
+    with pytest.raises(TableError, match="run twice"):
+        make_table(rows_of(VALUES) + rows_of(VALUES))
+
+
+def test_arms_are_sorted_as_they_are_read() -> None:
+    assert sort_arms({"SimCLR", "Parts2Whole", "scratch"}) == ("scratch", "SimCLR", "Parts2Whole")
+
+
+@pytest.mark.parametrize("write", [to_text, to_markdown, to_latex, to_html])
+def test_every_format_says_which_test_it_is(table: Table, write: Any) -> None:
+    written = " ".join(write(table).replace("&nbsp;", " ").split())
+    for text in ("paired", "two-sided", "n = 5", "0.05", "75.0"):
+        assert text in written
+    assert "α" in written or r"\alpha" in written
+
+
+def test_markdown(table: Table) -> None:
+    lines = to_markdown(table).splitlines()
+    assert lines[0].startswith("| Task | Metric | Labels | scratch | Autoencoder | Parts2Whole |")
+    assert "| 10 % (12) | 71.00 ± 1.58 |" in lines[2]
+    assert "**74.96 ± 0.58**" in lines[2]
+    assert " ≈ |" in lines[2]
+    assert len({line.count("|") for line in lines[:3]}) == 1
+
+
+def test_latex_escapes_and_marks(table: Table) -> None:
+    written = to_latex(make_table(rows_of({"a_b": [0.5, 0.6, 0.7], "c&d%": [0.5, 0.61, 0.68]})))
+    assert r"a\_b" in written
+    assert r"c\&d\%" in written
+    assert r"\textbf{" in written
+    assert r"\textcolor{red}{" in written
+    assert "±" not in written
+    assert to_latex(table).count(r"\\") == 2
+
+
+def test_csv_is_exact_and_carries_the_test(table: Table) -> None:
+    lines = list(csv.DictReader(io.StringIO(to_csv(table))))
+    assert [line["arm"] for line in lines] == ["scratch", "Autoencoder", "Parts2Whole"]
+    assert float(lines[2]["mean"]) == table.rows[0].cells["Parts2Whole"].mean
+    assert [line["best"] for line in lines] == ["0", "0", "1"]
+    assert float(lines[0]["p_focus"]) == table.rows[0].contrasts["scratch"].p
+    assert {(line["test"], line["alternative"], line["alpha"]) for line in lines} == {
+        ("paired", "two-sided", "0.05")
+    }
+
+
+def test_names_are_escaped() -> None:
+    evil = "<script>alert(1)</script>'\"|*"
+    table = make_table(rows_of({evil: [0.5, 0.6, 0.7], "b": [0.4, 0.5, 0.65]}, task=evil))
+    assert "<script" not in to_html(table)
+    assert "<script" not in to_markdown(table).replace("\\<script", "")
+    assert to_rich(table).row_count == 1
+    assert "[bold]x" in to_text(make_table(rows_of({"[bold]x": [0.5, 0.6]})))
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(None, "–"), (0.00001, "< 0.0001"), (0.0011, "0.0011"), (0.5, "0.5000"), (1.0, "1.0000")]
+)
+def test_p_values(p: float | None, text: str) -> None:
+    assert format_p(p) == text

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from parts2whole.training.checkpoint import CheckpointError, load_checkpoint
+from parts2whole.training.loop import FitError, Interrupted, Plan, fit
+from parts2whole.training.optim import AdamW, Constant, Cosine, Optimiser, Plateau, parameter_groups
+from parts2whole.training.runtime import RuntimeSetup
+
+
+class Numbers(Dataset[Tensor]):
+    def __getitem__(self, number: int) -> Tensor:
+        return torch.randn(3, generator=torch.Generator().manual_seed(number))
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = nn.Linear(3, 3)
+        self.dropout = nn.Dropout(0.3)
+        self.head = nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.dropout(self.encoder(x).relu()))
+
+
+def objective(module: nn.Module, views: Tensor) -> dict[str, Tensor]:
+    return {"loss": (module(views) - views.sum(dim=1, keepdim=True)).square().mean()}
+
+
+def run(folder: Path, *, steps: int = 40, resume: bool = False, on_step=None, schedule=None, **plan) -> Small:
+    folder.mkdir(exist_ok=True)
+    module = Small()
+    settings = {"batch_size": 4, "log_every": 5, "validate_every": 10, "checkpoint_every": 10} | plan
+
+    def validate(module: nn.Module, step: int) -> dict[str, float]:
+        x = torch.stack([Numbers()[10_000 + i] for i in range(32)])
+        return {"loss": float(objective(module, x)["loss"])}
+
+    module.progress = fit(
+        module,
+        views=lambda batch, generator: batch + 0.1 * generator.normal(3),
+        objective=objective,
+        samples=Numbers(),
+        groups=parameter_groups(module),
+        optimiser=AdamW(lr=0.02),
+        schedule=schedule or Cosine(),
+        plan=Plan(steps=steps, **settings),
+        runtime=RuntimeSetup(accelerator="cpu", precision="32-true"),
+        folder=folder,
+        name="test",
+        validate=validate,
+        on_step=on_step,
+        resume=resume,
+        show=False,
+    )
+    return module
+
+
+def records(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("time_s", "samples_per_s")} for line in lines]
+
+
+def test_it_learns_and_logs(tmp_path):
+    module = run(tmp_path, steps=200)
+    losses = [r["loss"] for r in records(tmp_path) if r["split"] == "validation"]
+    assert losses[-1] < 0.5 * losses[0]
+    assert module.progress.step == 200
+    assert module.progress.best == min(losses)
+
+
+@pytest.mark.parametrize("stop_at", [10, 17, 30])
+def test_a_stopped_and_resumed_run_is_the_run(tmp_path, stop_at):
+    whole = run(tmp_path / "whole")
+
+    def stop(module: nn.Module, step: int) -> None:
+        if step == stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match=f"step {stop_at}.*--resume"):
+        run(tmp_path / "parts", on_step=stop)
+    again = run(tmp_path / "parts", resume=True)
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
+    assert [r for r in records(tmp_path / "whole") if r["split"] == "validation"] == [
+        r for r in records(tmp_path / "parts") if r["split"] == "validation"
+    ]
+
+
+def test_a_plateau_is_where_it_was_after_a_resume(tmp_path):
+    schedule = Plateau(patience=0, min_delta=10.0)
+    whole = run(tmp_path / "whole", schedule=schedule)
+    run(tmp_path / "parts", steps=20, schedule=schedule)
+    again = run(tmp_path / "parts", resume=True, schedule=schedule)
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path):
+    run(tmp_path, steps=20)
+    (newest,) = (tmp_path / "checkpoints").glob("*.ckpt")
+    later = newest.with_name("step-00000099.ckpt")
+    later.write_bytes(newest.read_bytes()[:100])
+    later.with_suffix(".sha256").write_text("0" * 64)
+    module = Small()
+    optimiser = AdamW().build(parameter_groups(module))
+    progress, messages = load_checkpoint(tmp_path, module=module, optimiser=optimiser)
+    assert progress.step == 20
+    assert "step-00000099.ckpt is damaged" in messages[0]
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    run(tmp_path, steps=10)
+    module = nn.Linear(2, 2)
+    with pytest.raises(CheckpointError, match="doesn't fit this network"):
+        load_checkpoint(tmp_path, module=module, optimiser=torch.optim.SGD(module.parameters()))
+
+
+def test_only_the_newest_checkpoint_stays(tmp_path):
+    run(tmp_path)
+    assert [p.name for p in (tmp_path / "checkpoints").glob("*.ckpt")] == ["step-00000040.ckpt"]
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    def spoil(module: nn.Module, step: int) -> None:
+        if step == 12:
+            nn.init.constant_(module.head.bias, float("nan"))
+
+    with pytest.raises(FitError, match="not finite by step 15"):
+        run(tmp_path, on_step=spoil)
+    assert (tmp_path / "checkpoints" / "step-00000010.ckpt").exists()
+
+
+def test_early_stopping_counts_validations_since_the_best(tmp_path):
+    module = run(tmp_path, steps=4000, patience=3, schedule=Constant())
+    assert module.progress.step < 4000
+    assert module.progress.step == module.progress.best_step + 4 * 10
+
+
+def test_plateau_halves_the_rate_when_nothing_improves():
+    schedule = Plateau(decay=0.5, patience=2, min_delta=0.0)
+    values: list[float] = []
+    factors = []
+    for value in [5, 4, 4, 4, 4, 4, 4, 3, 3]:
+        values.append(value)
+        factors.append(schedule.factor(0, steps=100, values=values))
+    assert factors == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.5]
+
+
+def test_cosine_warms_up_and_ends_low():
+    factors = [Cosine(warmup_fraction=0.1, final_fraction=0.01).factor(s, steps=100, values=[]) for s in range(100)]
+    assert factors[0] < 0.1
+    assert max(factors) == pytest.approx(1.0, abs=0.02)
+    assert factors.index(max(factors)) == 10
+    assert factors[-1] < 0.02
+
+
+def test_groups_scale_the_encoder_and_spare_biases_from_decay():
+    module = Small()
+    groups = parameter_groups(module, encoder_scale=0.5, encoder_from_step=7)
+    kinds = {(g["scale"], g["from_step"], g.get("weight_decay")): len(g["params"]) for g in groups}
+    assert kinds == {(0.5, 7, None): 1, (0.5, 7, 0.0): 1, (1.0, 0, None): 1, (1.0, 0, 0.0): 1}
+
+
+def test_an_optimiser_is_a_spec():
+    assert isinstance(AdamW(), Optimiser)
+    assert AdamW(lr=1e-4).digest() != AdamW().digest()
