@@ -21,11 +21,13 @@ from parts2whole.training.examine import Examiner
 from parts2whole.training.folder import RunFolderError
 from parts2whole.training.loop import Interrupted
 from parts2whole.training.model import ModelError
+from parts2whole.training.runtime import Hardware
 from parts2whole.verbs.finetune import FinetuneError
 from parts2whole.verbs.pretrain import PretrainError
 from parts2whole.weights.native import WeightsError
 
 SIZE = (16, 16, 16)
+EXACT = Hardware(accelerator="cpu", precision="32-true")
 UNTIDY = np.array([[-1.5, 0, 0.1, 20], [0, 1.2, 0, -7], [0.1, 0, 2.0, 3], [0, 0, 0, 1]])
 """An oblique, flipped, anisotropic affine: masks must come back onto it."""
 
@@ -90,13 +92,13 @@ def short_pretrain(store: Path, out: Path, **settings):
         "validation_wholes": 4,
         "validate_every": 4,
         "progress": False,
-        "precision": "32-true",
+        "hardware": EXACT,
     }
     return p2w.pretrain(store, out=out, **(defaults | settings))
 
 
 def short_finetune(task, out: Path, cache: Path, **settings):
-    defaults = {"steps": 6, "batch_size": 2, "validate_every": 3, "progress": False, "precision": "32-true"}
+    defaults = {"steps": 6, "batch_size": 2, "validate_every": 3, "progress": False, "hardware": EXACT}
     return p2w.finetune(task, out=out, cache=cache, **(defaults | settings))
 
 
@@ -198,7 +200,7 @@ def test_arms_share_the_split_and_the_labels(task, cache, finetuned, tmp_path):
 
 
 def test_evaluate_repeats_what_finetune_found(finetuned, cache):
-    found = p2w.evaluate(finetuned, cache=cache, progress=False, precision="32-true")
+    found = p2w.evaluate(finetuned, cache=cache, progress=False, hardware=EXACT)
     expected = json.loads((finetuned / "result.json").read_text())["test"]
     assert found.metrics == pytest.approx(expected, abs=1e-6, nan_ok=True)
     assert "dice_mean" in found.summary()
@@ -206,7 +208,7 @@ def test_evaluate_repeats_what_finetune_found(finetuned, cache):
 
 def test_predict_writes_masks_on_the_voxels_of_the_input(finetuned, labelled, tmp_path):
     scan = labelled / "images" / "case_0.nii.gz"
-    done = p2w.predict(finetuned, [scan], out=tmp_path / "masks", progress=False, precision="32-true")
+    done = p2w.predict(finetuned, [scan], out=tmp_path / "masks", progress=False, hardware=EXACT)
     mask, image = nib.load(done.written[0]), nib.load(scan)
     assert mask.shape == image.shape
     np.testing.assert_allclose(mask.affine, image.affine, atol=1e-6)
@@ -217,7 +219,7 @@ def test_predict_sets_a_broken_scan_aside(finetuned, labelled, tmp_path):
     broken = tmp_path / "broken.nii.gz"
     broken.write_bytes((labelled / "images" / "case_0.nii.gz").read_bytes()[:500])
     good = labelled / "images" / "case_1.nii.gz"
-    done = p2w.predict(finetuned, [broken, good], out=tmp_path / "m", progress=False, precision="32-true")
+    done = p2w.predict(finetuned, [broken, good], out=tmp_path / "m", progress=False, hardware=EXACT)
     assert len(done.written) == 1
     assert list(done.set_aside) == ["broken"]
 

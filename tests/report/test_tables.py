@@ -122,7 +122,28 @@ def test_the_main_metric_is_the_default() -> None:
     assert [row.metric for row in make_table(rows, metric="iou_mean").rows] == ["iou_mean"]
 
 
+def test_equivalence_can_be_tested_for() -> None:
+    narrow, wide = (make_table(rows_of(VALUES), margin=margin) for margin in (0.001, 0.02))
+    assert not narrow.rows[0].cells["Autoencoder"].equivalent
+    assert wide.rows[0].cells["Autoencoder"].equivalent
+    assert not wide.rows[0].cells["scratch"].equivalent
+    assert "within ±0.02 (two one-sided tests" in wide.notes[1]
+
+
+def test_correction_for_many_comparisons_is_told() -> None:
+    rows = rows_of(VALUES) + rows_of(VALUES, task="Lung")
+    (note,) = (note for note in make_table(rows).notes if "Holm" in note)
+    assert "these 4 comparisons" in note
+    assert "2 of them stay" in note
+
+
 def test_mistakes_are_named() -> None:
+    with pytest.raises(TableError, match="there is no test 'chi'; there are paired"):
+        make_table(rows_of(VALUES), test="chi")
+    with pytest.raises(TableError, match="greater"):
+        make_table(rows_of(VALUES), alternative="less")
+    with pytest.raises(TableError, match="alpha"):
+        make_table(rows_of(VALUES), alpha=5)
     with pytest.raises(TableError, match="no results"):
         make_table([])
     with pytest.raises(TableError, match="for metric 'nothing'"):
@@ -140,7 +161,7 @@ def test_arms_are_sorted_as_they_are_read() -> None:
 @pytest.mark.parametrize("write", [to_text, to_markdown, to_latex, to_html])
 def test_every_format_says_which_test_it_is(table: Table, write: Any) -> None:
     written = " ".join(write(table).replace("&nbsp;", " ").split())
-    for text in ("paired", "two-sided", "n = 5", "0.05", "75.0"):
+    for text in ("paired t-test", "two-sided", "n = 5", "0.05", "74.96"):
         assert text in written
     assert "α" in written or r"\alpha" in written
 
@@ -149,7 +170,7 @@ def test_markdown(table: Table) -> None:
     lines = to_markdown(table).splitlines()
     assert lines[0].startswith("| Task | Metric | Labels | scratch | Autoencoder | Parts2Whole |")
     assert "| 10 % (12) | 71.00 ± 1.58 |" in lines[2]
-    assert "**74.96 ± 0.58**" in lines[2]
+    assert "**74.96 ± 0.60**" in lines[2]
     assert " ≈ |" in lines[2]
     assert len({line.count("|") for line in lines[:3]}) == 1
 
@@ -189,3 +210,13 @@ def test_names_are_escaped() -> None:
 )
 def test_p_values(p: float | None, text: str) -> None:
     assert format_p(p) == text
+
+
+@pytest.mark.parametrize("test", ["student", "welch", "wilcoxon", "permutation", "permutation-independent"])
+def test_other_tests_are_offered(test: str) -> None:
+    table = make_table(rows_of(VALUES), test=test, alternative="greater")
+    contrast = table.rows[0].contrasts["scratch"]
+    assert contrast.p is not None
+    assert contrast.p < 0.05
+    assert (contrast.sd is None) == (test in ("student", "welch", "permutation-independent"))
+    assert contrast.description.split(",")[0] in " ".join(table.notes)

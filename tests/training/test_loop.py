@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from parts2whole.training.checkpoint import CheckpointError, load_checkpoint
 from parts2whole.training.loop import FitError, Interrupted, Plan, fit
 from parts2whole.training.optim import AdamW, Constant, Cosine, Optimiser, Plateau, parameter_groups
-from parts2whole.training.runtime import RuntimeSetup
+from parts2whole.training.runtime import Hardware, Runtime
 
 
 class Numbers(Dataset[Tensor]):
@@ -55,7 +55,7 @@ def run(folder: Path, *, steps: int = 40, resume: bool = False, on_step=None, sc
         optimiser=AdamW(lr=0.02),
         schedule=schedule or Cosine(),
         plan=Plan(steps=steps, **settings),
-        runtime=RuntimeSetup(accelerator="cpu", precision="32-true"),
+        runtime=Runtime(Hardware(accelerator="cpu", precision="32-true")),
         folder=folder,
         name="test",
         validate=validate,

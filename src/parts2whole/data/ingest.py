@@ -11,6 +11,7 @@ import os
 import re
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ from parts2whole.data.volume import (
     orientation_code,
     to_canonical,
 )
+from parts2whole.spec import digest
 
 SHOWN = 20
 """Prepared cases listed one by one in the printed summary; those set aside all are."""
@@ -101,7 +103,8 @@ class SourceCase:
             files = file_stamp(self.files())
         except OSError as error:
             raise ReadError(f"{error.filename} can't be read: {error.strerror}") from error
-        return f"{files}:{self.patient}:{self.box}:{self.which}"
+        said = "".join(f"{source.problem}{source.series}" for source in self.scan_sources())
+        return digest([files, self.patient, str(self.box), self.which, said])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,11 +265,11 @@ def _run(store: Store, jobs: list[_Job], *, workers: int | None, progress: bool)
     stream = run_jobs(_attempt, jobs, workers=workers, lost=_killed)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     outcomes = []
-    with Progress(*columns, disable=not progress, console=Console(stderr=True)) as bar:
+    bar = Progress(*columns, disable=not progress, console=Console(stderr=True))
+    with closing(stream), bar:
         task = bar.add_task("Preparing", total=len(jobs))
         for outcome in stream:
             if outcome.disk_full:
-                stream.close()
                 raise DiskFullError(outcome.reason)
             if outcome.record is None:
                 store.exclude(outcome.case_id, outcome.reason)
@@ -327,6 +330,7 @@ def _store_case(job: _Job) -> CaseRecord:
         scale=stored.scale,
         offset=stored.offset,
         content_hash=original,
+        series=next((source.series for source in case.scan_sources()), ""),
         source=case.source(),
         notes=(*prepared.notes, *(note for image in case.scan_sources() for note in image.notes)),
         quantisation_error=stored.error,

@@ -1,4 +1,4 @@
-"""A list of independent jobs in local processes; a worker that is killed costs no job but the one that kills it."""
+"""Independent jobs in local processes; a worker that is killed costs no job but the one that kills it."""
 
 from __future__ import annotations
 

@@ -15,7 +15,6 @@ from typing import Any
 
 from parts2whole.data.chunks import ChunkError, ChunkSpaceError
 from parts2whole.data.volume import Direction, Triple
-from parts2whole.spec import to_plain
 
 
 class StoreError(ValueError):
@@ -43,6 +42,7 @@ class CaseRecord:
         offset: see ``scale``.
         content_hash: of the original voxels in canonical orientation, before any preprocessing.
         checksum: of the stored voxels and labels.
+        series: of a DICOM series a salted hash of its UID, or the UID if that was asked for.
         source: names of the files it was made from, without folders.
         has_label: whether a label map is stored.
         label_values: the values in it, ascending.
@@ -63,6 +63,7 @@ class CaseRecord:
     offset: float
     content_hash: str
     checksum: str = ""
+    series: str = ""
     source: tuple[str, ...] = ()
     has_label: bool = False
     label_values: tuple[int, ...] = ()
@@ -71,14 +72,16 @@ class CaseRecord:
     stamp: str = ""
 
     def to_plain(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {field.name: to_plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        """Data for JSON."""
+        return {name: getattr(self, name) for name in _FIELDS}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> CaseRecord:
         """Read what `to_plain` made."""
-        lists = {key: _tuples(value) for key, value in plain.items()}
-        return cls(**lists)
+        return cls(**{key: _tuples(value) if type(value) is list else value for key, value in plain.items()})
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(CaseRecord))
 
 
 def read_records(folder: Path) -> list[CaseRecord]:
@@ -87,18 +90,18 @@ def read_records(folder: Path) -> list[CaseRecord]:
     for file in sorted(folder.glob("*.json")):
         if not file.name.startswith("."):
             try:
-                found.append(CaseRecord.from_plain(json.loads(file.read_text())))
+                found.append(CaseRecord.from_plain(json.loads(file.read_text(encoding="utf-8"))))
             except (json.JSONDecodeError, TypeError) as error:
                 raise StoreError(f"{file} is not a record: {error}; delete it and prepare again") from error
     return found
 
 
-def write_json(file: Path, plain: Any) -> None:
-    """Write JSON beside its place, then rename."""
+def write_text(file: Path, text: str) -> None:
+    """Write a file beside its place, then rename."""
     beside = file.with_name(f".{file.name}.{this_process()}.part")
     with disk_full_said(file.parent):
         try:
-            beside.write_text(json.dumps(plain, indent=1))
+            beside.write_text(text, encoding="utf-8")
             beside.replace(file)
         finally:
             beside.unlink(missing_ok=True)

@@ -99,6 +99,12 @@ class WholeSampler:
         ]
         return Whole(record.case_id, (start[0], start[1], start[2]), size)
 
+    def network_spacing(self, whole: Whole) -> Triple:
+        """Distance between voxels of a whole as the network sees it, (z, y, x) in mm."""
+        spacing = self.store.record(whole.case_id).spacing_mm
+        z, y, x = (s * w / v for s, w, v in zip(spacing, whole.size, self.size.voxels, strict=True))
+        return (z, y, x)
+
     def padded_cases(self) -> tuple[str, ...]:
         """Cases smaller than the whole on some axis: their wholes are padded with the lowest value."""
         return tuple(

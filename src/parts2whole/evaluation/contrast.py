@@ -90,7 +90,6 @@ def which_whole_accuracy(z: Array | Tensor) -> float:
     """Share of parts whose nearest other part, by cosine, comes from the same whole.
 
     Of equally near parts each counts in part, so equal embeddings give chance, not an accident of order.
-
     """
     cosine, same = _cosines(z)
     np.fill_diagonal(cosine, -math.inf)

@@ -22,7 +22,7 @@ def sliding_window(
     overlap: float = 0.5,
     batch: int = 4,
 ) -> Tensor:
-    """Apply a model to a volume of any size.
+    r"""Apply a model to a volume of any size.
 
     The image and the blended logits stay on the image's device; the model sees ``batch`` windows at once
     and may move them elsewhere, as long as it brings the logits back. So a GPU holds a few windows, never
@@ -30,7 +30,7 @@ def sliding_window(
     logits are cropped back.
 
     Args:
-        model: (B, C, \\*window) to logits (B, K, \\*window).
+        model: (B, C, \*window) to logits (B, K, \*window).
         image: (1, C, D, H, W).
         window: size in voxels (z, y, x).
         overlap: of neighbouring windows, as a share of the window; at least 0, below 1.
@@ -44,7 +44,7 @@ def sliding_window(
     """
     if image.ndim != 5 or image.shape[0] != 1 or not image.numel():
         raise InferenceError(f"the image must be one volume (1, C, D, H, W), got {tuple(image.shape)}")
-    if len(window) != 3 or min(window) < 1:
+    if min(window) < 1:
         raise InferenceError(f"the window must be three sizes in voxels (z, y, x), got {tuple(window)}")
     if not 0 <= overlap < 1:
         raise InferenceError(f"overlap must be at least 0 and below 1, got {overlap}")

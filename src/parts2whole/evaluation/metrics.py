@@ -63,7 +63,7 @@ def segmentation_metrics(
         )
     if not len(classes):
         raise MetricError("classes is empty: name at least one foreground class")
-    if len(spacing_mm) != 3 or not all(math.isfinite(s) and s > 0 for s in spacing_mm):
+    if np.shape(spacing_mm) != (3,) or not all(math.isfinite(s) and s > 0 for s in spacing_mm):
         raise MetricError(f"spacing_mm must be three positive numbers (z, y, x), got {tuple(spacing_mm)}")
     found: dict[str, float] = {}
     for label in classes:
@@ -124,7 +124,7 @@ def threshold_confusions(
     """
     if probability.shape != reference.shape or not probability.size:
         raise MetricError(
-            f"probability {probability.shape} and reference {reference.shape} must have one shape, with voxels"
+            f"probability {probability.shape} and reference {reference.shape} must be equal, not empty grids"
         )
     if not np.issubdtype(probability.dtype, np.floating):
         probability = probability.astype(np.float32)

@@ -47,7 +47,7 @@ def upsampled_pyramid(
     """Feature maps of an encoder at the resolution of its input, stacked.
 
     The image is padded by its border voxels to the multiple that the encoder needs, every level is
-    upsampled by trilinear interpolation, and the padding is cropped again. Put the encoder in eval mode first.
+    upsampled by trilinear interpolation, and the padding is cropped again. Put the encoder in eval mode.
 
     Args:
         encoder: maps (B, C, D, H, W) to a tuple of feature maps, finest first.

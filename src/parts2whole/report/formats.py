@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import TypeVar
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -69,35 +70,42 @@ def metric_label(row: Row) -> str:
 
 def to_rich(table: Table, *, title: str = "") -> RichTable:
     """The table for a terminal."""
-    made = RichTable(title=title or None, caption="\n".join(table.notes), caption_justify="left")
-    for name in _headings(table):
-        made.add_column(Text(name), justify="left" if name in ("Task", "Metric", "Labels") else "right")
 
     def style(text: str, cell: Cell) -> Text:
         words = f"{text} ≈" if cell.equivalent else text
         return Text(words, style="bold" if cell.best else "red" if cell.equivalent else "")
 
-    for line in _lines(table, style, Text):
-        made.add_row(*line)
-    return made
+    return _rich(table, title, style, table.notes)
 
 
 def to_text(table: Table, *, title: str = "", width: int = 120) -> str:
-    """The table as plain text, with the best marked by ``*``."""
-    console = Console(file=io.StringIO(), width=width, color_system=None, legacy_windows=False)
-    made = RichTable(title=Text(title) if title else None, caption=Text("\n".join(table.notes)))
-    made.caption_justify = "left"
-    for name in _headings(table):
-        made.add_column(Text(name), justify="left" if name in ("Task", "Metric", "Labels") else "right")
+    """The table as plain text, with the best marked by ``*``; as wide as it must be to lose nothing."""
 
     def style(text: str, cell: Cell) -> Text:
-        return Text(f"{text} *" if cell.best else f"{text} ≈" if cell.equivalent else text)
+        return Text(f"{text} *" if cell.best else f"{text} ≈" if cell.equivalent else f"{text}  ")
 
-    for line in _lines(table, style, Text):
-        made.add_row(*line)
+    made = _rich(table, title, style, [note.replace("Bold:", "Marked *:") for note in table.notes])
+    console = Console(file=io.StringIO(), width=10_000, color_system=None)
+    wide = console.measure(made).maximum
+    console = Console(file=io.StringIO(), width=max(width, wide), color_system=None)
     with console.capture() as captured:
         console.print(made)
-    return captured.get()
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+
+
+def _rich(table: Table, title: str, style: Callable[[str, Cell], Text], notes: Sequence[str]) -> RichTable:
+    """A table without lines between columns; what all rows have in common moves into the title."""
+    common, first = _common(table)
+    heading = "\n".join(text for text in (title, common) if text)
+    made = RichTable(
+        title=Text(heading, style="bold") if heading else None, title_justify="left", box=SIMPLE_HEAD
+    )
+    made.caption, made.caption_justify = Text("\n".join(notes), style="dim"), "left"
+    for place, name in enumerate(_headings(table)[first:], start=first):
+        made.add_column(Text(name), justify="right" if place > 2 else "left")
+    for line in _lines(table, style, Text):
+        made.add_row(*line[first:])
+    return made
 
 
 def to_markdown(table: Table) -> str:
@@ -190,24 +198,33 @@ def to_html(table: Table) -> str:
         )
         return f"<span{title}>{escape(text)}</span>"
 
+    common, first = _common(table)
     headings = "".join(
-        f"<th scope='col'{_number(place)}>{escape(name)}</th>" for place, name in enumerate(_headings(table))
+        f"<th scope='col'{_number(place)}>{escape(name)}</th>"
+        for place, name in enumerate(_headings(table)[first:], start=first)
     )
     body = []
     for row, line in zip(table.rows, _lines(table, style, escape), strict=True):
         title = escape("; ".join(f"{c.against}: {c.description}" for c in row.contrasts.values()))
-        kept = [text.replace(" ± ", "&nbsp;±&nbsp;") for text in line]
-        cells = [f"<td{_number(place)}>{text}</td>" for place, text in enumerate(kept)]
+        kept = [text.replace(" ± ", "&nbsp;±&nbsp;") for text in line[first:]]
+        cells = [f"<td{_number(place)}>{text}</td>" for place, text in enumerate(kept, start=first)]
         body.append(f"<tr title='{title}'>{''.join(cells)}</tr>")
+    caption = f"<caption>{escape(common)}</caption>" if common else ""
     notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
     return (
-        f"<div class='scroll'><table class='results'><thead><tr>{headings}</tr></thead>"
+        f"<div class='scroll'><table class='results'>{caption}<thead><tr>{headings}</tr></thead>"
         f"<tbody>{''.join(body)}</tbody></table></div><ul class='notes'>{notes}</ul>"
     )
 
 
 def _number(place: int) -> str:
     return " class='number'" if place > 2 else ""
+
+
+def _common(table: Table) -> tuple[str, int]:
+    """Task and metric, where all rows share them, and the number of columns that need not be shown then."""
+    found = {f"{row.task}: {metric_label(row)}" for row in table.rows}
+    return (found.pop(), 2) if len(found) == 1 else ("", 0)
 
 
 def _headings(table: Table) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import datetime
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -49,6 +49,7 @@ from parts2whole.report.tables import Table, higher_is_better, make_table, metri
 HERE = Path(__file__).parent
 PAGE = "report.html"
 SPRITE_BYTES = 3_300_000
+MOST_VIEWERS = 12
 PICTURE_BYTES = 1_500_000
 WORST_CASES = 8
 KINDS = {"pretrain": "Pre-training", "finetune": "Fine-tuning", "other": "Run"}
@@ -140,9 +141,10 @@ def _context(
 ) -> Plain:
     pretrained = [run for run in runs if run.kind != "finetune"]
     finetuned = [run for run in runs if run.kind == "finetune"]
-    viewers, trouble = _viewers(pretrained)
+    names = {run.folder: _place(run, root) if root else run.name for run in runs}
+    viewers, trouble = _viewers(pretrained, names)
     shown = {viewer["run"] for viewer in viewers}
-    unseen = [run for run in runs if run.name not in shown and run.pictures]
+    unseen = [run for run in runs if names[run.folder] not in shown and run.pictures]
     return {
         "title": title,
         "kind": kind,
@@ -154,7 +156,7 @@ def _context(
         # to_html escapes every name itself.
         "tables": [Markup(to_html(table)) for table in tables],
         "cases": case_tables(finetuned),
-        "pictures": _pictures(unseen),
+        "pictures": _pictures(unseen, names),
         "costs": total_cost(runs) if len(runs) > 1 else [],
         "runs": [_describe(run, root) for run in runs] if root else [],
         "details": _details(runs[0]) if len(runs) == 1 else [],
@@ -227,7 +229,7 @@ def _tables(rows: Sequence[Plain], folder: Path) -> tuple[list[Table], list[str]
         return [], [f"{folder.name}: no results table ({error})"]
 
 
-def _viewers(runs: Sequence[Run]) -> tuple[list[Plain], list[str]]:
+def _viewers(runs: Sequence[Run], names: Mapping[Path, str]) -> tuple[list[Plain], list[str]]:
     """What the slice viewer shows, as much of every run as fits, and what could not be read."""
     panels: list[tuple[Run, Panel]] = []
     trouble = []
@@ -235,11 +237,14 @@ def _viewers(runs: Sequence[Run]) -> tuple[list[Plain], list[str]]:
         try:
             panel = read_volumes(run.folder)
         except RunError as error:
-            trouble.append(f"{run.name}: {error}")
+            trouble.append(f"{names[run.folder]}: {error}")
             continue
         if panel is not None and len(panel.whole):
             panels.append((run, panel))
+    if len(panels) > MOST_VIEWERS:
+        trouble.append(f"slices of {len(panels) - MOST_VIEWERS} more runs are left out, to fit the page")
     viewers = []
+    panels = panels[:MOST_VIEWERS]
     for run, panel in panels:
         budget = SPRITE_BYTES // len(panels)
         errors = np.abs(panel.reconstruction - panel.whole)
@@ -250,7 +255,7 @@ def _viewers(runs: Sequence[Run]) -> tuple[list[Plain], list[str]]:
             if samples and len(sprite.png) > budget - sum(sample["bytes"] for sample in samples):
                 break
             samples.append(_sample(panel, i, sprite.png, sprite.shape, sprite.columns, sprite.thinned))
-        viewer = {"run": run.name, "step": run.steps, "errorMax": min(1.0, top), "samples": samples}
+        viewer = {"run": names[run.folder], "step": run.steps, "errorMax": min(1.0, top), "samples": samples}
         viewers.append(viewer | {"left": len(panel.whole) - len(samples)})
     return viewers, trouble
 
@@ -274,7 +279,7 @@ def _sample(
     }
 
 
-def _pictures(runs: Sequence[Run]) -> list[Plain]:
+def _pictures(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Plain]:
     """PNG files that the runs drew themselves, newest of each run first, until the page is full."""
     pictures: list[Plain] = []
     left = PICTURE_BYTES
@@ -285,7 +290,7 @@ def _pictures(runs: Sequence[Run]) -> list[Plain]:
             if len(content) <= left and content.startswith(b"\x89PNG"):
                 left -= len(content)
                 source = "data:image/png;base64," + _base64(content)
-                pictures.append({"src": source, "caption": f"{run.name}: {path.stem}"})
+                pictures.append({"src": source, "caption": f"{names[run.folder]}: {path.stem}"})
     return pictures
 
 
@@ -330,7 +335,11 @@ def _unfinished(runs: Sequence[Run]) -> list[Verdict]:
         return [Verdict("weak", f"Not finished: step {runs[0].steps:,}{of}", text)]
     names = ", ".join(run.name for run in left[:6]) + (" …" if len(left) > 6 else "")
     return [
-        Verdict("weak", f"{len(left)} of {len(runs)} runs are not finished", f"Left out of tables: {names}.")
+        Verdict(
+            "weak",
+            f"{len(left)} of {len(runs)} runs are not finished",
+            f"What follows is their state when this page was written: {names}.",
+        )
     ]
 
 

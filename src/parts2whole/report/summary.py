@@ -58,13 +58,13 @@ def judge_pretraining(run: Run) -> Verdict:
             f"{numbers} The encoder has learned nothing worth transferring. Look at the learning rate first, "
             "then at the part sizes and at the data.",
         )
-    below = 1 - loss / best
+    below, which = 1 - loss / best, "better " if len(baselines) > 1 else ""
     aim = "This says that the network rebuilds; whether its features transfer, only a target task shows."
     if below < BARELY:
         return Verdict(
-            "weak", f"Only {_percent(below)} below the better trivial baseline", f"{numbers} {aim}"
+            "weak", f"Only {_percent(below)} below the {which}trivial baseline", f"{numbers} {aim}"
         )
-    headline = f"Validation loss {loss:.4g}, {_percent(below)} below the better trivial baseline"
+    headline = f"Validation loss {loss:.4g}, {_percent(below)} below the {which}trivial baseline"
     return Verdict("good", headline, f"Trivial baselines: {others}. {aim}")
 
 
@@ -81,7 +81,13 @@ def judge_finetuning(run: Run) -> Verdict:
     best, steps = run.result.get("best_step"), run.steps
     if best is not None and steps and best >= steps:
         lines.append("The best step was the last one: more steps may do better.")
-    return Verdict("plain", f"{metric_title(metric)} {_value(metric, value)}{on}", " ".join(lines))
+    missed = [
+        metric_title(name) for name, number in values.items() if name.startswith("dice") and number == 0
+    ]
+    if missed:
+        lines.insert(0, f"Never found on any test case: {', '.join(missed)}.")
+    tone: Tone = "plain" if not missed else "bad" if value == 0 else "weak"
+    return Verdict(tone, f"{metric_title(metric)} {_value(metric, value)}{on}", " ".join(lines))
 
 
 def judge_comparison(table: Table) -> list[Verdict]:

@@ -144,6 +144,7 @@ def make_table(
     test: str = "paired",
     alternative: str = "two-sided",
     alpha: float = 0.05,
+    margin: float | None = None,
 ) -> Table:
     """Summarise one value per task, label fraction, arm and seed.
 
@@ -157,9 +158,11 @@ def make_table(
         test: ``paired`` (by seed) or another test of `parts2whole.evaluation.statistics.compare`.
         alternative: ``greater`` asks whether the first arm is better, ``two-sided`` whether they differ.
         alpha: level of the marks.
+        margin: mark as equivalent to the best what differs by less than this, in the unit of the values,
+            by two one-sided t-tests; default: whatever the test does not tell from the best.
 
     Raises:
-        TableError: no rows, a name that isn't an arm, or two values for one cell and seed.
+        TableError: no rows, a name that isn't an arm or a test, or two values for one cell and seed.
     """
     groups: dict[_Key, dict[str, dict[Any, float]]] = {}
     labelled: dict[_Key, list[int]] = {}
@@ -185,7 +188,7 @@ def make_table(
     if focus is None and len(arms) > 1:
         focus = next((arm for arm in arms if "parts2whole" in arm.lower()), arms[-1])
     rivals = _rivals(arms, focus, against)
-    how = _How(test, alternative, alpha)
+    how = _How(test, alternative, alpha, margin)
     order = sorted(groups, key=lambda key: (key.task, key.metric, key.fraction or 0, key.labels))
     made = tuple(_row(key, groups[key], labelled[key], arms, focus, rivals, how) for key in order)
     return Table(arms, made, focus, rivals, test, alternative, alpha, _notes(made, focus, rivals, how))
@@ -226,23 +229,38 @@ class _How:
     test: str
     alternative: str
     alpha: float
+    margin: float | None
+
+    def __post_init__(self) -> None:
+        if self.test not in statistics.TESTS:
+            raise TableError(f"there is no test {self.test!r}; there are {', '.join(statistics.TESTS)}")
+        if self.alternative not in ("greater", "two-sided"):
+            raise TableError(f"alternative must be greater (better) or two-sided, got {self.alternative!r}")
+        if not 0 < self.alpha < 1:
+            raise TableError(f"alpha must lie between 0 and 1, got {self.alpha}")
 
     def compare(self, a: Cell, b: Cell, sign: int) -> statistics.TestResult | None:
         """Whether ``a`` is better than ``b``; None with fewer than two seeds, or nothing that varies."""
         first, second = self.samples(a, b)
         if min(len(first), len(second)) < 2:
             return None
-        signed = [sign * v for v in first], [sign * v for v in second]
-        result = statistics.compare(*signed, test=self.test, alternative=self.alternative)
+        better = "less" if self.alternative == "greater" and sign < 0 else self.alternative
+        result = statistics.compare(first, second, test=self.test, alternative=better)
         return result if math.isfinite(result.p) else None
 
-    @property
-    def name(self) -> str:
-        return f"{self.test} test"
+    def equivalent(self, a: Cell, b: Cell, p: float | None) -> bool:
+        """Whether two arms count as equally good: p > alpha, or equivalent within the margin, if given."""
+        first, second = self.samples(a, b)
+        if self.margin is None or p is None:
+            return p is not None and p > self.alpha
+        found = statistics.equivalence(first, second, margin=self.margin, test=self.test, alpha=self.alpha)
+        return found.p <= self.alpha
 
     @property
-    def sidedness(self) -> str:
-        return "two-sided" if self.alternative == "two-sided" else "one-sided"
+    def words(self) -> str:
+        """The test, its sidedness and alpha."""
+        sided = "two-sided" if self.alternative == "two-sided" else "one-sided"
+        return f"{statistics.TESTS[self.test]}, {sided}, α = {self.alpha:g}"
 
     @property
     def paired(self) -> bool:
@@ -297,7 +315,7 @@ def _marked(cell: Cell, best: Cell, sign: int, how: _How) -> Cell:
         return Cell(cell.arm, cell.values, best=True)
     result = how.compare(best, cell, sign)
     p = None if result is None else result.p
-    return Cell(cell.arm, cell.values, p_best=p, equivalent=p is not None and p > how.alpha)
+    return Cell(cell.arm, cell.values, p_best=p, equivalent=how.equivalent(best, cell, p))
 
 
 def _contrast(focus: Cell, rival: Cell, sign: int, how: _How) -> Contrast | None:
@@ -322,20 +340,24 @@ def _notes(rows: Sequence[Row], focus: str | None, rivals: Sequence[str], how: _
     notes = [f"Mean ± standard deviation over seeds, n = {n} per cell."]
     if focus is None or all(len(row.cells) == 1 for row in rows):
         return (*notes, "One arm only: nothing to test against.")
-    words = f"{how.name}, {how.sidedness}, α = {how.alpha:g}"
-    notes.append(
-        f"Bold: best mean of its row. Marked ≈: not told from the best ({words}; p > α), which is no proof "
-        "that they are equal."
-    )
+    if how.margin is None:
+        mark = f"not told from the best ({how.words}; p > α), which is no proof that they are equal"
+    else:
+        mark = f"equivalent to the best within ±{how.margin:g} (two one-sided tests: {how.words})"
+    notes.append(f"Bold: best mean of its row. Marked ≈: {mark}.")
     contrasts = [contrast for row in rows for contrast in row.contrasts.values()]
     if contrasts:
         unit = "pairs of equal seed" if how.paired else "seeds per arm"
         against = " and ".join(rivals)
         n = _range([contrast.n for contrast in contrasts])
-        notes.append(f"Difference and p: {focus} minus {against} ({words}; n = {n} {unit}).")
+        notes.append(f"Difference and p: {focus} minus {against} ({how.words}; n = {n} {unit}).")
     tested = [contrast.p for contrast in contrasts if contrast.p is not None]
     if len(tested) > 1:
-        notes.append(f"p-values are not corrected for these {len(tested)} comparisons.")
+        left = sum(p <= how.alpha for p in statistics.holm(tested))
+        notes.append(
+            f"p-values are not corrected for these {len(tested)} comparisons; with Holm's correction, "
+            f"{left or 'none'} of them {'stays' if left == 1 else 'stay'} at or below α."
+        )
     if len(tested) < len(contrasts):
         notes.append("No p-value where fewer than two seeds can be compared, or nothing varies.")
     notes.append("Seeds on a fixed split show the noise of training, not that of choosing other patients.")

@@ -136,7 +136,7 @@ class Viewer {
       }
     }
     const own = sample.loss === null ? "" : `error of this sample ${number(sample.loss, false)}`;
-    const part = sample.stretched === null ? "" : `, of its stretched part ${number(sample.stretched, false)}`;
+    const part = !sample.stretched ? "" : `, of its stretched part ${number(sample.stretched, false)}`;
     const thin = sample.thinned > 1 ? `; every ${sample.thinned}th voxel, to fit the page` : "";
     this.about.replaceChildren(make("b", {}, sample.name), make("span", {}, own + part + thin));
     this.size();

@@ -99,6 +99,16 @@ class Examination:
     per_item: list[dict[str, Any]]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Segmented:
+    """One segmented case, to be looked at: image in [0, 1] and class indices, all (z, y, x)."""
+
+    image: npt.NDArray[np.float32]
+    reference: npt.NDArray[np.int64]
+    prediction: npt.NDArray[np.int64]
+    spacing_mm: tuple[float, float, float]
+
+
 @dataclasses.dataclass(frozen=True)
 class Task(Spec, abc.ABC):
     """A target task.
@@ -147,6 +157,10 @@ class Task(Spec, abc.ABC):
     @abc.abstractmethod
     def examine(self, run: Run, labelled: Labelled, items: Sequence[str], *, thorough: bool) -> Examination:
         """Metrics on items; ``thorough`` adds the slow ones."""
+
+    @abc.abstractmethod
+    def show(self, run: Run, labelled: Labelled, item: str) -> Segmented | None:
+        """An item to look at; None where there is nothing to draw."""
 
     def split(self, labelled: Labelled) -> Split:
         """The task's split: the data set's own where it has one, else by patient."""

@@ -77,6 +77,9 @@ class ClassificationTask(Task, abc.ABC):
         ]
         return Examination(classification_metrics(probabilities, targets), rows)
 
+    def show(self, run: Run, labelled: Labelled, item: str) -> None:
+        """Nothing: a class is no picture."""
+
     def probabilities(self, run: Run, labelled: Labelled, items: Sequence[str]) -> np.ndarray[Any, Any]:
         """(items, classes)."""
         found = []

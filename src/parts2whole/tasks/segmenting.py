@@ -26,10 +26,9 @@ from parts2whole.evaluation.metrics import mean_over_cases, segmentation_metrics
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.heads import EncoderDecoder, Model
 from parts2whole.tasks.augment import Augmentation, augment_image, augment_label, draw_augmentation
-from parts2whole.tasks.base import Batch, Examination, Item, Labelled, Run, Samples, Task, TaskError, to_unit
+from parts2whole.tasks.base import Batch, Examination, Item, Labelled, Run, Samples, Segmented, Task, TaskError, to_unit
 
 LOCATIONS_PER_CLASS = 1000
-FAST_METRICS = ("dice", "iou")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +103,16 @@ class SegmentationTask(Task, abc.ABC):
             predicted = self.predict_case(run, labelled.store, labelled.item(item).case_id)
             rows.append({"case": item} | self._score(predicted, labelled, item, thorough))
         return Examination(mean_over_cases(rows), rows)
+
+    def show(self, run: Run, labelled: Labelled, item: str) -> Segmented:
+        """Image, reference and prediction of a case."""
+        record = labelled.store.record(labelled.item(item).case_id)
+        return Segmented(
+            to_unit(labelled.store.read(record.case_id), record.scale, record.offset)[0],
+            class_indices(labelled.store.read_label(record.case_id), labelled.classes),
+            self.predict_case(run, labelled.store, record.case_id),
+            record.spacing_mm,
+        )
 
     def predict_case(self, run: Run, store: Store, case_id: str) -> npt.NDArray[np.int64]:
         """Class indices (z, y, x) of a stored volume."""

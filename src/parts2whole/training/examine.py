@@ -15,7 +15,8 @@ from parts2whole.data.random import BatchGenerator
 from parts2whole.data.sampler import WholeSampler
 from parts2whole.methods.base import Method, Reconstruction, Views, repeat_rows
 from parts2whole.report.figures import write_panel
-from parts2whole.training.runtime import RuntimeSetup
+from parts2whole.report.runs import Panel, write_volumes
+from parts2whole.training.runtime import Runtime
 
 PANEL_ROWS = 6
 
@@ -36,7 +37,7 @@ class Examiner:
         wholes: int,
         batch_size: int,
         seed: int,
-        runtime: RuntimeSetup,
+        runtime: Runtime,
         folder: Path,
         panel_every: int,
         steps: int,
@@ -48,7 +49,10 @@ class Examiner:
         self.steps = steps
         self.last_panel = 0
         self.loss = float("inf")
-        fixed = [sampler.read(sampler.draw("validation", i)) for i in range(wholes)]
+        drawn = [sampler.draw("validation", i) for i in range(wholes)]
+        fixed = [sampler.read(whole) for whole in drawn]
+        self.names = tuple(whole.case_id for whole in drawn)
+        self.spacing_mm = sampler.network_spacing(drawn[0])
         self.views: list[Views] = []
         for first in range(0, wholes, batch_size):
             batch = torch.stack(fixed[first : first + batch_size])
@@ -116,15 +120,17 @@ class Examiner:
         with self.runtime.autocast():
             rebuilt = self.method.reconstruct(module, self.runtime.place(part))
         arrays = [_first_channel(x) for x in (part, rebuilt, whole)]
-        folder = self.folder / "panels"
+        pictures = {"part": arrays[0], "reconstruction": arrays[1], "whole": arrays[2]}
         write_panel(
-            folder / f"step-{step:06d}.png",
-            part=arrays[0],
-            reconstruction=arrays[1],
-            whole=arrays[2],
+            self.folder / "panels" / f"step-{step:06d}.png",
+            **pictures,
+            spacing_mm=self.spacing_mm,
+            names=self.names[: len(arrays[0])],
             title=f"step {step:,}",
         )
-        np.savez(folder / "latest.npz", part=arrays[0], reconstruction=arrays[1], whole=arrays[2])
+        write_volumes(
+            self.folder, Panel(**pictures, spacing_mm=self.spacing_mm, names=self.names[: len(arrays[0])])
+        )
 
 
 def _first_channel(x: Tensor) -> npt.NDArray[np.float32]:

@@ -12,7 +12,7 @@ import yaml
 
 CONFIG = "config.yaml"
 RESULT = "result.json"
-FREE_TO_CHANGE = ("resume", "progress", "workers", "devices", "nodes", "accelerator", "out", "cache")
+FREE_TO_CHANGE = ("resume", "progress", "hardware", "out", "cache")
 """Settings that may differ between the first part of a run and its resumption."""
 
 

@@ -25,7 +25,7 @@ from parts2whole.data.loader import Share, load_batches
 from parts2whole.data.random import BatchGenerator, stream_seed
 from parts2whole.training.checkpoint import Progress, load_checkpoint, save_best, save_checkpoint
 from parts2whole.training.optim import Optimiser, Schedule, set_rates
-from parts2whole.training.runtime import RuntimeSetup, unwrap
+from parts2whole.training.runtime import Runtime, unwrap
 from parts2whole.training.track import Track
 
 MakeViews = Callable[[Any, BatchGenerator], Any]
@@ -57,7 +57,6 @@ class Plan:
         patience: validations without improvement before stopping early; None never stops early.
         clip_norm: largest gradient norm; None doesn't clip.
         keep_best: keep the weights with the best ``monitor``.
-        workers: loader processes; 0 reads in the training process.
     """
 
     steps: int
@@ -71,7 +70,6 @@ class Plan:
     patience: int | None = None
     clip_norm: float | None = None
     keep_best: bool = False
-    workers: int = 0
 
 
 def fit(
@@ -84,7 +82,7 @@ def fit(
     optimiser: Optimiser,
     schedule: Schedule,
     plan: Plan,
-    runtime: RuntimeSetup,
+    runtime: Runtime,
     folder: Path,
     name: str,
     validate: Validate | None = None,
@@ -142,7 +140,7 @@ def fit(
             batch_size=plan.batch_size,
             first_step=progress.step,
             steps=plan.steps,
-            share=Share(runtime.rank, runtime.ranks, plan.workers),
+            share=Share(runtime.rank, runtime.ranks, runtime.hardware.workers),
         ):
             step = progress.step
             rate = optimiser.base_lr * schedule.factor(step, steps=plan.steps, values=progress.values)
@@ -179,7 +177,7 @@ def _train_step(
     objective: Objective,
     optimiser: torch.optim.Optimizer,
     plan: Plan,
-    runtime: RuntimeSetup,
+    runtime: Runtime,
 ) -> dict[str, Tensor]:
     """One optimiser step; returns the objective's scalars, detached."""
     module.train()
@@ -212,7 +210,7 @@ def _validate(
     validate: Validate,
     progress: Progress,
     plan: Plan,
-    runtime: RuntimeSetup,
+    runtime: Runtime,
     track: Track,
     folder: Path,
 ) -> None:
@@ -235,7 +233,7 @@ def _log(
     step: int,
     rate: float,
     plan: Plan,
-    runtime: RuntimeSetup,
+    runtime: Runtime,
     folder: Path,
 ) -> None:
     """Record the averages since the last record, and refuse to go on with a loss that isn't finite."""

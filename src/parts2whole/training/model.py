@@ -18,7 +18,7 @@ from parts2whole.spec import from_plain, spec_from_dict, to_plain
 from parts2whole.tasks.base import Run, Task
 from parts2whole.training.checkpoint import write_tensors
 from parts2whole.training.folder import write_json
-from parts2whole.training.runtime import RuntimeSetup
+from parts2whole.training.runtime import Runtime
 
 TENSORS = "model.safetensors"
 CARD = "model.json"
@@ -87,7 +87,7 @@ def load_model(folder: Path) -> tuple[Model, ModelCard]:
     return module, card
 
 
-def as_function(module: nn.Module, runtime: RuntimeSetup) -> Run:
+def as_function(module: nn.Module, runtime: Runtime) -> Run:
     """The module as a function from CPU images to CPU logits, on the runtime's device and precision."""
 
     @torch.no_grad()

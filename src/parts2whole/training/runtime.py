@@ -7,6 +7,8 @@ the same.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import logging
 import os
 import platform
 import sys
@@ -18,36 +20,46 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from parts2whole.spec import Spec
+
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+_Definite = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
-class RuntimeSetup:
-    """Device, precision and process group of a run.
+@dataclasses.dataclass(frozen=True)
+class Hardware(Spec):
+    """What a run runs on.
 
-    Args:
+    Attributes:
         accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         devices: devices per node; ``auto`` takes all GPUs, or one CPU process.
         nodes: number of nodes.
         precision: ``auto`` is bfloat16 autocast where the hardware has it, else float32.
-        compile: compile the module with torch.compile.
+        compile: compile the network with torch.compile.
+        workers: loader processes; 0 reads in the training process.
     """
 
-    def __init__(
-        self,
-        *,
-        accelerator: str = "auto",
-        devices: int | Literal["auto"] = "auto",
-        nodes: int = 1,
-        precision: Precision = "auto",
-        compile: bool = False,
-    ) -> None:
-        self.precision = resolve_precision(precision, accelerator)
-        self.compile = compile
+    accelerator: str = "auto"
+    devices: int | Literal["auto"] = "auto"
+    nodes: int = 1
+    precision: Precision = "auto"
+    compile: bool = False
+    workers: int = 0
+
+
+class Runtime:
+    """Device, precision and process group of a run."""
+
+    def __init__(self, hardware: Hardware = Hardware()) -> None:  # noqa: B008 - specs are frozen
+        # Fabric announces its precision at every start; the run folder's environment.json says it.
+        logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
+        self.hardware = hardware
+        self.precision = resolve_precision(hardware.precision, hardware.accelerator)
         self.fabric = Fabric(
-            accelerator=accelerator,
-            devices=devices,
-            num_nodes=nodes,
-            precision=self.precision,  # type: ignore[arg-type]
+            accelerator=hardware.accelerator,
+            devices=hardware.devices,
+            num_nodes=hardware.nodes,
+            precision=self.precision,
         )
         if self.fabric.world_size > 1 or os.environ.get("WORLD_SIZE"):
             self.fabric.launch()
@@ -75,9 +87,9 @@ class RuntimeSetup:
     def prepare(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
         """Move to the device, choose channels-last, compile and wrap for gradient exchange."""
         module = to_channels_last(module)
-        if self.compile:
+        if self.hardware.compile:
             module = torch.compile(module)  # type: ignore[assignment]
-        wrapped = self.fabric.setup(module, optimiser)
+        wrapped: tuple[nn.Module, Any] = self.fabric.setup(module, optimiser)
         return wrapped
 
     def place_module(self, module: nn.Module) -> nn.Module:
@@ -128,7 +140,7 @@ def unwrap(module: nn.Module) -> nn.Module:
         module = inner
 
 
-def resolve_precision(precision: Precision, accelerator: str = "auto") -> str:
+def resolve_precision(precision: Precision, accelerator: str = "auto") -> _Definite:
     """``auto`` made definite for this machine."""
     if precision != "auto":
         return precision
@@ -138,7 +150,7 @@ def resolve_precision(precision: Precision, accelerator: str = "auto") -> str:
     return "bf16-mixed" if has_bf16 else "32-true"
 
 
-def describe_environment(runtime: RuntimeSetup | None = None) -> dict[str, Any]:
+def describe_environment(runtime: Runtime | None = None) -> dict[str, Any]:
     """Versions and hardware of this process, for `environment.json`."""
     packages = ("parts2whole", "torch", "numpy", "monai", "lightning-fabric", "zarr", "nibabel", "SimpleITK")
     found: dict[str, Any] = {

@@ -35,9 +35,10 @@ def compare(
     metric: str | None = None,
     focus: str | None = None,
     against: str | None = None,
-    test: Literal["paired", "student", "welch", "wilcoxon", "permutation"] = "paired",
+    test: Literal["paired", "student", "welch", "wilcoxon", "permutation", "permutation-independent"] = "paired",
     alternative: Literal["greater", "two-sided"] = "two-sided",
     alpha: float = 0.05,
+    margin: float | None = None,
 ) -> Comparison:
     """Make the table of finished fine-tuning runs.
 
@@ -46,10 +47,12 @@ def compare(
         out: also write the table to this file: ``.md``, ``.tex``, ``.csv`` or ``.html``.
         metric: which metric; default the one each task is judged by.
         focus: arm of interest; default Parts2Whole.
-        against: arm it is compared with; default the best of the others.
+        against: arm it is compared with; default scratch, and the best of the others.
         test: ``paired`` by seed, or a test that takes the arms as independent.
         alternative: ``greater`` asks whether the focus is better, ``two-sided`` whether they differ.
         alpha: level of the marks.
+        margin: mark arms as equivalent by two one-sided tests within this difference, instead of by a
+            difference that is not significant.
 
     Returns:
         The table; `Comparison.summary` is its text.
@@ -65,7 +68,14 @@ def compare(
         raise CompareError(f"no finished fine-tuning run in {', '.join(map(str, runs))}")
     rows = [row for row in rows if (row["main"] if metric is None else row["metric"] == metric)]
     table = make_table(
-        rows, metric=metric, focus=focus, against=against, test=test, alternative=alternative, alpha=alpha
+        rows,
+        metric=metric,
+        focus=focus,
+        against=against,
+        test=test,
+        alternative=alternative,
+        alpha=alpha,
+        margin=margin,
     )
     if out is not None:
         writers = {".md": to_markdown, ".tex": to_latex, ".csv": to_csv, ".html": to_html}

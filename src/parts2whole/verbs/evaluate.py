@@ -10,7 +10,7 @@ from parts2whole.data.split import read_split
 from parts2whole.tasks.base import TaskError, default_cache
 from parts2whole.training.folder import write_json, write_rows
 from parts2whole.training.model import as_function, load_model
-from parts2whole.training.runtime import Precision, RuntimeSetup
+from parts2whole.training.runtime import Hardware, Runtime
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +35,7 @@ def evaluate(
     side: Literal["test", "validation", "train", "all"] = "test",
     out: str | Path | None = None,
     cache: str | Path | None = None,
-    accelerator: str = "auto",
-    precision: Precision = "auto",
+    hardware: Hardware = Hardware(),  # noqa: B008 - specs are frozen
     progress: bool = True,
 ) -> Evaluation:
     """Measure the model of a fine-tuning run.
@@ -47,8 +46,7 @@ def evaluate(
         side: which cases of the run's own data.
         out: folder for the CSV and JSON; default ``evaluation/<side>`` in the run folder.
         cache: where prepared labelled data are kept; default ``~/.cache/parts2whole``.
-        accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        precision: ``auto`` is bfloat16 autocast where the hardware has it, else float32.
+        hardware: device and precision; one device is used.
         progress: say what is being done.
 
     Returns:
@@ -60,7 +58,7 @@ def evaluate(
     """
     folder = Path(run)
     module, card = load_model(folder)
-    runtime = RuntimeSetup(accelerator=accelerator, precision=precision, devices=1)
+    runtime = Runtime(hardware.replace(devices=1, nodes=1))
     task = card.task if data is None else card.task.replace(data=Path(data))
     if data is not None:
         side = "all"

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from parts2whole.data.read import safe_name
 from parts2whole.data.split import Split, labelled_subset, write_split
 from parts2whole.networks.base import Network
 from parts2whole.networks.unet3d import UNet3D
+from parts2whole.report.figures import write_segmentation_panel
 from parts2whole.report.page import write_report
 from parts2whole.spec import to_plain
-from parts2whole.tasks.base import Labelled, Task, default_cache
+from parts2whole.tasks.base import Examination, Labelled, Run, Task, default_cache
 from parts2whole.training.checkpoint import load_best
 from parts2whole.training.folder import read_result, start_run, write_json, write_rows
 from parts2whole.training.loop import Plan, fit
 from parts2whole.training.model import ModelCard, as_function, save_model
 from parts2whole.training.optim import AdamW, Cosine, Optimiser, Schedule, parameter_groups
-from parts2whole.training.runtime import Precision, RuntimeSetup, describe_environment
+from parts2whole.training.runtime import Hardware, Runtime, describe_environment
 from parts2whole.weights.card import Card
 from parts2whole.weights.load import SCRATCH, load_initialisation
 
@@ -65,12 +68,7 @@ def finetune(
     patience: int | None = None,
     checkpoint_every: int = 500,
     cache: str | Path | None = None,
-    workers: int = 0,
-    accelerator: str = "auto",
-    devices: int | Literal["auto"] = "auto",
-    nodes: int = 1,
-    precision: Precision = "auto",
-    compile: bool = False,
+    hardware: Hardware = Hardware(),  # noqa: B008 - specs are frozen
     resume: bool = False,
     progress: bool = True,
 ) -> Finetuned:
@@ -98,12 +96,7 @@ def finetune(
         patience: validations without improvement before stopping early.
         checkpoint_every: steps between resumable checkpoints.
         cache: where prepared labelled data are kept; default ``~/.cache/parts2whole``.
-        workers: loader processes; 0 reads in the training process.
-        accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        devices: devices per node; ``auto`` takes all GPUs, or one CPU process.
-        nodes: number of nodes.
-        precision: ``auto`` is bfloat16 autocast where the hardware has it, else float32.
-        compile: compile the network with torch.compile.
+        hardware: devices, precision, loader processes.
         resume: go on with the run in ``out``.
         progress: show a progress bar.
 
@@ -118,9 +111,7 @@ def finetune(
     """
     config = {key: to_plain(value) for key, value in dict(locals()).items()}
     out = Path(out)
-    runtime = RuntimeSetup(
-        accelerator=accelerator, devices=devices, nodes=nodes, precision=precision, compile=compile
-    )
+    runtime = Runtime(hardware)
     finished = read_result(out) if resume else None
     if finished is not None:
         return Finetuned(out, finished)
@@ -188,7 +179,6 @@ def finetune(
             patience=patience,
             clip_norm=clip_norm,
             keep_best=True,
-            workers=workers,
         ),
         runtime=runtime,
         folder=out,
@@ -225,6 +215,7 @@ def finetune(
         seen = start.card.seen if start else ()
         save_model(out, module, ModelCard(task, chosen, channels, labelled.classes, resolved, seen))
         write_rows(out / "test_cases.csv", on_test.per_item)
+        draw_cases(out / "panels", task, run, labelled, on_test)
         write_json(out / "result.json", result)
         write_report(out)
     runtime.barrier()
@@ -263,3 +254,23 @@ def check_contract(card: Card, labelled: Labelled, network: Network | None) -> l
             f"the encoder was trained at spacing {theirs.spacing_mm}, this task uses {ours.spacing_mm}"
         )
     return notes
+
+
+def draw_cases(folder: Path, task: Task, run: Run, labelled: Labelled, examined: Examination) -> None:
+    """Pictures of the best, the median and the worst test case, where the task has pictures."""
+    rows = [row for row in examined.per_item if math.isfinite(row.get(task.monitor, math.nan))]
+    rows.sort(key=lambda row: float(row[task.monitor]))
+    if not rows:
+        return
+    for which, row in (("worst", rows[0]), ("median", rows[len(rows) // 2]), ("best", rows[-1])):
+        shown = task.show(run, labelled, row["case"])
+        if shown is not None:
+            write_segmentation_panel(
+                folder / f"test-{which}-{safe_name(row['case'])}.png",
+                shown.image,
+                shown.reference,
+                shown.prediction,
+                spacing_mm=shown.spacing_mm,
+                classes=labelled.classes,
+                title=f"{which} test case: {row['case']}, {task.monitor} {row[task.monitor]:.3f}",
+            )

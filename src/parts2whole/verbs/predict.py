@@ -19,7 +19,7 @@ from parts2whole.tasks.classifying import ClassificationTask
 from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.folder import write_rows
 from parts2whole.training.model import ModelCard, as_function, load_model
-from parts2whole.training.runtime import Precision, RuntimeSetup
+from parts2whole.training.runtime import Hardware, Runtime
 
 
 class PredictError(ValueError):
@@ -53,8 +53,7 @@ def predict(
     scans: Sequence[str | Path],
     *,
     out: str | Path,
-    accelerator: str = "auto",
-    precision: Precision = "auto",
+    hardware: Hardware = Hardware(),  # noqa: B008 - specs are frozen
     progress: bool = True,
 ) -> Predictions:
     """Predict for new scans with the model of a fine-tuning run.
@@ -66,8 +65,7 @@ def predict(
         run: folder of a finished `finetune`.
         scans: files, folders or globs; a list of several channels isn't possible here, see below.
         out: folder to write to; existing files of the same name are refused.
-        accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        precision: ``auto`` is bfloat16 autocast where the hardware has it, else float32.
+        hardware: device and precision; one device is used.
         progress: show a progress bar.
 
     Returns:
@@ -78,7 +76,7 @@ def predict(
         parts2whole.training.model.ModelError: ``run`` holds no finished model.
     """
     module, card = load_model(Path(run))
-    runtime = RuntimeSetup(accelerator=accelerator, precision=precision, devices=1)
+    runtime = Runtime(hardware.replace(devices=1, nodes=1))
     model = as_function(runtime.place_module(module), runtime)
     sources = find_scans(list(scans))
     if not sources:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from parts2whole.data.ingest import IngestReport, SourceCase, store_cases
 from parts2whole.data.preprocess import Modality, Preprocess, StoredType
-from parts2whole.data.read import ReadError, find_scans
+from parts2whole.data.read import ReadError, Which, find_scans
 from parts2whole.data.store import MANIFEST, DiskFullError, Store, StoreError
 from parts2whole.data.volume import Triple
 
@@ -26,6 +26,8 @@ def prepare(
     window_hu: tuple[float, float] = (-1000.0, 1000.0),
     percentiles: tuple[float, float] = (0.5, 99.5),
     dtype: StoredType = "int16",
+    volumes_4d: Which = None,
+    keep_series_uids: bool = False,
     workers: int | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -44,6 +46,10 @@ def prepare(
         window_hu: Hounsfield units that become 0 and 1, for CT.
         percentiles: percentiles of the volume that become 0 and 1, for MR.
         dtype: type of the stored voxels.
+        volumes_4d: of files with several volumes, one by its index, or ``channels`` for all; default sets
+            such files aside.
+        keep_series_uids: keep DICOM series UIDs in the manifest; by default they are hashed, as patient ids
+            always are.
         workers: processes; default one a core, 0 works in this process.
         overwrite: delete the store in ``out`` first.
         progress: show a progress bar and print a summary.
@@ -58,7 +64,7 @@ def prepare(
     out = Path(out)
     named = [scans] if isinstance(scans, str | Path) else list(scans)
     try:
-        sources = find_scans(named)
+        sources = find_scans(named, keep_series_uids=keep_series_uids)
     except ReadError as error:
         raise PrepareError(str(error)) from error
     if not sources:
@@ -68,7 +74,7 @@ def prepare(
         if not (out / MANIFEST).exists():
             raise PrepareError(f"{out} is not a store, so it is not overwritten; choose another folder")
         shutil.rmtree(out)
-    cases = [SourceCase(source.case_id, (source,)) for source in sources]
+    cases = [SourceCase(source.case_id, (source,), which=volumes_4d) for source in sources]
     try:
         store, report = store_cases(
             cases, out, preprocess=preprocess, dtype=dtype, workers=workers, progress=progress

@@ -28,7 +28,7 @@ from parts2whole.training.examine import Examiner
 from parts2whole.training.folder import read_result, start_run, write_json
 from parts2whole.training.loop import Plan, fit
 from parts2whole.training.optim import Optimiser, Schedule, choose_optimiser, parameter_groups
-from parts2whole.training.runtime import Precision, RuntimeSetup, describe_environment
+from parts2whole.training.runtime import Hardware, Runtime, describe_environment
 from parts2whole.weights.card import Card
 from parts2whole.weights.native import save_encoder
 
@@ -69,12 +69,7 @@ def pretrain(
     validate_every: int = 200,
     panel_every: int = 1000,
     checkpoint_every: int = 500,
-    workers: int = 0,
-    accelerator: str = "auto",
-    devices: int | Literal["auto"] = "auto",
-    nodes: int = 1,
-    precision: Precision = "auto",
-    compile: bool = False,
+    hardware: Hardware = Hardware(),  # noqa: B008 - specs are frozen
     resume: bool = False,
     progress: bool = True,
 ) -> Pretrained:
@@ -103,12 +98,7 @@ def pretrain(
         validate_every: steps between validations.
         panel_every: steps between pictures of reconstructions.
         checkpoint_every: steps between resumable checkpoints.
-        workers: loader processes; 0 reads in the training process.
-        accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        devices: devices per node; ``auto`` takes all GPUs, or one CPU process.
-        nodes: number of nodes.
-        precision: ``auto`` is bfloat16 autocast where the hardware has it, else float32.
-        compile: compile the network with torch.compile.
+        hardware: devices, precision, loader processes.
         resume: go on with the run in ``out``.
         progress: show a progress bar.
 
@@ -123,9 +113,7 @@ def pretrain(
     config = {key: to_plain(value) for key, value in dict(locals()).items()}
     out = Path(out)
     scans = Store.open(Path(store))
-    runtime = RuntimeSetup(
-        accelerator=accelerator, devices=devices, nodes=nodes, precision=precision, compile=compile
-    )
+    runtime = Runtime(hardware)
     environment = describe_environment(runtime)
     if runtime.is_main:
         start_run(out, config, environment=environment, resume=resume)
@@ -167,7 +155,6 @@ def pretrain(
         validate_every=min(validate_every, steps),
         checkpoint_every=checkpoint_every,
         clip_norm=clip_norm,
-        workers=workers,
     )
 
     done = fit(

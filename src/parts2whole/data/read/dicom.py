@@ -28,8 +28,8 @@ DIRECTORY = "1.2.840.10008.1.3.10"
 SAME_DIRECTION = 0.01
 """Orientations whose cosines differ by less are one stack."""
 
-UNEVEN = 0.1
-"""Slices may be this share of a spacing off their place: positions are often written with few digits."""
+UNEVEN, UNEVEN_MM = 0.1, 0.1
+"""Slices may be this share of a spacing, or this far, off their place: positions often have few digits."""
 
 TILT_DEGREES = 0.5
 PHASE_TAGS = (
@@ -302,7 +302,7 @@ def _uneven(ordered: list[_Slice]) -> str | None:
             f"the usual distance is {usual:.3g} mm, the largest {float(steps.max()):.3g} mm"
         )
     even = np.linspace(places[0], places[-1], len(places))
-    if np.abs(places - even).max() > UNEVEN * usual:
+    if np.abs(places - even).max() > max(UNEVEN_MM, UNEVEN * usual):
         return f"non-uniform spacing: distances of slices from {steps.min():.3g} to {steps.max():.3g} mm"
     apart = np.diff([each.position for each in ordered], axis=0)
     if np.abs(apart - apart.mean(axis=0)).max() > max(1.0, UNEVEN * usual):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -122,7 +123,9 @@ def triple(values: npt.NDArray[np.float64]) -> Triple:
 
 def safe_name(name: str) -> str:
     """A relative path as one file name: letters, digits, dot, dash and underscore, at most 100 of them."""
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name.replace("\\", "/").replace("/", "__")).strip(".").lstrip("-")
+    plain = unicodedata.normalize("NFKD", name.replace("\\", "/").replace("/", "__"))
+    without_accents = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", without_accents).strip(".").lstrip("-")
     if safe.strip("_-.") and len(safe) <= 100:
         return safe
     digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]

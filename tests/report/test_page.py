@@ -1,0 +1,279 @@
+"""The page: complete, self-contained, escaped, small, and alive in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from parts2whole.report.curves import mean_of, thin
+from parts2whole.report.page import case_tables, write_report
+from parts2whole.report.runs import Panel, RunError, read_run, write_volumes
+
+MakeRun = Callable[..., Path]
+EVIL = "</script><script>alert('patient')</script>"
+
+
+class Reader(HTMLParser):
+    """Collects tags, the text that is shown, and the data of the script."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.inside = ""
+        self.data: Any = None
+        self.feed(page.read_text())
+        self.text = " ".join(" ".join(self.texts).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.inside = tag if tag in ("script", "style") else ""
+
+    def handle_data(self, data: str) -> None:
+        if self.inside == "script" and self.tags[-1][1].get("id") == "data":
+            self.data = json.loads(data)
+        elif not self.inside:
+            self.texts.append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = ""
+
+
+def test_a_pretraining_page(tmp_path: Path, pretrained: MakeRun) -> None:
+    path = write_report(pretrained(tmp_path / "run", loss=0.0124, notes=["3 scans are padded"]))
+    assert path == tmp_path / "run" / "report.html"
+    page = Reader(path)
+    for text in (
+        "Validation loss 0.0124, 38 % below the better trivial baseline",
+        "162 scans to train on, 18 to validate",
+        "3 scans are padded",
+        "part_fraction",
+        "torch 2.13.0",
+    ):
+        assert text in page.text
+    names = [series["name"] for series in page.data["charts"][0]["series"]]
+    assert names == ["training", "validation", "mean whole", "stretched part"]
+    (viewer,) = page.data["viewers"]
+    assert [sample["name"] for sample in viewer["samples"]] == ["case_a", "case_b"]
+    assert viewer["samples"][0]["shape"] == [4, 6, 5]
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_collapse_and_an_unfinished_run_are_the_first_thing_seen(
+    tmp_path: Path, pretrained: MakeRun
+) -> None:
+    page = Reader(write_report(pretrained(tmp_path / "bad", loss=0.05), tmp_path / "out.html"))
+    assert ("div", {"class": "verdict bad"}) in page.tags
+    assert "Collapsed" in page.text
+    page = Reader(write_report(pretrained(tmp_path / "stopped", finished=False)))
+    assert "Not finished: step 200" in page.text
+
+
+def test_a_finetuning_page_shows_the_worst_cases_first(tmp_path: Path, finetuned: MakeRun) -> None:
+    page = Reader(write_report(finetuned(tmp_path / "run", names=("bad one", "middle", "best one"))))
+    assert "Dice mean 80.00 % on 3 test cases" in page.text
+    assert page.text.index("bad one") < page.text.index("middle") < page.text.index("best one")
+    assert page.data["charts"][0]["percent"]
+
+
+def test_a_comparison_page(comparison: Path) -> None:
+    page = Reader(write_report(comparison))
+    for text in (
+        "Parts2Whole is better than scratch in 1 of 2 comparisons",
+        "5 cases",
+        "two-sided",
+        "n = 3 pairs of equal seed",
+        "Other metrics (2)",
+        "1 pre-training, 12 fine-tuning",
+        "All runs (13)",
+        "p2w-10-2",
+    ):
+        assert text in page.text
+    titles = [chart["title"] for chart in page.data["charts"]]
+    assert "Segmentation, hippocampus, 5 labelled cases: validation" in titles
+    assert ("strong", {"class": "best"}) in page.tags
+
+
+def test_cases_of_a_classification_are_judged_by_their_true_class(tmp_path: Path, finetuned: MakeRun) -> None:
+    folder = finetuned(tmp_path / "run")
+    (folder / "test_cases.csv").write_text("case,target,p_0,p_1\na,0,0.9,0.1\nb,1,0.8,0.2\n")
+    (table,) = case_tables([read_run(folder)])
+    assert table["score"] == "probability of the true class"
+    assert [(row["case"], row["mean"]) for row in table["rows"]] == [("b", 0.2), ("a", 0.9)]
+
+
+def test_every_name_is_escaped(tmp_path: Path, pretrained: MakeRun, finetuned: MakeRun) -> None:
+    folder = pretrained(tmp_path / "a&b" / "pre", notes=[EVIL])
+    whole = np.zeros((1, 4, 6, 5), np.float32)
+    write_volumes(folder, Panel(whole, whole, whole, names=(EVIL,)))
+    method = {"class_path": f"x.{EVIL}", "init_args": {EVIL: EVIL}}
+    for seed in range(2):
+        for arm in ("scratch", EVIL):
+            finetuned(
+                tmp_path / "a&b" / f"{'evil' if arm == EVIL else arm}{seed}",
+                seed=seed,
+                arm=arm,
+                task_name=EVIL,
+                names=(EVIL, "b", "c"),
+                method=method,
+                dice=0.7 + seed / 10,
+            )
+    evil = json.loads((tmp_path / "a&b" / "evil0" / "result.json").read_text())
+    for page in (
+        write_report(tmp_path / "a&b"),
+        write_report(folder),
+        write_report(tmp_path / "a&b" / "evil0"),
+    ):
+        text = page.read_text()
+        assert "<script>alert" not in text
+        assert text.count("<script") == 4
+        assert EVIL in Reader(page).text
+    assert evil["task_name"] == EVIL
+
+
+def test_the_page_asks_for_nothing(comparison: Path) -> None:
+    page = Reader(write_report(comparison))
+    for _, attributes in page.tags:
+        for key in ("src", "href", "srcset", "action"):
+            assert (attributes.get(key) or "data:").startswith("data:")
+    text = (comparison / "report.html").read_text()
+    assert "default-src 'none'" in text
+    assert "prefers-color-scheme: dark" in text
+    assert not re.findall(
+        r"(?:https?:)?//[a-z]+\.[a-z]|@import|url\(", text.replace("http://www.w3.org/2000/svg", "")
+    )
+
+
+def test_the_page_stays_small(tmp_path: Path, pretrained: MakeRun) -> None:
+    noise = np.random.default_rng(0).uniform(size=(6, 40, 80, 80)).astype(np.float32)
+    for name in ("a", "b"):
+        folder = pretrained(tmp_path / name, panel=False)
+        np.savez(
+            write_volumes(folder, Panel(noise[:1], noise[:1], noise[:1])),
+            part=noise,
+            reconstruction=noise,
+            whole=noise,
+        )
+        with (folder / "metrics.jsonl").open("a") as file:
+            for step in range(300, 20_000):
+                file.write(json.dumps({"step": step, "time_s": 1.0, "split": "train", "loss": 0.01}) + "\n")
+    path = write_report(tmp_path)
+    assert path.stat().st_size < 8_000_000
+    page = Reader(path)
+    for viewer in page.data["viewers"]:
+        assert (len(viewer["samples"]), viewer["left"]) == (2, 4)
+        assert all(sample["thinned"] == 1 for sample in viewer["samples"])
+    assert all(len(series["points"]) <= 400 for series in page.data["charts"][0]["series"])
+
+
+def test_damage_is_told_and_is_not_the_end(comparison: Path) -> None:
+    (comparison / "pretrain" / "panels" / "latest.npz").write_bytes(b"not a file of arrays")
+    (comparison / "scratch-5-0" / "result.json").write_text("{")
+    shutil.copytree(comparison / "scratch-5-1", comparison / "again")
+    page = Reader(write_report(comparison))
+    assert "latest.npz can't be read" in page.text
+    assert "1 of 14 runs are not finished" in page.text
+    assert "scratch-5-0: result.json can't be read" in page.text
+    assert "run twice" in page.text
+
+
+def test_a_folder_without_runs_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="holds no run"):
+        write_report(tmp_path)
+
+
+def test_long_lines_are_thinned_to_their_last_point() -> None:
+    points = [(step, float(step)) for step in range(1, 1001)]
+    short = thin(points, 50)
+    assert len(short) <= 50
+    assert short[-1] == (1000, 1000.0)
+    assert [step for step, _ in short] == sorted({step for step, _ in short})
+    assert thin(points[:50], 50) == points[:50]
+    assert mean_of([[(1, 0.0), (2, 1.0)], [(2, 3.0)]]) == [(2, 2.0)]
+
+
+def test_the_report_works_without_torch() -> None:
+    code = (
+        "import sys; import parts2whole.report.page, parts2whole.report.figures, parts2whole.report.formats; "
+        "sys.exit(sorted({'torch', 'monai', 'matplotlib.pyplot'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+LISTEN = """<script>
+const errors = [];
+console.error = (...words) => errors.push(words.join(" "));
+addEventListener("error", (event) => errors.push(event.message), true);
+addEventListener("unhandledrejection", (event) => errors.push(String(event.reason)));
+addEventListener("securitypolicyviolation", (event) => errors.push(event.violatedDirective));
+</script>"""
+
+ACT = """<script>
+setTimeout(() => {
+  const seen = {};
+  const pixels = (canvas) => Array.from(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data)
+    .filter((_, i) => i % 4 === 0);
+  const slider = document.querySelector("#slice-axial");
+  const whole = document.querySelectorAll(".plane canvas")[2];
+  seen.before = pixels(whole);
+  slider.value = 0;
+  slider.dispatchEvent(new Event("input", { bubbles: true }));
+  seen.after = pixels(whole);
+  seen.told = document.querySelector(".plane output").textContent;
+  seen.coronal = pixels(document.querySelectorAll(".plane")[1].querySelectorAll("canvas")[2]);
+  const chart = document.querySelector(".chart svg");
+  const box = chart.getBoundingClientRect();
+  chart.dispatchEvent(new PointerEvent("pointermove", { clientX: box.right - 150, clientY: box.top + 50 }));
+  seen.tip = document.querySelector(".tip").innerText;
+  document.querySelector(".tools .scale").click();
+  document.querySelector(".tools button").click();
+  seen.lines = document.querySelectorAll(".chart path").length;
+  seen.errors = errors;
+  document.body.replaceChildren(JSON.stringify(seen));
+}, 1000);
+</script>"""
+
+
+def test_the_page_is_alive_in_a_browser(tmp_path: Path, pretrained: MakeRun) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on PATH: the page is not tried in a browser")
+    folder = pretrained(tmp_path / "run")
+    text = write_report(folder).read_text()
+    head, rest = text.split("<title>", 1)
+    tried = tmp_path / "tried.html"
+    tried.write_text(head + LISTEN + "<title>" + rest.replace("</body>", ACT + "</body>"))
+    flags = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    )
+    flags += "--disable-component-update --disable-sync --window-size=1200,900 --virtual-time-budget=5000 --dump-dom"
+    done = subprocess.run(
+        [chromium, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", tried.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    body = re.search(r"<body>(.*)</body>", done.stdout, re.DOTALL)
+    assert body is not None, done.stderr
+    seen = json.loads(body[1])
+    assert seen["errors"] == []
+    views = np.load(folder / "panels" / "latest.npz")["whole"][0]
+    expected = np.rint(views * 255)
+    np.testing.assert_array_equal(seen["before"], expected[2].ravel())
+    np.testing.assert_array_equal(seen["after"], expected[0].ravel())
+    np.testing.assert_array_equal(seen["coronal"], expected[::-1, 3].ravel())
+    assert seen["told"] == "slice 1 of 4"
+    assert "stretched part" in seen["tip"]
+    assert seen["lines"] >= 5

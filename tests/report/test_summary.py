@@ -1,0 +1,126 @@
+"""What runs amount to, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from parts2whole.report.runs import read_run
+from parts2whole.report.summary import (
+    describe_spec,
+    format_duration,
+    judge_comparison,
+    judge_finetuning,
+    judge_pretraining,
+    list_facts,
+)
+from parts2whole.report.tables import make_table
+
+MakeRun = Callable[..., Path]
+
+
+def test_a_loss_below_the_baselines_is_good_news(tmp_path: Path, pretrained: MakeRun) -> None:
+    verdict = judge_pretraining(read_run(pretrained(tmp_path / "run", loss=0.0124, panel=False)))
+    assert verdict.tone == "good"
+    assert verdict.headline == "Validation loss 0.0124, 38 % below the better trivial baseline"
+    assert "0.03;" in verdict.text
+
+
+@pytest.mark.parametrize(("loss", "tone"), [(0.0196, "weak"), (0.02, "bad"), (0.05, "bad")])
+def test_a_collapse_is_said_loudly(tmp_path: Path, pretrained: MakeRun, loss: float, tone: str) -> None:
+    verdict = judge_pretraining(read_run(pretrained(tmp_path / "run", loss=loss, panel=False)))
+    assert verdict.tone == tone
+    assert verdict.headline.startswith("Only 2 %" if tone == "weak" else "Collapsed")
+
+
+def test_a_method_that_rebuilds_nothing_has_no_baseline(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 5, "time_s": 1, "split": "validation", "loss": 4.5}\n')
+    verdict = judge_pretraining(read_run(tmp_path))
+    assert (verdict.tone, verdict.headline) == ("plain", "Validation loss 4.5")
+    (tmp_path / "metrics.jsonl").write_text("")
+    assert judge_pretraining(read_run(tmp_path)).headline == "No validation loss"
+
+
+def test_a_fine_tuned_model_is_summed_up(tmp_path: Path, finetuned: MakeRun) -> None:
+    verdict = judge_finetuning(read_run(finetuned(tmp_path / "run", dice=0.8)))
+    assert verdict.headline == "Dice mean 80.00 % on 3 test cases"
+    assert "surface distance mean 1.2" in verdict.text
+    assert "more steps" not in verdict.text
+    missed = {"dice_mean": 0.4, "dice_1": 0.8, "dice_2": 0.0}
+    verdict = judge_finetuning(read_run(finetuned(tmp_path / "missed", test=missed)))
+    assert verdict.tone == "weak"
+    assert verdict.text.startswith("Never found on any test case: Dice 2.")
+    verdict = judge_finetuning(read_run(finetuned(tmp_path / "last", best_step=100)))
+    assert "more steps may do better" in verdict.text
+
+
+def rows(scratch: list[float], other: list[float], labels: int = 5) -> list[dict[str, object]]:
+    return [
+        {"task": "T", "metric": "auc", "labelled": labels, "arm": arm, "seed": seed, "value": value}
+        for arm, values in (("scratch", scratch), ("Parts2Whole", other))
+        for seed, value in enumerate(values)
+    ]
+
+
+LOW, HIGH, LIKE = [0.70, 0.71, 0.72], [0.80, 0.82, 0.81], [0.71, 0.70, 0.725]
+
+
+@pytest.mark.parametrize(
+    ("data", "tone", "headline"),
+    [
+        (rows(LOW, HIGH), "good", "Parts2Whole is better than scratch in the one comparison made (α = 0.05)"),
+        (rows(HIGH, LOW), "bad", "Parts2Whole against scratch: worse in 1 of 1 (α = 0.05)"),
+        (rows(LOW, LIKE), "weak", "No difference between Parts2Whole and scratch is shown (α = 0.05)"),
+        (
+            rows(LOW, HIGH) + rows(LOW, LIKE, 9),
+            "weak",
+            "Parts2Whole is better than scratch in 1 of 2 comparisons (α = 0.05)",
+        ),
+        (
+            rows(LOW, HIGH) + rows(HIGH, LOW, 9),
+            "bad",
+            "Parts2Whole against scratch: worse in 1, better in 1 of 2 (α = 0.05)",
+        ),
+    ],
+)
+@pytest.mark.parametrize("alternative", ["two-sided", "greater"])
+def test_comparisons_are_judged_both_ways(
+    data: list[dict[str, object]], tone: str, headline: str, alternative: str
+) -> None:
+    (verdict,) = judge_comparison(make_table(data, alternative=alternative))
+    assert (verdict.tone, verdict.headline) == (tone, headline)
+    assert verdict.text.startswith("T, AUC, %: 5 cases ")
+
+
+def test_one_arm_is_not_judged() -> None:
+    only = [row for row in rows(LOW, HIGH) if row["arm"] == "scratch"]
+    assert judge_comparison(make_table(only)) == []
+
+
+def test_facts_say_what_was_run(tmp_path: Path, pretrained: MakeRun, finetuned: MakeRun) -> None:
+    facts = dict(list_facts(read_run(pretrained(tmp_path / "p2w", panel=False))))
+    assert facts["Method"].startswith("Parts2Whole: part fraction 0.4 to 0.7")
+    assert facts["Network"] == "UNet3D: size tiny"
+    assert facts["Data"] == "162 scans to train on, 18 to validate; wholes of 4×6×5 voxels (z, y, x)"
+    assert facts["Took"] == "20 s, 20 samples/s"
+    assert facts["Machine"] == "x86_64, 2 cores"
+    facts = dict(list_facts(read_run(finetuned(tmp_path / "ft", init=str(tmp_path / "p2w")))))
+    assert facts["Initial weights"] == "Parts2Whole"
+    assert facts["Labels"] == "5 train, 1 validation, 3 test; seed 0"
+
+
+def test_specs_and_durations_in_words() -> None:
+    nested = {
+        "class_path": "a.B",
+        "init_args": {"x": None, "y": {"class_path": "c.D"}, "z": True, "s": [1, 2, 3]},
+    }
+    assert describe_spec(nested) == "B: y (D), z yes, s 1×2×3"
+    assert describe_spec(None) is None
+    assert [format_duration(s) for s in (None, 3.21, 843.2, 7300)] == [
+        "–",
+        "3.21 s",
+        "14 min 3 s",
+        "2 h 1 min",
+    ]
