@@ -58,9 +58,9 @@ def sets(data: Path) -> list[Set]:
     )
     sarcoma = p2w.Segmentation(
         data / "sarcoma" / "CT",
-        preprocess=Preprocess(modality="CT", window_hu=(-200.0, 300.0)),
-        patch_size=(32, 64, 64),
-        window_size=(48, 96, 96),
+        preprocess=Preprocess(modality="CT", window_hu=(-200.0, 300.0), spacing_mm=(3.3, 2.0, 2.0)),
+        patch_size=(24, 48, 48),
+        window_size=(40, 64, 64),
         overlap=0.25,
         validation_fraction=0.15,
         test_fraction=0.34,
@@ -84,7 +84,7 @@ def sets(data: Path) -> list[Set]:
             scans="sarcoma/CT/images",
             modality="CT",
             task=sarcoma,
-            whole_size=(32, 64, 64),
+            whole_size=(24, 48, 48),
             pretrain_steps=1200,
             methods={"parts2whole": p2w.Parts2Whole(part_fraction=(0.4, 1.0))},
             labels=({"fraction": 0.1}, {"fraction": 0.5}),
@@ -123,6 +123,7 @@ def run_set(one: Set, data: Path, out: Path, seeds: int, jobs: int) -> None:
         out=store,
         modality=one.modality,
         window_hu=task.preprocess.window_hu,
+        spacing_mm=task.preprocess.spacing_mm,
         progress=False,
     )
     context = multiprocessing.get_context("spawn")

@@ -86,7 +86,9 @@ def test_boxes_lie_inside_and_have_the_size_asked_for(whole, a, b, per_axis, see
     assert boxes.start.shape == boxes.size.shape == (16, 3)
     for axis, length in enumerate(whole):
         start, size = boxes.start[:, axis], boxes.size[:, axis]
-        assert (start >= 0).all() and (start + size <= length).all() and (size >= 1).all()
+        assert (start >= 0).all()
+        assert (start + size <= length).all()
+        assert (size >= 1).all()
         assert (size >= max(1, np.floor(low * length + 0.5) - 1)).all()
         assert (size <= max(1, np.ceil(high * length))).all()
 
@@ -95,7 +97,8 @@ def test_positions_cover_every_place():
     generator = BatchGenerator.of_step(0, rows=4000)
     start = draw_boxes(generator, (8, 8, 8), fraction=(0.5, 0.5)).start[:, 0]
     counts = torch.bincount(start, minlength=5)
-    assert len(counts) == 5 and counts.min() > 4000 / 5 * 0.8
+    assert len(counts) == 5
+    assert counts.min() > 4000 / 5 * 0.8
 
 
 @pytest.mark.parametrize("band", [(0.0, 0.5), (0.6, 0.5), (0.5, 1.2), (0.5,)])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -204,25 +202,15 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_done(make, tmp_path, monkeyp
     assert [record.case_id for record in Store.open(tmp_path / "store").cases] == ["a"]
 
 
-def kill_first(job):
-    """`_attempt` in a process that is killed on one case."""
-    from parts2whole.data.ingest import _attempt
+def test_a_case_that_kills_its_worker_is_set_aside(make, tmp_path, monkeypatch):
+    def deadly(work, jobs, *, workers, lost):  # what `run_jobs` does, without the processes; see test_pool
+        for job in jobs:
+            yield lost(job) if job.case.case_id == "killer" else work(job)
 
-    if job.case.case_id == "killer":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return _attempt(job)
-
-
-def test_killed_workers_cost_no_other_case(make, tmp_path, monkeypatch):
-    cases = [make("killer", 1), make("b", 2)]
-    monkeypatch.setattr(ingest, "_attempt", kill_first)
-    made, report = store(cases, tmp_path, workers=1)
+    monkeypatch.setattr(ingest, "run_jobs", deadly)
+    _, report = store([make("killer", 1), make("b", 2)], tmp_path)
     assert report.prepared == ("b",)
     assert "killed" in report.set_aside["killer"]
-    monkeypatch.undo()
-    plain, _ = store_cases(cases, tmp_path / "plain", preprocess=CT, workers=0, progress=False)
-    assert made.record("b") == plain.record("b")
-    assert not any(".part" in path.name for path in (made.path / "cases").iterdir())
 
 
 def test_it_runs_from_a_script_without_a_main_guard(make, tmp_path):

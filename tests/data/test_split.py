@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,7 +23,7 @@ def test_no_patient_is_on_two_sides_and_none_is_lost(cohort, validation, test, s
         return
     split = split_by_patient(patients, validation=validation, test=test, seed=seed)
     sides = [{patients[case] for case in side} for side in (split.train, split.validation, split.test)]
-    assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
+    assert sum(map(len, sides)) == len(set.union(*sides))
     assert sorted((*split.train, *split.validation, *split.test)) == sorted(patients)
     assert split == split_by_patient(
         dict(reversed(patients.items())), validation=validation, test=test, seed=seed
@@ -35,7 +37,7 @@ def test_fractions_are_nested_by_patient(cohort, seed):
     patients = {case: f"p{number}" for case, number in cohort.items()}
     cases = sorted(patients)
     subsets = [set(labelled_subset(cases, patients, fraction=f, seed=seed)) for f in (0.05, 0.1, 0.45, 1.0)]
-    for small, large in zip(subsets, subsets[1:], strict=False):
+    for small, large in itertools.pairwise(subsets):
         assert small <= large
     assert subsets[-1] == set(cases)
     for subset in subsets:

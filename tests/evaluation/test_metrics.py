@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from monai.metrics import compute_iou, compute_dice
+from monai.metrics import compute_dice, compute_iou
 from sklearn.metrics import balanced_accuracy_score, f1_score, jaccard_score, precision_recall_curve
 
 from parts2whole.evaluation.metrics import (
@@ -32,7 +32,7 @@ nan = pytest.approx(math.nan, nan_ok=True)
 
 
 @given(MASKS, MASKS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_overlap_against_scikit_learn_and_monai(p: np.ndarray, r: np.ndarray) -> None:
     if not (p.any() or r.any()):
         assert dice(p, r) == nan
@@ -47,7 +47,7 @@ def test_overlap_against_scikit_learn_and_monai(p: np.ndarray, r: np.ndarray) ->
 
 
 @given(MASKS, MASKS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_properties_of_overlap(p: np.ndarray, r: np.ndarray) -> None:
     d, i = dice(p, r), iou(p, r)
     assert d == pytest.approx(dice(r, p), nan_ok=True)
@@ -117,7 +117,7 @@ def test_mean_iou_counts_background_and_leaves_out_what_is_absent() -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(2, 30))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_auc_is_the_share_of_pairs_in_order(seed: int, n: int) -> None:
     generator = np.random.default_rng(seed)
     scores, positive = generator.integers(0, 6, n) / 5, generator.random(n) < 0.4
@@ -127,7 +127,7 @@ def test_auc_is_the_share_of_pairs_in_order(seed: int, n: int) -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(2, 30))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_average_precision_is_the_sum_over_recall_steps(seed: int, n: int) -> None:
     generator = np.random.default_rng(seed)
     scores, positive = generator.integers(0, 6, n) / 5, generator.random(n) < 0.4

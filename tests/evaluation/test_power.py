@@ -38,7 +38,7 @@ def test_power_is_how_often_the_test_sees_the_difference() -> None:
 
 
 @given(st.floats(0.2, 5), st.floats(0.2, 5), st.booleans(), st.booleans(), st.sampled_from([0.5, 0.8, 0.95]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_n_is_the_smallest(
     difference: float, sd: float, paired: bool, two_sided: bool, wanted: float
 ) -> None:

@@ -52,6 +52,7 @@ def test_distances_against_brute_force(seed: int) -> None:
     assert np.sort(found.to_prediction) == pytest.approx(np.sort(to_prediction))
 
 
+@pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")  # MONAI calling MONAI
 @pytest.mark.parametrize("seed", range(4))
 def test_metrics_against_monai(seed: int) -> None:
     p, r = blob(seed), blob(seed + 100)

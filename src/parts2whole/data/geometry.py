@@ -107,7 +107,7 @@ def crop_resize(volumes: Tensor, boxes: Boxes, size: Size, *, antialias: bool = 
         antialias: low-pass when a box is larger than ``size``.
 
     Returns:
-        (B x K, C, \\*size).
+        (B x K, C, *size).
 
     Raises:
         GeometryError: the number of boxes is not a multiple of the number of volumes.

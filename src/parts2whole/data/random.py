@@ -51,11 +51,11 @@ class BatchGenerator:
         return cls(generator, rows * ranks, rows * rank, rows, torch.device(device))
 
     def uniform(self, *shape: int) -> Tensor:
-        """Uniform numbers in [0, 1), shape (rows, \\*shape)."""
+        """Uniform numbers in [0, 1), shape (rows, *shape)."""
         numbers = torch.rand(self.total, *shape, generator=self.generator)
         return numbers[self.first : self.first + self.rows].to(self.device)
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal numbers, shape (rows, \\*shape)."""
+        """Standard normal numbers, shape (rows, *shape)."""
         numbers = torch.randn(self.total, *shape, generator=self.generator)
         return numbers[self.first : self.first + self.rows].to(self.device)

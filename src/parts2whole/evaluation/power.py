@@ -39,11 +39,12 @@ class Power:
     def describe(self) -> str:
         """One line, such as: to see a difference of 0.3 with ... you need n = 24 pairs."""
         test = "paired" if self.paired else "independent Student"
+        side = "two-sided" if self.two_sided else "one-sided"
         spread = "of the differences" if self.paired else "within each arm"
         return (
             f"to see a difference of {self.difference:.4g} with a standard deviation {spread} of "
             f"{self.sd:.4g} you need n = {self.n} {'pairs' if self.paired else 'each'} for power "
-            f"{self.power:.2f} ({test} t-test, {'two' if self.two_sided else 'one'}-sided, alpha = {self.alpha:g})"
+            f"{self.power:.2f} ({test} t-test, {side}, alpha = {self.alpha:g})"
         )
 
 

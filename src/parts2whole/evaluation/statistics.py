@@ -217,7 +217,9 @@ def equivalence(
     Raises:
         StatisticsError: as `compare`; a margin that isn't positive; a test without t.
     """
-    _check(test, "two-sided", 1 - 2 * alpha)
+    _check(test, "two-sided", 0.95)
+    if not 0 < alpha < 0.5:
+        raise StatisticsError(f"alpha must be between 0 and 0.5, got {alpha}")
     if test not in T_TESTS:
         raise StatisticsError(f"equivalence needs one of {', '.join(T_TESTS)}, got {test!r}")
     if not margin > 0:
@@ -249,13 +251,16 @@ def confidence_interval(values: Sample, *, confidence: float = 0.95) -> tuple[fl
 def rounding_range(
     a: Summary, b: Summary, *, test: str = "student", alternative: str = "greater"
 ) -> tuple[float, float]:
-    """Smallest and largest p that fit two published summaries, given how their numbers were rounded."""
+    """Smallest and largest p that fit two published summaries, given how their numbers were rounded.
+
+    Arguments and errors as of `compare`; nan where neither arm varies.
+    """
     shifts = itertools.product((-1, 1), repeat=4)
     corners = [(_moved(a, mean=s[0], sd=s[1]), _moved(b, mean=s[2], sd=s[3])) for s in shifts]
     if abs(a.mean - b.mean) < a.mean_rounding + b.mean_rounding:  # the means may be equal
         corners += [(first, dataclasses.replace(second, mean=first.mean)) for first, second in corners]
-    found = [compare(*corner, test=test, alternative=alternative).p for corner in corners]
-    return min(found), max(found)
+    found = np.array([compare(*corner, test=test, alternative=alternative).p for corner in corners])
+    return float(found.min()), float(found.max())
 
 
 def format_p(p: float) -> str:
@@ -368,7 +373,7 @@ def _differences(x: Floats, y: Floats) -> Floats:
     if len(x) != len(y):
         raise StatisticsError(f"a paired test needs equally many values, got {len(x)} and {len(y)}")
     largest = max(float(np.abs(x).max()), float(np.abs(y).max()))
-    return np.round(x - y, 12 - math.ceil(math.log10(largest))) if largest else x - y
+    return np.round((x - y) / largest, 12) * largest if largest else x - y
 
 
 def _sample(values: Sample) -> Floats:
@@ -381,7 +386,7 @@ def _sample(values: Sample) -> Floats:
 
 
 def _moved(s: Summary, *, mean: int, sd: int) -> Summary:
-    moved_sd = max(0.0, s.sd + sd * s.sd_rounding)
+    moved_sd = max(1e-3 * s.sd_rounding, s.sd + sd * s.sd_rounding)  # at 0 there is no t
     return dataclasses.replace(s, mean=s.mean + mean * s.mean_rounding, sd=moved_sd)
 
 

@@ -122,19 +122,19 @@ def pretrain(
     if resume and finished is not None:
         return Pretrained(out, finished)
 
-    notes: list[str] = []
-    train, validation = _choose_cases(scans, held_out, validation_fraction, seed, notes)
+    cases = _choose_cases(scans, held_out, validation_fraction, seed)
+    notes = list(cases.notes)
     size = WholeSize(whole_size, whole_mm)
-    sampler = WholeSampler(scans, size=size, cases=train, seed=seed)
+    sampler = WholeSampler(scans, size=size, cases=cases.train, seed=seed)
     padded = sampler.padded_cases()
     if padded:
-        notes.append(f"{len(padded)} of {len(train)} scans are smaller than the whole and are padded")
+        notes.append(f"{len(padded)} of {len(cases.train)} scans are smaller than the whole and are padded")
     torch.manual_seed(seed)
     module = method.build(network, in_channels=sampler.channels, whole_size=whole_size)
     _check_size(module, whole_size)
     examiner = Examiner(
         method,
-        WholeSampler(scans, size=size, cases=validation, seed=seed),
+        WholeSampler(scans, size=size, cases=cases.validation, seed=seed),
         sampler,
         wholes=validation_wholes,
         batch_size=batch_size,
@@ -181,13 +181,13 @@ def pretrain(
         "validation_loss": done.values[-1] if done.values else None,
         **examiner.baselines,
         "collapsed": examiner.collapsed,
-        "train_cases": len(train),
-        "validation_cases": len(validation),
+        "train_cases": len(cases.train),
+        "validation_cases": len(cases.validation),
         "duration_s": done.seconds,
         "notes": notes,
     }
     if runtime.is_main:
-        card = _card(scans, network, sampler, size, method, done.step, [*train, *validation])
+        card = _card(scans, network, sampler, size, method, done.step, cases)
         save_encoder(out / "weights", module.encoder, card)
         write_tensors(out / "weights" / "model.safetensors", module.state_dict())
         write_json(out / "result.json", result)
@@ -196,26 +196,33 @@ def pretrain(
     return Pretrained(out, result)
 
 
-def _choose_cases(
-    scans: Store, held_out: Task | None, validation_fraction: float, seed: int, notes: list[str]
-) -> tuple[list[str], list[str]]:
-    """Training and validation cases, without the scans that a target task will be tested on."""
-    cases = {record.case_id: record for record in scans.cases}
+@dataclasses.dataclass(frozen=True)
+class _Cases:
+    """Which scans to train on, which to measure on, and what the user should know about the choice."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def _choose_cases(scans: Store, held_out: Task | None, validation_fraction: float, seed: int) -> _Cases:
+    """Divide the scans by patient, without those that a target task will be validated or tested on."""
+    records = list(scans.cases)
+    notes = []
     if held_out is not None:
         barred = held_out.held_out_hashes(cache=default_cache())
-        kept = {case: record for case, record in cases.items() if record.content_hash not in barred}
-        notes.append(
-            f"{len(cases) - len(kept)} of {len(cases)} scans belong to the held-out task and are left out"
-        )
-        cases = kept
-    if not cases:
+        records = [record for record in scans.cases if record.content_hash not in barred]
+        left_out = len(scans.cases) - len(records)
+        notes.append(f"{left_out} of {len(scans.cases)} scans belong to the held-out task and are left out")
+    if not records:
         raise PretrainError(f"no scans to train on in {scans.path}")
-    patients = {case: record.patient for case, record in cases.items()}
+    patients = {record.case_id: record.patient for record in records}
+    everything = tuple(sorted(patients))
     if len(set(patients.values())) < 2 or validation_fraction == 0:
-        notes.append("too few patients to hold one out: validation wholes come from the training scans")
-        return sorted(cases), sorted(cases)
+        notes.append("no patient is held out: validation wholes come from the training scans")
+        return _Cases(everything, everything, tuple(notes))
     split = split_by_patient(patients, validation=validation_fraction, test=0, seed=seed)
-    return sorted(split.train), sorted(split.validation)
+    return _Cases(tuple(sorted(split.train)), tuple(sorted(split.validation)), tuple(notes))
 
 
 def _check_size(module: Model, whole_size: Size) -> None:
@@ -231,9 +238,9 @@ def _card(
     size: WholeSize,
     method: Method,
     steps: int,
-    cases: list[str],
+    cases: _Cases,
 ) -> Card:
-    records = [scans.record(case) for case in sorted(set(cases))]
+    records = [scans.record(case) for case in sorted({*cases.train, *cases.validation})]
     modalities = {record.modality for record in records}
     preprocess = scans.preprocess
     if len(modalities) == 1:

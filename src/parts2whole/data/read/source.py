@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -80,7 +81,7 @@ def check_size(
     """Refuse a header that promises more than its file, of ``size`` bytes, can hold.
 
     Raises:
-        ReadError: too many voxels for any scan, or for this file.
+        ReadError: too many voxels for any scan, for this machine, or for this file.
     """
     declared = 1
     for edge in shape:
@@ -90,12 +91,26 @@ def check_size(
             f"{name}: the header promises {declared:,} voxels {tuple(shape)}, "
             f"more than the {LARGEST_SCAN_VOXELS:,} any scan may have; refused unread"
         )
+    memory = physical_memory()
+    if declared * itemsize > memory:
+        raise ReadError(
+            f"{name}: the header promises {declared * itemsize / 1e9:,.1f} GB of voxels, "
+            f"this machine has {memory / 1e9:,.1f} GB of memory; refused unread"
+        )
     room = size * DEFLATE_LARGEST_RATIO if packed else size
     needed = start + declared * itemsize
     if needed > room:
         raise ReadError(
             f"{name}: truncated: the header promises {needed:,} bytes, the file can hold {room:,}"
         )
+
+
+def physical_memory() -> float:
+    """Bytes of memory of this machine; infinite where the system doesn't tell."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return float("inf")
 
 
 def geometry(
