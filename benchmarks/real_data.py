@@ -23,7 +23,7 @@ import parts2whole as p2w
 from parts2whole.data.preprocess import Preprocess
 from parts2whole.methods.base import Method
 from parts2whole.tasks.augment import Augmentation
-from parts2whole.tasks.base import Task
+from parts2whole.tasks.base import Task, default_cache
 from parts2whole.training.optim import AdamW
 
 
@@ -75,7 +75,7 @@ def sets(data: Path) -> list[Set]:
             pretrain_steps=1800,
             methods={"parts2whole": p2w.Parts2Whole(part_fraction=(0.4, 1.0)), "autoencoder": p2w.Autoencoder()},
             labels=({"cases": 5}, {"cases": 10}, {"cases": 20}),
-            finetune={"steps": 400, "batch_size": 4, "optimiser": AdamW(lr=2e-3), "validate_every": 50},
+            finetune={"steps": 300, "batch_size": 4, "optimiser": AdamW(lr=2e-3), "validate_every": 50},
             pretrained={},
             probe_cases=5,
         ),
@@ -88,7 +88,7 @@ def sets(data: Path) -> list[Set]:
             pretrain_steps=1200,
             methods={"parts2whole": p2w.Parts2Whole(part_fraction=(0.4, 1.0))},
             labels=({"fraction": 0.1}, {"fraction": 0.5}),
-            finetune={"steps": 400, "batch_size": 4, "optimiser": AdamW(lr=2e-3), "validate_every": 50},
+            finetune={"steps": 300, "batch_size": 4, "optimiser": AdamW(lr=2e-3), "validate_every": 50},
             pretrained={},
             probe_cases=None,
         ),
@@ -126,6 +126,7 @@ def run_set(one: Set, data: Path, out: Path, seeds: int, jobs: int) -> None:
         spacing_mm=task.preprocess.spacing_mm,
         progress=False,
     )
+    task.labelled(cache=default_cache(), progress=False)  # once, before several processes want it
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=one_thread) as pool:
         pretraining = {

@@ -263,3 +263,24 @@ def test_misuse_is_explained(make, tmp_path):
     store([case], tmp_path)
     with pytest.raises(StoreError, match="prepared with"):
         store([case], tmp_path, Preprocess("MR"))
+
+
+def test_two_processes_that_want_one_store_prepare_it_once(tmp_path):
+    import multiprocessing
+
+    for case in range(4):
+        voxels = np.random.default_rng(case).integers(-1000, 1000, (8, 8, 8)).astype(np.int16)
+        nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{case}.nii.gz")
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(2) as pool:
+        found = pool.map(_prepare_alone, [tmp_path] * 2)
+    assert sorted(found) == [0, 4]
+
+
+def _prepare_alone(folder: Path) -> int:
+    """How many cases this process prepared itself."""
+    cases = [SourceCase(str(case), (folder / f"{case}.nii.gz",)) for case in range(4)]
+    _, report = store_cases(
+        cases, folder / "store", preprocess=Preprocess(modality="CT"), workers=0, progress=False
+    )
+    return len(report.prepared)

@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -44,6 +45,7 @@ from parts2whole.data.volume import (
 )
 from parts2whole.spec import digest
 
+LOCK = ".lock"
 SHOWN = 20
 """Prepared cases listed one by one in the printed summary; those set aside all are."""
 
@@ -182,6 +184,15 @@ def store_cases(
     if workers is not None and workers < 0:
         raise IngestError(f"workers must be 0 or more, got {workers}")
     store = Store.open_or_create(out, preprocess=preprocess, dtype=dtype)
+    # Runs that start together share one store of labelled cases: the first prepares it, the others wait.
+    with FileLock(store.path / LOCK):
+        return _store_missing(cases, Store.open(store.path), began, workers=workers, progress=progress)
+
+
+def _store_missing(
+    cases: Sequence[SourceCase], store: Store, began: float, *, workers: int | None, progress: bool
+) -> tuple[Store, IngestReport]:
+    """Store the cases that aren't there yet, or have changed."""
     jobs: list[_Job] = []
     kept: list[str] = []
     unread: dict[str, str] = {}
@@ -194,7 +205,7 @@ def store_cases(
         if store.has(case.case_id) and store.record(case.case_id).stamp == stamp:
             kept.append(case.case_id)
         else:
-            jobs.append(_Job(case, store.path, preprocess, dtype, stamp))
+            jobs.append(_Job(case, store.path, store.preprocess, store.dtype, stamp))
     outcomes: list[_Outcome] = []
     if jobs or any(store.set_aside.get(case) != reason for case, reason in unread.items()):
         store.begin()
@@ -205,7 +216,8 @@ def store_cases(
         finally:
             store.finish()
     set_aside = unread | {o.case_id: o.reason for o in outcomes if o.record is None}
-    duplicates = {case: first for case, first in store.duplicates().items() if case in set(ids)}
+    ids = {case.case_id for case in cases}
+    duplicates = {case: first for case, first in store.duplicates().items() if case in ids}
     report = IngestReport(
         prepared=tuple(sorted(o.case_id for o in outcomes if o.record is not None)),
         kept=tuple(kept),

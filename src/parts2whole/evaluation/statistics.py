@@ -13,12 +13,14 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, get_args
+from collections.abc import Sequence
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+from scipy import stats
+
+from parts2whole.evaluation.permutation import EXACT_LIMIT, flip_signs, swap_arms
 
 Floats = npt.NDArray[np.float64]
 
@@ -33,8 +35,6 @@ TESTS = {
 T_TESTS = ("paired", "student", "welch")
 Alternative = Literal["greater", "less", "two-sided"]
 ALTERNATIVES: dict[str, Alternative] = {name: name for name in get_args(Alternative)}
-EXACT_LIMIT = 2**18  # arrangements that are all tried; beyond it a random sample of RESAMPLES
-RESAMPLES = 100_000
 PUBLISHED = re.compile(r"[\s$]*([+-]?\d*\.?\d+)\s*%?\s*(?:±|\+/-|\+-|\\pm)\s*(\d*\.?\d+)\s*%?[\s$]*")
 
 
@@ -178,20 +178,20 @@ def compare(
     difference = float(x.mean() - y.mean())
     generator = np.random.default_rng(seed)
     if test == "permutation-independent":
-        p, detail = _swap_arms(x, y, alternative, generator)
+        p, detail = swap_arms(x, y, alternative, generator)
         return TestResult(
             test, sidedness, len(x), difference, p, difference, alternative, len(y), detail=detail
         )
     pairs = _differences(x, y)
     if test == "permutation":
-        p, detail = _flip_signs(pairs, alternative, generator)
+        p, detail = flip_signs(pairs, alternative, generator)
         statistic = difference
     else:
         pairs = pairs[pairs != 0]
         ranks = stats.rankdata(np.abs(pairs)) * np.sign(pairs)
         statistic = float(ranks[ranks > 0].sum())
         if 2 ** len(pairs) <= EXACT_LIMIT:
-            p, detail = _flip_signs(ranks, alternative, generator)
+            p, detail = flip_signs(ranks, alternative, generator)
         else:
             p = float(stats.wilcoxon(pairs, alternative=ALTERNATIVES[alternative]).pvalue)
             detail = f"{len(pairs)} pairs differ"
@@ -327,45 +327,6 @@ def _p_of_t(t: float, df: float, alternative: str) -> float:
     if alternative == "two-sided":
         return float(2 * stats.t.sf(abs(t), df))
     return float(stats.t.sf(t if alternative == "greater" else -t, df))
-
-
-def _flip_signs(pairs: Floats, alternative: str, generator: np.random.Generator) -> tuple[float, str]:
-    """Probability of the sum of differences, if each might as well have had the other sign."""
-    if 2 ** len(pairs) <= EXACT_LIMIT:
-        sums = np.zeros(1)
-        for value in pairs:
-            sums = np.concatenate([sums + value, sums - value])
-        return _share(sums, float(pairs.sum()), alternative, drawn=False), f"exact, {len(sums)} sign flips"
-    flips = (generator.choice([-1.0, 1.0], (1000, len(pairs))) @ pairs for _ in range(RESAMPLES // 1000))
-    sums = np.concatenate(list(flips))
-    return _share(sums, float(pairs.sum()), alternative, drawn=True), f"{len(sums)} random sign flips"
-
-
-def _swap_arms(x: Floats, y: Floats, alternative: str, generator: np.random.Generator) -> tuple[float, str]:
-    """Probability of the difference of means, if each value might as well have come from the other arm."""
-    both, n = np.concatenate([x, y]), len(x)
-    ways = int(special.comb(len(both), n, exact=True))
-    exact = ways <= EXACT_LIMIT
-    if exact:
-        sums = np.fromiter((sum(c) for c in itertools.combinations(both.tolist(), n)), np.float64, ways)
-    else:
-        rows = np.tile(both, (1000, 1))
-        drawn = (generator.permuted(rows, axis=1)[:, :n].sum(axis=1) for _ in range(RESAMPLES // 1000))
-        sums = np.concatenate(list(drawn))
-    # mean(x) - mean(y), given the sum over x
-    differences = sums / n - (both.sum() - sums) / len(y)
-    p = _share(differences, float(x.mean() - y.mean()), alternative, drawn=not exact)
-    return p, f"exact, {ways} ways" if exact else f"{RESAMPLES} random permutations"
-
-
-def _share(found: Floats, observed: float, alternative: str, *, drawn: bool) -> float:
-    """Share of statistics as extreme as the observed one; a drawn sample counts the observed one too."""
-    measure: Callable[[Any], Any] = {"greater": np.positive, "less": np.negative, "two-sided": np.abs}[
-        alternative
-    ]
-    tie = 1e-9 * max(float(np.abs(found).max()), abs(observed))
-    extreme = int((measure(found) >= measure(observed) - tie).sum())
-    return (extreme + drawn) / (len(found) + drawn)
 
 
 def _differences(x: Floats, y: Floats) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,11 @@ from parts2whole.weights.load import SCRATCH, load_initialisation
 
 Row = dict[str, Any]
 
+Items = tuple[str, ...]
+
 SETTLE_ON = 20
+PENALTIES = (1.0, 0.1, 0.03, 0.01)
+"""Inverse strengths of the L2 penalty that are tried; which is best differs between encoders."""
 
 
 class ProbeError(ValueError):
@@ -72,7 +77,8 @@ def probe(
         fraction: share of the training patients whose labels are used.
         cases: number of training patients instead of a fraction.
         seeds: repetitions, each with other labelled patients.
-        side: where to measure; choose settings on ``validation``.
+        side: where to measure; choose settings on ``validation``. The strength of the L2 penalty is chosen
+            on validation items in any case, for every encoder anew.
         out: JSON file for the rows.
         cache: where prepared labelled data are kept; default ``~/.cache/parts2whole``.
         progress: say what is being done.
@@ -104,7 +110,7 @@ def probe(
         if start is None:
             _settle_norms(encoder, [_image(labelled, item, task) for item in train[:SETTLE_ON]])
         name = "untrained" if start is None else str(start.card.method["class_path"]).rpartition(".")[2]
-        for row in _probe_once(task, encoder, labelled, train, tested, seed):
+        for row in _probe_once(task, encoder, labelled, train, split.validation, tested, seed):
             rows.append({"encoder": name, "init": str(init), "seed": seed, "labelled": len(train), "side": side} | row)
     if out is not None:
         path = Path(out)
@@ -116,22 +122,47 @@ def probe(
 
 
 def _probe_once(
-    task: Task, encoder: Encoder, labelled: Labelled, train: tuple[str, ...], tested: tuple[str, ...], seed: int
+    task: Task, encoder: Encoder, labelled: Labelled, train: Items, validation: Items, tested: Items, seed: int
 ) -> list[Row]:
+    """Fit with every penalty, keep the one that is best on validation items, and measure it on ``tested``."""
     encoder.eval()
     if isinstance(task, SegmentationTask):
-        sides = (
-            (_voxel_features(encoder, labelled, item, task) for item in items) for items in (train, tested)
-        )
-        return [{"probe": "voxel linear"} | voxel_probe(*sides, seed=seed)]
+
+        def voxels(items: Items) -> Iterator[tuple[Tensor, npt.NDArray[np.int64]]]:
+            return (_voxel_features(encoder, labelled, item, task) for item in items)
+
+        def fit_voxels(penalty: float, items: Items) -> dict[str, float]:
+            return voxel_probe(voxels(train), voxels(items), C=penalty, seed=seed)
+
+        return [_best_penalty("voxel linear", "iou_mean", fit_voxels, validation, tested)]
     if isinstance(task, ClassificationTask):
-        x, test_x = (_embed(encoder, labelled, items, task) for items in (train, tested))
-        y, test_y = (np.array([labelled.item(item).target for item in items]) for items in (train, tested))
+        x, y = _embed(encoder, labelled, train, task), _targets(labelled, train)
+
+        def fit_linear(penalty: float, items: Items) -> dict[str, float]:
+            embedded = _embed(encoder, labelled, items, task)
+            return linear_probe(x, y, embedded, _targets(labelled, items), C=penalty)
+
+        neighbours = knn_probe(
+            x, y, _embed(encoder, labelled, tested, task), _targets(labelled, tested), k=min(10, len(x))
+        )
         return [
-            {"probe": "linear"} | linear_probe(x, y, test_x, test_y),
-            {"probe": "k-NN"} | knn_probe(x, y, test_x, test_y),
+            _best_penalty("linear", "auc", fit_linear, validation, tested),
+            {"probe": "k-NN"} | neighbours,
         ]
     raise ProbeError(f"{type(task).__name__} is neither a segmentation nor a classification")
+
+
+def _best_penalty(
+    name: str, metric: str, fit: Callable[[float, Items], dict[str, float]], validation: Items, tested: Items
+) -> Row:
+    """The probe with the penalty that is best on validation items."""
+    found = {penalty: fit(penalty, validation) for penalty in PENALTIES}
+    best = max(found, key=lambda penalty: found[penalty][metric])
+    return {"probe": name, "penalty": best} | (found[best] if tested == validation else fit(best, tested))
+
+
+def _targets(labelled: Labelled, items: Items) -> npt.NDArray[np.int64]:
+    return np.array([labelled.item(item).target for item in items], dtype=np.int64)
 
 
 @torch.no_grad()
