@@ -32,19 +32,20 @@ class Set:
     """One data set: how it is pre-trained on, and the task it is measured on."""
 
     name: str
-    scans: str
-    modality: str
+    scans: str | None
+    """Unlabelled scans below the data folder; None pre-trains on the task's own volumes."""
     task: Task
     whole_size: tuple[int, int, int]
     pretrain_steps: int
     methods: dict[str, Method]
     labels: tuple[dict[str, Any], ...]
     finetune: dict[str, Any]
-    pretrained: dict[str, Any]
-    probe_cases: int | None
+    probe_labels: tuple[dict[str, Any], ...]
+    whole_mm: tuple[float, float, float] | None = None
 
 
 SIZE = p2w.UNet3D(size="tiny")
+PARTS = p2w.Parts2Whole(part_fraction=(0.5, 1.0), per_axis=False)
 
 
 def sets(data: Path) -> list[Set]:
@@ -65,32 +66,41 @@ def sets(data: Path) -> list[Set]:
         validation_fraction=0.15,
         test_fraction=0.34,
     )
+    adrenal = p2w.Classification(data / "adrenal" / "adrenal64.npz", patch_size=(32, 32, 32))
     return [
         Set(
             name="hippocampus",
             scans="hippocampus/images",
-            modality="MR",
             task=hippocampus,
             whole_size=(32, 48, 32),
             pretrain_steps=1800,
-            methods={"parts2whole": p2w.Parts2Whole(part_fraction=(0.4, 1.0)), "autoencoder": p2w.Autoencoder()},
+            methods={"parts2whole": PARTS, "autoencoder": p2w.Autoencoder()},
             labels=({"cases": 5}, {"cases": 10}, {"cases": 20}),
             finetune={"steps": 300, "batch_size": 4, "optimiser": AdamW(lr=2e-3), "validate_every": 50},
-            pretrained={},
-            probe_cases=5,
+            probe_labels=({"cases": 5},),
         ),
         Set(
             name="sarcoma",
             scans="sarcoma/CT/images",
-            modality="CT",
             task=sarcoma,
             whole_size=(24, 48, 48),
             pretrain_steps=1200,
-            methods={"parts2whole": p2w.Parts2Whole(part_fraction=(0.4, 1.0))},
+            methods={"parts2whole": PARTS},
             labels=({"fraction": 0.1}, {"fraction": 0.5}),
             finetune={"steps": 300, "batch_size": 4, "optimiser": AdamW(lr=2e-3), "validate_every": 50},
-            pretrained={},
-            probe_cases=None,
+            probe_labels=(),
+        ),
+        Set(
+            name="adrenal",
+            scans=None,
+            task=adrenal,
+            whole_size=(32, 32, 32),
+            whole_mm=(64.0, 64.0, 64.0),
+            pretrain_steps=1000,
+            methods={"parts2whole": PARTS, "autoencoder": p2w.Autoencoder()},
+            labels=(),
+            finetune={},
+            probe_labels=({"fraction": 1.0}, {"fraction": 0.1}),
         ),
     ]
 
@@ -99,7 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with hippocampus/ and sarcoma/")
     parser.add_argument("--out", type=Path, default=Path("runs/real"))
-    parser.add_argument("--only", choices=["hippocampus", "sarcoma"], help="one data set")
+    parser.add_argument("--only", choices=["hippocampus", "sarcoma", "adrenal"], help="one data set")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, one thread each")
     parser.add_argument("--write", type=Path, help="write the page from what is finished")
@@ -117,16 +127,17 @@ def main() -> None:
 
 def run_set(one: Set, data: Path, out: Path, seeds: int, jobs: int) -> None:
     task = one.task
-    store = out / "store"
-    p2w.prepare(
-        [data / one.scans],
-        out=store,
-        modality=one.modality,
-        window_hu=task.preprocess.window_hu,
-        spacing_mm=task.preprocess.spacing_mm,
-        progress=False,
-    )
-    task.labelled(cache=default_cache(), progress=False)  # once, before several processes want it
+    labelled = task.labelled(cache=default_cache(), progress=False)  # once, before several processes want it
+    store = out / "store" if one.scans else labelled.store.path
+    if one.scans:
+        p2w.prepare(
+            [data / one.scans],
+            out=store,
+            modality=task.preprocess.modality,
+            window_hu=task.preprocess.window_hu,
+            spacing_mm=task.preprocess.spacing_mm,
+            progress=False,
+        )
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=one_thread) as pool:
         pretraining = {
@@ -143,9 +154,10 @@ def run_set(one: Set, data: Path, out: Path, seeds: int, jobs: int) -> None:
                     if not (out / "cells" / name / "result.json").exists():
                         cells[pool.submit(finetune_one, one, out, arm, labels, seed)] = name
         probes = {
-            pool.submit(probe_one, one, out, name): f"probe-{name}"
+            pool.submit(probe_one, one, out, name, labels): f"probe-{name}"
             for name in ("untrained", *one.methods)
-            if one.probe_cases and not (out / f"probe-{name}.json").exists()
+            for labels in one.probe_labels
+            if not probe_path(out, name, labels).exists()
         }
         finish(probes | cells)
 
@@ -175,6 +187,7 @@ def pretrain_one(one: Set, store: Path, out: Path, name: str) -> None:
         method=one.methods[name],
         network=SIZE,
         whole_size=one.whole_size,
+        whole_mm=one.whole_mm,
         steps=one.pretrain_steps,
         optimiser=AdamW(lr=2e-3),
         held_out=one.task,
@@ -196,21 +209,25 @@ def finetune_one(one: Set, out: Path, arm: str, labels: dict[str, Any], seed: in
         progress=False,
         **labels,
         **one.finetune,
-        **({} if scratch else one.pretrained),
     )
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
-def probe_one(one: Set, out: Path, name: str) -> None:
+def probe_path(out: Path, name: str, labels: dict[str, Any]) -> Path:
+    ((kind, value),) = labels.items()
+    return out / f"probe-{name}-{kind}{value}.json"
+
+
+def probe_one(one: Set, out: Path, name: str, labels: dict[str, Any]) -> None:
     p2w.probe(
         one.task,
         init="scratch" if name == "untrained" else out / f"pretrain-{name}",
         network=SIZE if name == "untrained" else None,
-        cases=one.probe_cases,
         seeds=3,
         side="test",
-        out=out / f"probe-{name}.json",
+        out=probe_path(out, name, labels),
         progress=False,
+        **labels,
     )
 
 

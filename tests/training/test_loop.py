@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -140,6 +141,46 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     with pytest.raises(FitError, match="not finite by step 15"):
         run(tmp_path, on_step=spoil)
     assert (tmp_path / "checkpoints" / "step-00000010.ckpt").exists()
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
+    def fill(module: nn.Module, step: int) -> None:
+        if step == 20:
+            monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(RuntimeError("no space left")))
+
+    with pytest.raises(CheckpointError, match=r"no space left.*--resume"):
+        run(tmp_path, on_step=fill)
+    monkeypatch.undo()
+    assert [p.name for p in (tmp_path / "checkpoints").glob("*.ckpt")] == ["step-00000010.ckpt"]
+    whole, again = run(tmp_path.parent / "whole"), run(tmp_path, resume=True)
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in whole.state_dict().items())
+
+
+def test_an_undefined_value_is_never_the_best(tmp_path):
+    seen = []
+
+    def validate(module: nn.Module, step: int) -> dict[str, float]:
+        seen.append(step)
+        return {"loss": math.nan if step <= 20 else 1.0 / step}
+
+    module = Small()
+    progress = fit(
+        module,
+        views=lambda batch, generator: batch,
+        objective=objective,
+        samples=Numbers(),
+        groups=parameter_groups(module),
+        optimiser=AdamW(),
+        schedule=Constant(),
+        plan=Plan(steps=40, batch_size=4, validate_every=10),
+        runtime=Runtime(Hardware(accelerator="cpu", precision="32-true")),
+        folder=tmp_path,
+        name="test",
+        validate=validate,
+        show=False,
+    )
+    assert seen == [10, 20, 30, 40]
+    assert (progress.best_step, progress.best) == (40, 1 / 40)
 
 
 def test_early_stopping_counts_validations_since_the_best(tmp_path):

@@ -51,7 +51,14 @@ def save_checkpoint(
         "optimiser": optimiser.state_dict(),
         "progress": dataclasses.asdict(progress),
     }
-    torch.save(state, beside)
+    try:
+        torch.save(state, beside)
+    except (RuntimeError, OSError) as error:  # torch reports a full disk as a RuntimeError
+        beside.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"can't write {path}: {str(error).splitlines()[0]}. The checkpoint before it is kept; make room (or make "
+            "the folder writable) and go on with --resume"
+        ) from error
     path.with_suffix(".sha256").write_text(_checksum(beside))
     beside.replace(path)
     for old in sorted(target.glob("step-*.ckpt"))[:-1]:

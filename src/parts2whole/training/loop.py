@@ -220,6 +220,7 @@ def _validate(
         values = validate(inner, progress.step)
     track.record(progress.step, "validation", values)
     value = values[plan.monitor] * (-1 if plan.higher_is_better else 1)
+    value = math.inf if math.isnan(value) else value  # undefined is never the best
     progress.values.append(value)
     if value < progress.best or not progress.best_step:
         progress.best, progress.best_step = value, progress.step
