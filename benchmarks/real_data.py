@@ -3,8 +3,8 @@
     python benchmarks/real_data.py --data ../shared/data --out runs/real --write docs/results.md
 
 Finished parts are never run again, so it can be stopped and started.  Nothing is chosen on test cases: the
-settings in `SETS` were chosen on validation cases (docs/results.md says what was tried), and pre-training never
-sees a validation or test scan of the task it is measured on (``held_out``).
+settings in `sets` were chosen on validation cases (docs/results.md says what was tried), and pre-training
+never sees a validation or test scan of the task it is measured on (``held_out``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from typing import Any
 import parts2whole as p2w
 from parts2whole.data.preprocess import Preprocess
 from parts2whole.methods.base import Method
-from parts2whole.tasks.augment import Augmentation
 from parts2whole.tasks.base import Task, default_cache
 from parts2whole.training.optim import AdamW
 
@@ -76,7 +75,7 @@ def sets(data: Path) -> list[Set]:
             pretrain_steps=1800,
             methods={"parts2whole": PARTS, "autoencoder": p2w.Autoencoder()},
             labels=({"cases": 5}, {"cases": 10}, {"cases": 20}),
-            finetune={"steps": 300, "batch_size": 4, "optimiser": AdamW(lr=2e-3), "validate_every": 50},
+            finetune={"steps": 300, "batch_size": 4, "optimiser": AdamW(lr=8e-3), "validate_every": 50},
             probe_labels=({"cases": 5},),
         ),
         Set(
@@ -87,7 +86,7 @@ def sets(data: Path) -> list[Set]:
             pretrain_steps=1200,
             methods={"parts2whole": PARTS},
             labels=({"fraction": 0.1}, {"fraction": 0.5}),
-            finetune={"steps": 300, "batch_size": 4, "optimiser": AdamW(lr=2e-3), "validate_every": 50},
+            finetune={"steps": 300, "batch_size": 4, "optimiser": AdamW(lr=8e-3), "validate_every": 50},
             probe_labels=(),
         ),
         Set(
@@ -106,7 +105,9 @@ def sets(data: Path) -> list[Set]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder with hippocampus/ and sarcoma/")
     parser.add_argument("--out", type=Path, default=Path("runs/real"))
     parser.add_argument("--only", choices=["hippocampus", "sarcoma", "adrenal"], help="one data set")

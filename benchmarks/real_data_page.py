@@ -1,4 +1,4 @@
-"""Writes docs/results.md from the finished runs of real_data.py; every number on the page comes from a file."""
+"""Writes docs/results.md from the finished runs of real_data.py; every number comes from a file."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def write_page(chosen: Sequence[Any], out: Path, page: Path) -> None:
     lines = [
         "# Results on real scans",
         "",
-        f"Written by `python benchmarks/real_data.py --write {page}` on {datetime.now(UTC):%Y-%m-%d}, from runs on "
-        f"{describe_machine(out)}. Every seed is in the tables; nothing was chosen on test cases.",
+        f"Written by `python benchmarks/real_data.py --write {page}` on {datetime.now(UTC):%Y-%m-%d}, "
+        f"from runs on {describe_machine(out)}. Every seed is in the tables; nothing was chosen on test cases.",
         "",
     ]
     for one in chosen:
@@ -82,7 +82,10 @@ def pretraining(folder: Path, one: Any, page: Path) -> list[str]:
     lines.append("")
     for name in one.methods:
         if (page.parent / "images" / f"{one.name}-{name}.png").exists():
-            lines += [f"![{one.name}, {name}: part, reconstruction, whole, error](images/{one.name}-{name}.png)", ""]
+            lines += [
+                f"![{one.name}, {name}: part, reconstruction, whole, error](images/{one.name}-{name}.png)",
+                "",
+            ]
     return lines
 
 
@@ -96,8 +99,7 @@ def transfer(folder: Path) -> list[str]:
         rows = [row for row in result_rows(finished) if row["metric"] == metric]
         if rows:
             lines += [to_markdown(make_table(rows, test="paired", alternative="two-sided")).strip(), ""]
-    lines += ["Dice of every run (test cases):", ""] + every_seed(finished)
-    return lines
+    return [*lines, "Dice of every run (test cases):", "", *every_seed(finished)]
 
 
 def every_seed(runs: Sequence[Any]) -> list[str]:
@@ -107,8 +109,13 @@ def every_seed(runs: Sequence[Any]) -> list[str]:
         arm = "scratch" if run.result["method"] is None else "Parts2Whole"
         values.setdefault((labels, arm), {})[run.result["seed"]] = run.result["test"]["dice_mean"]
     seeds = sorted({seed for row in values.values() for seed in row})
-    lines = ["| labels | arm | " + " | ".join(f"seed {s}" for s in seeds) + " |", "|---" * (len(seeds) + 2) + "|"]
-    for (labels, arm), row in sorted(values.items(), key=lambda item: (int(item[0][0].split()[0]), item[0][1])):
+    lines = [
+        "| labels | arm | " + " | ".join(f"seed {s}" for s in seeds) + " |",
+        "|---" * (len(seeds) + 2) + "|",
+    ]
+    for (labels, arm), row in sorted(
+        values.items(), key=lambda item: (int(item[0][0].split()[0]), item[0][1])
+    ):
         cells = " | ".join(f"{100 * row[s]:.2f}" if s in row else "" for s in seeds)
         lines.append(f"| {labels} | {arm} | {cells} |")
     return [*lines, ""]
@@ -118,7 +125,11 @@ def probes(folder: Path) -> list[str]:
     found = [row for path in sorted(folder.glob("probe-*.json")) for row in json.loads(path.read_text())]
     if not found:
         return []
-    lines = ["### Frozen features, test cases", "", "| encoder | probe | labelled | metric | mean ± sd | seeds |"]
+    lines = [
+        "### Frozen features, test cases",
+        "",
+        "| encoder | probe | labelled | metric | mean ± sd | seeds |",
+    ]
     lines.append("|---|---|---|---|---|---|")
     keys = dict.fromkeys((row["encoder"], row["probe"], row["labelled"]) for row in found)
     for encoder, probe, labelled in keys:

@@ -47,7 +47,9 @@ BATCH = 4
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", default="tiny", choices=["tiny", "small", "base"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3, help="steps a round and variant")
@@ -64,7 +66,8 @@ def main() -> None:
         lines += ["", *memory_table(Path(folder), arguments.volumes)]
     print("\n".join(lines))
     if arguments.out:
-        header = f"# A training step\n\nWritten by `python {' '.join(sys.argv)}` on {time.strftime('%Y-%m-%d')}.\n\n"
+        when = time.strftime("%Y-%m-%d")
+        header = f"# A training step\n\nWritten by `python {' '.join(sys.argv)}` on {when}.\n\n"
         arguments.out.write_text(header + "\n".join(lines) + "\n")
 
 
@@ -88,16 +91,16 @@ def speed_table(store: Path, size: str, rounds: int, steps: int) -> list[str]:
     rates = {name: [steps * BATCH / t for t in found[1:]] for name, found in times.items()}
     reference = rates["end to end"]
     lines = [
-        f"UNet3D {size}, wholes {WHOLE}, batch {BATCH}, {torch.get_num_threads()} threads, {rounds} rounds in turn.",
+        f"UNet3D {size}, wholes {WHOLE}, batch {BATCH}, {torch.get_num_threads()} threads, "
+        f"{rounds} rounds in turn.",
         "",
         "| variant | samples/s, median (min to max) | end to end / this, median of rounds |",
         "|---|---|---|",
     ]
     for name, found in rates.items():
         ratio = statistics.median(a / b for a, b in zip(reference, found, strict=True))
-        lines.append(
-            f"| {name} | {statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f}) | {ratio:.2f} |"
-        )
+        middle, low, high = statistics.median(found), min(found), max(found)
+        lines.append(f"| {name} | {middle:.2f} ({low:.2f} to {high:.2f}) | {ratio:.2f} |")
     return lines
 
 
@@ -111,7 +114,9 @@ def make_variants(store: Path, size: str) -> dict[str, Callable[[int], None]]:
     def build() -> nn.Module:
         return method.build(network, in_channels=1, whole_size=WHOLE)
 
-    def stepper(module: nn.Module, setup: Runtime, *, last: bool) -> Callable[[dict[str, torch.Tensor]], None]:
+    def stepper(
+        module: nn.Module, setup: Runtime, *, last: bool
+    ) -> Callable[[dict[str, torch.Tensor]], None]:
         module = to_channels_last(module) if last else module
         optimiser = AdamW().build(parameter_groups(module))
 
@@ -155,7 +160,9 @@ def make_variants(store: Path, size: str) -> dict[str, Callable[[int], None]]:
         f"in memory ({runtime.precision}, channels last)": repeated(in_memory, last),
         "in memory (32-true, channels last)": repeated(ours_full, last),
         "default layout (32-true)": repeated(default, contiguous),
-        f"MONAI BasicUNet, {count_parameters(monai):,} parameters (ours {parameters:,})": repeated(peer, contiguous),
+        f"MONAI BasicUNet, {count_parameters(monai):,} parameters (ours {parameters:,})": repeated(
+            peer, contiguous
+        ),
     }
 
 
@@ -164,7 +171,9 @@ def memory_table(folder: Path, counts: list[int]) -> list[str]:
     for count in counts:
         store = make_store(folder / f"store-{count}", volumes=count, shape=(32, 64, 64))
         command = [sys.executable, __file__, "--memory-of", str(store)]
-        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+        found = json.loads(
+            subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+        )
         lines.append(f"| {count:,} | {found['peak_mib']:.0f} |")
     return lines
 

@@ -65,14 +65,22 @@ def cache(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def task(labelled) -> p2w.Segmentation:
     return p2w.Segmentation(
-        labelled, preprocess=Preprocess(modality="MR"), patch_size=SIZE, validation_fraction=0.25, test_fraction=0.25
+        labelled,
+        preprocess=Preprocess(modality="MR"),
+        patch_size=SIZE,
+        validation_fraction=0.25,
+        test_fraction=0.25,
     )
 
 
 @pytest.fixture(scope="module")
 def store(labelled, tmp_path_factory) -> Path:
     return p2w.prepare(
-        [labelled / "images"], out=tmp_path_factory.mktemp("s") / "store", modality="MR", workers=0, progress=False
+        [labelled / "images"],
+        out=tmp_path_factory.mktemp("s") / "store",
+        modality="MR",
+        workers=0,
+        progress=False,
     ).path
 
 
@@ -110,7 +118,14 @@ def finetuned(task, pretrained, cache, tmp_path_factory) -> Path:
 
 
 def test_a_pretraining_leaves_what_the_design_promises(pretrained):
-    for name in ("config.yaml", "metrics.jsonl", "environment.json", "report.html", "result.json", "weights/card.json"):
+    for name in (
+        "config.yaml",
+        "metrics.jsonl",
+        "environment.json",
+        "report.html",
+        "result.json",
+        "weights/card.json",
+    ):
         assert (pretrained / name).stat().st_size > 0, name
     assert list((pretrained / "panels").glob("*.png"))
     assert list((pretrained / "tensorboard").iterdir())
@@ -134,7 +149,7 @@ def test_load_encoder_gives_a_pyramid(pretrained):
     encoder = p2w.load_encoder(pretrained)
     assert not encoder.training
     pyramid = encoder(torch.rand(1, 1, 16, 16, 16))
-    assert [tuple(level.shape[1:]) for level in pyramid][0] == (8, 16, 16, 16)
+    assert tuple(pyramid[0].shape) == (1, 8, 16, 16, 16)
 
 
 def test_held_out_scans_are_left_out_by_their_voxels(store, task, cache, tmp_path, monkeypatch):
@@ -233,7 +248,9 @@ def test_frozen_features_are_probed(task, pretrained, cache):
 def test_compare_tabulates_arms(task, cache, pretrained, tmp_path):
     for seed in (0, 1):
         short_finetune(task, tmp_path / f"p{seed}", cache, init=pretrained, seed=seed, steps=2)
-        short_finetune(task, tmp_path / f"s{seed}", cache, seed=seed, steps=2, network=p2w.UNet3D(size="tiny"))
+        short_finetune(
+            task, tmp_path / f"s{seed}", cache, seed=seed, steps=2, network=p2w.UNet3D(size="tiny")
+        )
     text = p2w.compare([tmp_path], out=tmp_path / "table.md").summary()
     assert "Parts2Whole" in text
     assert "scratch" in text.lower()

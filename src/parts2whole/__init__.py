@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from parts2whole.verbs.compare import compare as compare
     from parts2whole.verbs.evaluate import evaluate as evaluate
     from parts2whole.verbs.finetune import finetune as finetune
+    from parts2whole.verbs.inspect import inspect as inspect
     from parts2whole.verbs.predict import predict as predict
     from parts2whole.verbs.prepare import prepare as prepare
     from parts2whole.verbs.pretrain import pretrain as pretrain
@@ -33,6 +34,7 @@ _HOMES = {
     "compare": "parts2whole.verbs.compare",
     "evaluate": "parts2whole.verbs.evaluate",
     "finetune": "parts2whole.verbs.finetune",
+    "inspect": "parts2whole.verbs.inspect",
     "predict": "parts2whole.verbs.predict",
     "prepare": "parts2whole.verbs.prepare",
     "pretrain": "parts2whole.verbs.pretrain",

@@ -43,6 +43,9 @@ class Command:
 
 COMMANDS = {
     "demo": Command("parts2whole.verbs.demo:demo", "Run the whole path on data it makes itself, in minutes."),
+    "inspect": Command(
+        "parts2whole.verbs.inspect:inspect", "List scans, what is wrong, and settings that suit.", ("*paths",)
+    ),
     "prepare": Command(
         "parts2whole.verbs.prepare:prepare", "Read scans and write them into a store.", ("*scans",)
     ),
@@ -187,7 +190,7 @@ def _is_data(argument: str, command: Command) -> bool:
 
 
 def _is_meant_for_users(error: Exception) -> bool:
-    """Errors of this package and of the file system say what to do; anything else is a bug worth a traceback."""
+    """Errors of this package and of the file system say what to do; anything else is a bug."""
     return type(error).__module__.startswith("parts2whole") or isinstance(error, OSError)
 
 

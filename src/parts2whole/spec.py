@@ -16,7 +16,7 @@ import sys
 import types
 import typing
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import yaml
 
@@ -109,7 +109,7 @@ def spec_from_dict(plain: Plain, base: type[S]) -> S:
         raise SpecError(f"{class_name} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     hints = typing.get_type_hints(found)
     values = {name: from_plain(value, hints[name]) for name, value in arguments.items()}
-    return cast(S, found(**values))
+    return found(**values)
 
 
 def spec_from_yaml(text: str, base: type[S]) -> S:

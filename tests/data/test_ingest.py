@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -266,8 +268,6 @@ def test_misuse_is_explained(make, tmp_path):
 
 
 def test_two_processes_that_want_one_store_prepare_it_once(tmp_path):
-    import multiprocessing
-
     for case in range(4):
         voxels = np.random.default_rng(case).integers(-1000, 1000, (8, 8, 8)).astype(np.int16)
         nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{case}.nii.gz")

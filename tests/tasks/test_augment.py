@@ -26,7 +26,9 @@ def test_nothing_is_changed_at_probability_zero():
 
 
 def test_rotation_equals_scipy_on_axes_of_different_length():
-    spec = Augmentation(probability=1.0, rotation_degrees=25, scale=(1, 1), noise_std=0, contrast=(1, 1), gamma=(1, 1))
+    spec = Augmentation(
+        probability=1.0, rotation_degrees=25, scale=(1, 1), noise_std=0, contrast=(1, 1), gamma=(1, 1)
+    )
     parameters = drawn(spec, rows=1)
     image = torch.rand(1, 1, *SIZE)
     # theta maps output to input in normalised (x, y, z); bring it to voxels (z, y, x) about the centre.
@@ -62,7 +64,9 @@ def test_a_flip_mirrors_the_axis_asked_for():
 
 
 def test_parameters_stay_in_their_bands():
-    spec = Augmentation(probability=1.0, rotation_degrees=0, scale=(0.5, 2.0), contrast=(0.8, 1.1), gamma=(0.9, 1.3))
+    spec = Augmentation(
+        probability=1.0, rotation_degrees=0, scale=(0.5, 2.0), contrast=(0.8, 1.1), gamma=(0.9, 1.3)
+    )
     parameters = drawn(spec, rows=500)
     zoom = 1 / parameters.theta[:, 0, 0]
     assert 0.5 <= float(zoom.min()) < 0.6

@@ -146,7 +146,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
     def fill(module: nn.Module, step: int) -> None:
         if step == 20:
-            monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(RuntimeError("no space left")))
+            monkeypatch.setattr(
+                torch, "save", lambda *_: (_ for _ in ()).throw(RuntimeError("no space left"))
+            )
 
     with pytest.raises(CheckpointError, match=r"no space left.*--resume"):
         run(tmp_path, on_step=fill)
@@ -200,7 +202,9 @@ def test_plateau_halves_the_rate_when_nothing_improves():
 
 
 def test_cosine_warms_up_and_ends_low():
-    factors = [Cosine(warmup_fraction=0.1, final_fraction=0.01).factor(s, steps=100, values=[]) for s in range(100)]
+    factors = [
+        Cosine(warmup_fraction=0.1, final_fraction=0.01).factor(s, steps=100, values=[]) for s in range(100)
+    ]
     assert factors[0] < 0.1
     assert max(factors) == pytest.approx(1.0, abs=0.02)
     assert factors.index(max(factors)) == 10

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorstore
 import zarr
-from numcodecs import blosc  # type: ignore[import-untyped]
+from numcodecs import blosc
 from zarr.codecs import BloscCodec
 
 CHUNK = (16, 32, 32)

@@ -74,4 +74,5 @@ class PooledClassifier(Model):
 
 def pooled_features(encoder: Encoder, x: Tensor) -> Tensor:
     """Global average of the deepest map: (B, C, D, H, W) to (B, channels[-1])."""
-    return encoder(x)[-1].mean(dim=(2, 3, 4))
+    pooled: Tensor = encoder(x)[-1].mean(dim=(2, 3, 4))
+    return pooled

@@ -50,7 +50,7 @@ class UNetEncoder(Encoder):
         super().__init__()
         self.in_channels = in_channels
         self.channels = tuple(width * 2**level for level in range(4))
-        self.strides = tuple((2**level,) * 3 for level in range(4))  # type: ignore[misc]
+        self.strides = tuple((2**level,) * 3 for level in range(4))
         self.norm = norm
         self.levels = nn.ModuleList()
         below = in_channels

@@ -54,7 +54,7 @@ def make_torso(seed: int, case: int) -> tuple[Volume, LabelVolume]:
     """
     generator = sample_generator("torso", seed, case)
     grid = _body_grid(generator)
-    z, y, x = grid
+    _, y, x = grid
     hu = np.full(SIZE, -1000.0)
     body = y**2 + x**2 < 1
     hu[body] = 40.0

@@ -1,4 +1,4 @@
-"""Classification of any user's own data: a CSV of paths and labels, or an .npz in MedMNIST layout."""
+"""Classification of one's own data: a CSV of paths and labels, or an .npz in MedMNIST layout."""
 
 from __future__ import annotations
 

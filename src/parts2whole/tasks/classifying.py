@@ -89,7 +89,7 @@ class ClassificationTask(Task, abc.ABC):
         return np.concatenate(found)
 
     def image(self, labelled: Labelled, item_id: str) -> Tensor:
-        """The network's input for an item: (C, \\*patch_size) in [0, 1]."""
+        """The network's input for an item: (C, *patch_size) in [0, 1]."""
         record = labelled.store.record(labelled.item(item_id).case_id)
         unit = to_unit(labelled.store.read(record.case_id), record.scale, record.offset)
         return self.fit_input(torch.from_numpy(unit))

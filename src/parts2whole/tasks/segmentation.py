@@ -1,4 +1,4 @@
-"""Segmentation of any user's own data: images/ and labels/ folders, or an nnU-Net or Decathlon dataset.json."""
+"""Segmentation of one's own data: images/ and labels/ folders, or an nnU-Net or Decathlon dataset.json."""
 
 from __future__ import annotations
 

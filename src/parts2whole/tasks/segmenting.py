@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.losses import DiceCELoss
+from monai.losses.dice import DiceCELoss
 from torch import Tensor, nn
 
 from parts2whole.data.geometry import Size
@@ -26,7 +26,18 @@ from parts2whole.evaluation.metrics import mean_over_cases, segmentation_metrics
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.heads import EncoderDecoder, Model
 from parts2whole.tasks.augment import Augmentation, augment_image, augment_label, draw_augmentation
-from parts2whole.tasks.base import Batch, Examination, Item, Labelled, Run, Samples, Segmented, Task, TaskError, to_unit
+from parts2whole.tasks.base import (
+    Batch,
+    Examination,
+    Item,
+    Labelled,
+    Run,
+    Samples,
+    Segmented,
+    Task,
+    TaskError,
+    to_unit,
+)
 
 LOCATIONS_PER_CLASS = 1000
 
@@ -198,7 +209,8 @@ class Patches(Samples):
 
 def read_padded_label(store: Store, whole: Whole) -> npt.NDArray[Any]:
     """Stored labels of a box, padded with background where it leaves the scan."""
-    return read_padded(store, whole, label=True)[0]
+    label: npt.NDArray[Any] = read_padded(store, whole, label=True)[0]
+    return label
 
 
 def class_indices(label: npt.NDArray[Any], classes: Sequence[str]) -> npt.NDArray[np.int64]:

@@ -56,8 +56,8 @@ def save_checkpoint(
     except (RuntimeError, OSError) as error:  # torch reports a full disk as a RuntimeError
         beside.unlink(missing_ok=True)
         raise CheckpointError(
-            f"can't write {path}: {str(error).splitlines()[0]}. The checkpoint before it is kept; make room (or make "
-            "the folder writable) and go on with --resume"
+            f"can't write {path}: {str(error).splitlines()[0]}. The checkpoint before it is kept; make "
+            "room (or make the folder writable) and go on with --resume"
         ) from error
     path.with_suffix(".sha256").write_text(_checksum(beside))
     beside.replace(path)

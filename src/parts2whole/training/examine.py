@@ -119,18 +119,18 @@ class Examiner:
         whole = views["whole"][:PANEL_ROWS]
         with self.runtime.autocast():
             rebuilt = self.method.reconstruct(module, self.runtime.place(part))
-        arrays = [_first_channel(x) for x in (part, rebuilt, whole)]
-        pictures = {"part": arrays[0], "reconstruction": arrays[1], "whole": arrays[2]}
+        pictures = (_first_channel(x) for x in (part, rebuilt, whole))
+        panel = Panel(*pictures, spacing_mm=self.spacing_mm, names=self.names[: len(part)])
         write_panel(
             self.folder / "panels" / f"step-{step:06d}.png",
-            **pictures,
-            spacing_mm=self.spacing_mm,
-            names=self.names[: len(arrays[0])],
+            part=panel.part,
+            reconstruction=panel.reconstruction,
+            whole=panel.whole,
+            spacing_mm=panel.spacing_mm,
+            names=panel.names,
             title=f"step {step:,}",
         )
-        write_volumes(
-            self.folder, Panel(**pictures, spacing_mm=self.spacing_mm, names=self.names[: len(arrays[0])])
-        )
+        write_volumes(self.folder, panel)
 
 
 def _first_channel(x: Tensor) -> npt.NDArray[np.float32]:

@@ -242,8 +242,8 @@ def _log(
     reduced = {key: float(runtime.mean(value)) for key, value in values.items()}
     if not all(math.isfinite(value) for value in reduced.values()):
         raise FitError(
-            f"the loss is not finite by step {step} ({reduced}). The last checkpoint in {folder / 'checkpoints'} "
-            "is from before; lower the learning rate, or set clip_norm"
+            f"the loss is not finite by step {step} ({reduced}). The last checkpoint in "
+            f"{folder / 'checkpoints'} is from before; lower the learning rate, or set clip_norm"
         )
     track.record(
         step, "train", reduced | {"lr": rate, "samples_per_s": round(per_second * plan.batch_size, 2)}

@@ -50,7 +50,7 @@ class Hardware(Spec):
 class Runtime:
     """Device, precision and process group of a run."""
 
-    def __init__(self, hardware: Hardware = Hardware()) -> None:  # noqa: B008 - specs are frozen
+    def __init__(self, hardware: Hardware = Hardware()) -> None:
         # Fabric announces its precision at every start; the run folder's environment.json says it.
         logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
         self.hardware = hardware

@@ -72,7 +72,7 @@ class Track:
         if self.write:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(str(self.folder / "tensorboard"))  # type: ignore[no-untyped-call]
+            self.board = SummaryWriter(str(self.folder / "tensorboard"))
         self.bar.start()
         return self
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from parts2whole.report.runs import find_runs, read_run, result_rows
 from parts2whole.report.formats import to_csv, to_html, to_latex, to_markdown, to_text
+from parts2whole.report.runs import find_runs, read_run, result_rows
 from parts2whole.report.tables import Table, make_table
 from parts2whole.training.folder import write_text
 
@@ -35,7 +35,9 @@ def compare(
     metric: str | None = None,
     focus: str | None = None,
     against: str | None = None,
-    test: Literal["paired", "student", "welch", "wilcoxon", "permutation", "permutation-independent"] = "paired",
+    test: Literal[
+        "paired", "student", "welch", "wilcoxon", "permutation", "permutation-independent"
+    ] = "paired",
     alternative: Literal["greater", "two-sided"] = "two-sided",
     alpha: float = 0.05,
     margin: float | None = None,

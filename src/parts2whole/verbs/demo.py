@@ -11,9 +11,9 @@ from parts2whole.data.store import Store
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.phantom.shapes import make_torso
+from parts2whole.report.formats import to_text
 from parts2whole.report.page import write_report
 from parts2whole.report.runs import find_runs
-from parts2whole.report.formats import to_text
 from parts2whole.tasks.segmentation import Segmentation
 from parts2whole.training.folder import RunFolderError
 from parts2whole.verbs.compare import compare

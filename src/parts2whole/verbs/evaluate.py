@@ -35,7 +35,7 @@ def evaluate(
     side: Literal["test", "validation", "train", "all"] = "test",
     out: str | Path | None = None,
     cache: str | Path | None = None,
-    hardware: Hardware = Hardware(),  # noqa: B008 - specs are frozen
+    hardware: Hardware = Hardware(),
     progress: bool = True,
 ) -> Evaluation:
     """Measure the model of a fine-tuning run.
@@ -66,7 +66,8 @@ def evaluate(
     labelled = task.labelled(cache=kept, progress=progress)
     if labelled.classes != card.classes:
         raise TaskError(
-            f"the model knows the classes {', '.join(card.classes)}, the data have {', '.join(labelled.classes)}"
+            f"the model knows the classes {', '.join(card.classes)}, "
+            f"the data have {', '.join(labelled.classes)}"
         )
     split = read_split(folder / "split.json")
     items = tuple(i.item_id for i in labelled.items) if side == "all" else getattr(split, side)

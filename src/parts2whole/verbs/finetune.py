@@ -57,8 +57,8 @@ def finetune(
     seed: int = 0,
     steps: int = 1000,
     batch_size: int = 4,
-    optimiser: Optimiser = AdamW(lr=1e-3, weight_decay=0.01),  # noqa: B008 - specs are frozen
-    schedule: Schedule = Cosine(warmup_fraction=0.1),  # noqa: B008 - specs are frozen
+    optimiser: Optimiser = AdamW(lr=1e-3, weight_decay=0.01),
+    schedule: Schedule = Cosine(warmup_fraction=0.1),
     encoder: Literal["train", "freeze"] = "train",
     encoder_lr: float = 1.0,
     layer_decay: float = 1.0,
@@ -68,7 +68,7 @@ def finetune(
     patience: int | None = None,
     checkpoint_every: int = 500,
     cache: str | Path | None = None,
-    hardware: Hardware = Hardware(),  # noqa: B008 - specs are frozen
+    hardware: Hardware = Hardware(),
     resume: bool = False,
     progress: bool = True,
 ) -> Finetuned:

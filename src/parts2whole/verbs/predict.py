@@ -53,7 +53,7 @@ def predict(
     scans: Sequence[str | Path],
     *,
     out: str | Path,
-    hardware: Hardware = Hardware(),  # noqa: B008 - specs are frozen
+    hardware: Hardware = Hardware(),
     progress: bool = True,
 ) -> Predictions:
     """Predict for new scans with the model of a fine-tuning run.

@@ -52,8 +52,8 @@ def pretrain(
     store: str | Path,
     *,
     out: str | Path,
-    method: Method = Parts2Whole(),  # noqa: B008 - specs are frozen
-    network: Network = UNet3D(),  # noqa: B008 - specs are frozen
+    method: Method = Parts2Whole(),
+    network: Network = UNet3D(),
     steps: int = 2000,
     batch_size: int = 8,
     whole_size: Size = (32, 64, 64),
@@ -69,7 +69,7 @@ def pretrain(
     validate_every: int = 200,
     panel_every: int = 1000,
     checkpoint_every: int = 500,
-    hardware: Hardware = Hardware(),  # noqa: B008 - specs are frozen
+    hardware: Hardware = Hardware(),
     resume: bool = False,
     progress: bool = True,
 ) -> Pretrained:

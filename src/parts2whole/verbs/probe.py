@@ -51,7 +51,9 @@ class Probed:
                 metric = "iou_mean" if "iou_mean" in mine[0] else "auc"
                 values = np.array([row[metric] for row in mine])
                 spread = f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else ""
-                lines.append(f"{encoder:<12} {probe:<12} {metric} {values.mean():.4f}{spread} ({len(values)} seeds)")
+                lines.append(
+                    f"{encoder:<12} {probe:<12} {metric} {values.mean():.4f}{spread} ({len(values)} seeds)"
+                )
         return "\n".join(lines)
 
 
@@ -111,7 +113,9 @@ def probe(
             _settle_norms(encoder, [_image(labelled, item, task) for item in train[:SETTLE_ON]])
         name = "untrained" if start is None else str(start.card.method["class_path"]).rpartition(".")[2]
         for row in _probe_once(task, encoder, labelled, train, split.validation, tested, seed):
-            rows.append({"encoder": name, "init": str(init), "seed": seed, "labelled": len(train), "side": side} | row)
+            rows.append(
+                {"encoder": name, "init": str(init), "seed": seed, "labelled": len(train), "side": side} | row
+            )
     if out is not None:
         path = Path(out)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +126,13 @@ def probe(
 
 
 def _probe_once(
-    task: Task, encoder: Encoder, labelled: Labelled, train: Items, validation: Items, tested: Items, seed: int
+    task: Task,
+    encoder: Encoder,
+    labelled: Labelled,
+    train: Items,
+    validation: Items,
+    tested: Items,
+    seed: int,
 ) -> list[Row]:
     """Fit with every penalty, keep the one that is best on validation items, and measure it on ``tested``."""
     encoder.eval()
@@ -167,7 +177,7 @@ def _targets(labelled: Labelled, items: Items) -> npt.NDArray[np.int64]:
 
 @torch.no_grad()
 def _settle_norms(encoder: Encoder, images: list[Tensor]) -> None:
-    """Let an untrained encoder's batch norms see data once: else it would be measured with made-up statistics."""
+    """Let an untrained encoder's batch norms see data once, instead of made-up statistics."""
     encoder.train()
     for image in images:
         upsampled_pyramid(encoder, image)

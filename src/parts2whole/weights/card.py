@@ -74,7 +74,7 @@ class Card:
             raise CardError(f"{folder} holds no weights: {FILE} is missing") from error
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise CardError(f"{path} is not a card: {error}") from error
-        hints = {"whole_size": tuple[int, ...], "whole_mm": tuple[float, ...] | None}
+        hints: dict[str, Any] = {"whole_size": tuple[int, ...], "whole_mm": tuple[float, ...] | None}
         hints |= {"spacing_mm": tuple[float, ...], "seen": tuple[str, ...]}
         try:
             plain["network"] = spec_from_dict(plain["network"], Network)  # type: ignore[type-abstract]

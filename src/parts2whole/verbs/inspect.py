@@ -1,0 +1,73 @@
+"""Look at scans before preparing them: what is there, what is wrong with it, and which settings suit."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from parts2whole.data.read import ReadError
+from parts2whole.data.survey import Survey, survey_scans
+from parts2whole.report.survey_page import to_html
+from parts2whole.report.survey_table import to_csv, to_json, to_text
+
+WRITERS = {".csv": to_csv, ".html": to_html, ".json": to_json}
+
+
+class InspectError(ValueError):
+    """Paths without scans, or a file that can't be written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+    """What was found, and the file it was written to."""
+
+    survey: Survey
+    out: Path | None = None
+
+    def summary(self) -> str:
+        """A table of everything for a terminal; only what stands out, if the table was written to a file."""
+        text = to_text(self.survey, rows=self.out is None)
+        return text if self.out is None else f"{text}\nEverything: {self.out}"
+
+
+def inspect(
+    paths: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    thumbnails: bool = True,
+    progress: bool = True,
+) -> Inspection:
+    """List scans and label maps with their facts, duplicates and problems, and propose settings for them.
+
+    Nothing is changed or prepared.  Patient ids and series UIDs of DICOM appear as salted hashes only.
+
+    Args:
+        paths: folders (searched with subfolders), files, globs, or ``.txt`` lists of paths.
+        out: write the table to this file: ``.csv``, ``.html`` or ``.json``.
+        thumbnails: show small middle slices, of the first thousand scans, in the HTML.
+        progress: show a progress bar.
+
+    Returns:
+        The survey; `Inspection.summary` is its text.
+
+    Raises:
+        InspectError: nothing found, or an unknown kind of file.
+    """
+    named = [paths] if isinstance(paths, str | Path) else list(paths)
+    target = None if out is None else Path(out)
+    if target is not None and target.suffix not in WRITERS:
+        raise InspectError(f"{target.name}: expected a name ending in {', '.join(WRITERS)}")
+    pictures = thumbnails and target is not None and target.suffix == ".html"
+    try:
+        survey = survey_scans(named, pictures=pictures, progress=progress)
+    except ReadError as error:
+        raise InspectError(str(error)) from error
+    if not survey.findings:
+        raise InspectError(f"no scans found in {', '.join(map(str, named)) or 'an empty list'}")
+    if target is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_name(target.name + ".part")
+        beside.write_text(WRITERS[target.suffix](survey), encoding="utf-8")
+        beside.replace(target)
+    return Inspection(survey, target)
