@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= demo
-DEMO := $(BIN)/parts2whole demo --out $(OUT) $(if $(SCANS),--scans "$(SCANS)") $(if $(LABELLED),--labelled "$(LABELLED)")
+DEMO := $(BIN)/parts2whole demo --out $(OUT) $(if $(SCANS),--scans "$(SCANS)") $(if $(LABELLED),--labelled "$(LABELLED)") \
+	$(if $(MODALITY),--modality $(MODALITY))
 
 .PHONY: help demo test check docs bench format clean
 

@@ -43,7 +43,7 @@ class Set:
     whole_mm: tuple[float, float, float] | None = None
 
 
-SIZE = p2w.UNet3D(size="tiny")
+NETWORK = p2w.UNet3D(size="tiny", norm="instance")
 PARTS = p2w.Parts2Whole(part_fraction=(0.5, 1.0), per_axis=False)
 
 
@@ -72,7 +72,7 @@ def sets(data: Path) -> list[Set]:
             scans="hippocampus/images",
             task=hippocampus,
             whole_size=(32, 48, 32),
-            pretrain_steps=1800,
+            pretrain_steps=1300,
             methods={"parts2whole": PARTS, "autoencoder": p2w.Autoencoder()},
             labels=({"cases": 5}, {"cases": 10}, {"cases": 20}),
             finetune={"steps": 300, "batch_size": 4, "optimiser": AdamW(lr=8e-3), "validate_every": 50},
@@ -186,11 +186,11 @@ def pretrain_one(one: Set, store: Path, out: Path, name: str) -> None:
         store,
         out=out / f"pretrain-{name}",
         method=one.methods[name],
-        network=SIZE,
+        network=NETWORK,
         whole_size=one.whole_size,
         whole_mm=one.whole_mm,
         steps=one.pretrain_steps,
-        optimiser=AdamW(lr=2e-3),
+        optimiser=AdamW(lr=4e-3),
         held_out=one.task,
         resume=True,
         progress=False,
@@ -203,7 +203,7 @@ def finetune_one(one: Set, out: Path, arm: str, labels: dict[str, Any], seed: in
     p2w.finetune(
         one.task,
         init="scratch" if scratch else out / f"pretrain-{arm}",
-        network=SIZE if scratch else None,
+        network=NETWORK if scratch else None,
         seed=seed,
         out=folder,
         resume=True,
@@ -223,7 +223,7 @@ def probe_one(one: Set, out: Path, name: str, labels: dict[str, Any]) -> None:
     p2w.probe(
         one.task,
         init="scratch" if name == "untrained" else out / f"pretrain-{name}",
-        network=SIZE if name == "untrained" else None,
+        network=NETWORK if name == "untrained" else None,
         seeds=3,
         side="test",
         out=probe_path(out, name, labels),

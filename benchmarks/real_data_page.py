@@ -25,7 +25,8 @@ def write_page(chosen: Sequence[Any], out: Path, page: Path) -> None:
         "# Results on real scans",
         "",
         f"Written by `python benchmarks/real_data.py --write {page}` on {datetime.now(UTC):%Y-%m-%d}, "
-        f"from runs on {describe_machine(out)}. Every seed is in the tables; nothing was chosen on test cases.",
+        f"from runs on {describe_machine(out)}. Every seed is in the tables; nothing was chosen on "
+        "test cases.",
         "",
     ]
     for one in chosen:

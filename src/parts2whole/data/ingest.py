@@ -45,7 +45,6 @@ from parts2whole.data.volume import (
 )
 from parts2whole.spec import digest
 
-LOCK = ".lock"
 SHOWN = 20
 """Prepared cases listed one by one in the printed summary; those set aside all are."""
 
@@ -183,10 +182,12 @@ def store_cases(
         raise IngestError(f"case ids must be unique; twice there: {', '.join(twice[:5])}")
     if workers is not None and workers < 0:
         raise IngestError(f"workers must be 0 or more, got {workers}")
-    store = Store.open_or_create(out, preprocess=preprocess, dtype=dtype)
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
     # Runs that start together share one store of labelled cases: the first prepares it, the others wait.
-    with FileLock(store.path / LOCK):
-        return _store_missing(cases, Store.open(store.path), began, workers=workers, progress=progress)
+    with FileLock(out.with_name(f".{out.name}.lock")):
+        store = Store.open_or_create(out, preprocess=preprocess, dtype=dtype)
+        return _store_missing(cases, store, began, workers=workers, progress=progress)
 
 
 def _store_missing(

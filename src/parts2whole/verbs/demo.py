@@ -6,6 +6,7 @@ import dataclasses
 import time
 from pathlib import Path
 
+from parts2whole.data.preprocess import Modality, Preprocess
 from parts2whole.data.read import write_nifti
 from parts2whole.data.store import Store
 from parts2whole.methods.parts2whole import Parts2Whole
@@ -16,12 +17,14 @@ from parts2whole.report.page import write_report
 from parts2whole.report.runs import find_runs
 from parts2whole.tasks.segmentation import Segmentation
 from parts2whole.training.folder import RunFolderError
+from parts2whole.training.optim import AdamW
 from parts2whole.verbs.compare import compare
 from parts2whole.verbs.finetune import finetune
 from parts2whole.verbs.prepare import prepare
 from parts2whole.verbs.pretrain import pretrain
 
 UNLABELLED, LABELLED = 60, 34
+SIZE = (32, 40, 40)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +47,11 @@ def demo(
     out: str | Path = "demo",
     scans: str | None = None,
     labelled: str | None = None,
+    modality: Modality = "auto",
     labelled_cases: int = 3,
     seeds: int = 3,
-    pretrain_steps: int = 600,
-    finetune_steps: int = 200,
+    pretrain_steps: int = 400,
+    finetune_steps: int = 150,
     seed: int = 0,
     progress: bool = True,
 ) -> Demo:
@@ -60,6 +64,7 @@ def demo(
         out: folder for everything; finished parts of an earlier demo in it are used again.
         scans: your unlabelled scans: a folder, list or glob.
         labelled: your labelled folder (images/ and labels/, or a dataset.json).
+        modality: of your scans: ``CT``, ``MR``, or ``auto``, which knows CT only.
         labelled_cases: training patients whose labels are used.
         seeds: runs of each arm.
         pretrain_steps: steps of pre-training.
@@ -80,17 +85,24 @@ def demo(
     if scans is None or labelled is None:
         _say("1/4  Making synthetic torsos", progress)
         scans, labelled = _make_data(folder / "data", seed)
-    task = Segmentation(Path(labelled), patch_size=(32, 48, 48), validation_fraction=0.15, test_fraction=0.5)
+    task = Segmentation(
+        Path(labelled),
+        preprocess=Preprocess(modality),
+        patch_size=SIZE,
+        validation_fraction=0.15,
+        test_fraction=0.5,
+    )
     _say("2/4  Preparing the unlabelled scans", progress)
-    store: Store = prepare([scans], out=folder / "store", progress=progress)
+    store: Store = prepare([scans], out=folder / "store", modality=modality, progress=progress)
     _say("3/4  Pre-training by Parts2Whole: rebuild the whole from a part", progress)
     network = UNet3D(size="tiny")
     pretrained = pretrain(
         store.path,
         out=folder / "runs" / "pretrain",
-        method=Parts2Whole(),
+        method=Parts2Whole(part_fraction=(0.5, 1.0), per_axis=False),
         network=network,
-        whole_size=(32, 48, 48),
+        whole_size=SIZE,
+        optimiser=AdamW(lr=4e-3),
         steps=pretrain_steps,
         held_out=task,
         validate_every=max(1, pretrain_steps // 6),
@@ -107,6 +119,7 @@ def demo(
                 cases=labelled_cases,
                 seed=number,
                 steps=finetune_steps,
+                optimiser=AdamW(lr=8e-3),
                 validate_every=max(1, finetune_steps // 4),
                 out=folder / "runs" / f"{arm}-seed{number}",
                 resume=True,

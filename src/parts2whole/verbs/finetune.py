@@ -57,7 +57,7 @@ def finetune(
     seed: int = 0,
     steps: int = 1000,
     batch_size: int = 4,
-    optimiser: Optimiser = AdamW(lr=1e-3, weight_decay=0.01),
+    optimiser: Optimiser = AdamW(lr=3e-3),
     schedule: Schedule = Cosine(warmup_fraction=0.1),
     encoder: Literal["train", "freeze"] = "train",
     encoder_lr: float = 1.0,
