@@ -169,7 +169,8 @@ def _whole_size(sizes: npt.NDArray[np.float64], spacing_mm: npt.NDArray[np.float
             break
         edges = np.where(full, room, edges)
         free &= ~full
-    return np.minimum(edges, room).astype(np.int64)
+    chosen: npt.NDArray[np.int64] = np.minimum(edges, room).astype(np.int64)
+    return chosen
 
 
 def _explain_whole(whole: npt.NDArray[np.int64], sizes: npt.NDArray[np.float64]) -> str:

@@ -53,7 +53,10 @@ def _grey(
         ranks = np.searchsorted(labels, plane)
         return np.where(plane == 0, 0.0, 80.0 + 175.0 * ranks / max(1, len(labels) - 1))
     low, high = window if window[0] < window[1] else (float(plane.min()), float(plane.max()))
-    return 255 * np.clip((plane.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1)
+    grey: npt.NDArray[np.float32] = 255 * np.clip(
+        (plane.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1
+    )
+    return grey
 
 
 def _fit(grey: npt.NDArray[Any], spacing_mm: Triple, *, nearest: bool) -> npt.NDArray[np.uint8]:
@@ -64,4 +67,5 @@ def _fit(grey: npt.NDArray[Any], spacing_mm: Triple, *, nearest: bool) -> npt.ND
         array = resample(LabelVolume(np.rint(grey[None]).astype(np.uint8), spacing_mm), wanted).array[0]
     else:
         array = resample(Volume(grey[None].astype(np.float32), spacing_mm), wanted).array[0]
-    return np.clip(np.rint(array), 0, 255).astype(np.uint8)[:TILE, :TILE]
+    tile: npt.NDArray[np.uint8] = np.clip(np.rint(array), 0, 255).astype(np.uint8)[:TILE, :TILE]
+    return tile

@@ -119,8 +119,13 @@ class Examiner:
         whole = views["whole"][:PANEL_ROWS]
         with self.runtime.autocast():
             rebuilt = self.method.reconstruct(module, self.runtime.place(part))
-        pictures = (_first_channel(x) for x in (part, rebuilt, whole))
-        panel = Panel(*pictures, spacing_mm=self.spacing_mm, names=self.names[: len(part)])
+        panel = Panel(
+            part=_first_channel(part),
+            reconstruction=_first_channel(rebuilt),
+            whole=_first_channel(whole),
+            spacing_mm=self.spacing_mm,
+            names=self.names[: len(part)],
+        )
         write_panel(
             self.folder / "panels" / f"step-{step:06d}.png",
             part=panel.part,
