@@ -34,16 +34,16 @@ def test_a_torso_is_a_function_of_seed_and_case():
     assert image.array.shape == label.array.shape == SIZE
     assert np.array_equal(image.array, again.array)
     assert not np.array_equal(image.array, other.array)
-    assert set(np.unique(label.array)) == {0, 1, 2}
+    assert set(np.unique(label.array)) == {0, 1}
     assert image.array.min() < -900
 
 
 def test_look_alikes_differ_by_place_and_not_by_brightness():
-    """Most voxels as bright as the labelled kidney are elsewhere: brightness alone can't solve the task."""
+    """Many voxels as bright as the liver are elsewhere: brightness alone can't solve the task."""
     precisions = []
     for case in range(5):
         image, label = make_torso(0, case)
-        kidney = image.array[label.array == 2]
-        alike = (image.array > np.percentile(kidney, 10)) & (image.array < np.percentile(kidney, 90))
-        precisions.append((alike & (label.array == 2)).sum() / alike.sum())
-    assert np.mean(precisions) < 0.5
+        liver = image.array[label.array == 1]
+        alike = (image.array > np.percentile(liver, 10)) & (image.array < np.percentile(liver, 90))
+        precisions.append((alike & (label.array == 1)).sum() / alike.sum())
+    assert np.mean(precisions) < 0.6

@@ -1,7 +1,7 @@
 """A simple torso of ellipsoids in HU: enough anatomy for the demo, with look-alikes only context tells apart.
 
-Liver and spleen have the same brightness, and so have the two kidneys; only the liver and the left kidney
-are labelled.  To tell them from their look-alikes a network must know where in the body it is.
+Liver and spleen have the same brightness, and only the liver is labelled.  To tell it from its look-alikes a
+network must know where in the body it is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from parts2whole.data.volume import LabelVolume, Volume
 
 SIZE = (40, 56, 56)
 SPACING_MM = (4.0, 4.0, 4.0)
-CLASSES = ("background", "liver", "left kidney")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Organ:
 ORGANS = (
     Organ((0.45, -0.15, -0.45), (0.45, 0.5, 0.42), 110.0, 1),  # liver
     Organ((0.5, 0.3, 0.6), (0.3, 0.25, 0.2), 110.0),  # spleen
-    Organ((-0.15, 0.4, 0.42), (0.35, 0.18, 0.16), 180.0, 2),  # left kidney
+    Organ((-0.15, 0.4, 0.42), (0.35, 0.18, 0.16), 180.0),  # left kidney
     Organ((-0.25, 0.4, -0.42), (0.35, 0.18, 0.16), 180.0),  # right kidney
     Organ((0.0, 0.05, -0.05), (1.5, 0.11, 0.11), 230.0),  # aorta
     Organ((-0.45, -0.45, 0.1), (0.3, 0.25, 0.35), -350.0),  # bowel gas
@@ -43,7 +42,7 @@ SPINE = Organ((0.0, 0.62, 0.0), (1.5, 0.2, 0.2), 600.0)
 
 
 def make_torso(seed: int, case: int) -> tuple[Volume, LabelVolume]:
-    """One patient: CT in HU, and the label map (1 liver, 2 left kidney).
+    """One patient: CT in HU, and the label map (1 is liver).
 
     Args:
         seed: of the data set.

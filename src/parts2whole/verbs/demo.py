@@ -24,7 +24,7 @@ from parts2whole.verbs.prepare import prepare
 from parts2whole.verbs.pretrain import pretrain
 
 UNLABELLED, LABELLED = 60, 34
-SIZE = (32, 40, 40)
+SIZE, WINDOW = (32, 40, 40), (40, 56, 56)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,15 +50,15 @@ def demo(
     modality: Modality = "auto",
     labelled_cases: int = 3,
     seeds: int = 3,
-    pretrain_steps: int = 400,
-    finetune_steps: int = 150,
+    pretrain_steps: int = 300,
+    finetune_steps: int = 120,
     seed: int = 0,
     progress: bool = True,
 ) -> Demo:
     """Run prepare, pretrain and finetune (from scratch, and pre-trained), and compare.
 
-    Without ``scans`` and ``labelled`` it makes its own: torsos of ellipsoids, in which the liver and the
-    left kidney must be found among look-alikes.
+    Without ``scans`` and ``labelled`` it makes its own: torsos of ellipsoids, in which the liver must be
+    told from a spleen of the same brightness.
 
     Args:
         out: folder for everything; finished parts of an earlier demo in it are used again.
@@ -89,6 +89,7 @@ def demo(
         Path(labelled),
         preprocess=Preprocess(modality),
         patch_size=SIZE,
+        window_size=WINDOW,
         validation_fraction=0.15,
         test_fraction=0.5,
     )
