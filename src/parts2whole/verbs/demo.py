@@ -51,7 +51,7 @@ def demo(
     labelled_cases: int = 3,
     seeds: int = 3,
     pretrain_steps: int = 300,
-    finetune_steps: int = 120,
+    finetune_steps: int = 160,
     seed: int = 0,
     progress: bool = True,
 ) -> Demo:
