@@ -52,7 +52,6 @@ def sets(data: Path) -> list[Set]:
         data / "hippocampus",
         preprocess=Preprocess(modality="MR"),
         patch_size=(32, 48, 32),
-        window_size=(48, 64, 48),
         validation_fraction=0.13,
         test_fraction=0.33,
     )
@@ -75,7 +74,7 @@ def sets(data: Path) -> list[Set]:
             pretrain_steps=1300,
             methods={"parts2whole": PARTS, "autoencoder": p2w.Autoencoder()},
             labels=({"cases": 5}, {"cases": 10}, {"cases": 20}),
-            finetune={"steps": 300, "batch_size": 4, "optimiser": AdamW(lr=8e-3), "validate_every": 50},
+            finetune={"steps": 300, "batch_size": 4, "optimiser": AdamW(lr=8e-3), "validate_every": 100},
             probe_labels=({"cases": 5},),
         ),
         Set(
@@ -86,7 +85,7 @@ def sets(data: Path) -> list[Set]:
             pretrain_steps=1200,
             methods={"parts2whole": PARTS},
             labels=({"fraction": 0.1}, {"fraction": 0.5}),
-            finetune={"steps": 300, "batch_size": 4, "optimiser": AdamW(lr=8e-3), "validate_every": 50},
+            finetune={"steps": 300, "batch_size": 4, "optimiser": AdamW(lr=8e-3), "validate_every": 100},
             probe_labels=(),
         ),
         Set(

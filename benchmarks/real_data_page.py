@@ -97,9 +97,9 @@ def transfer(folder: Path) -> list[str]:
         return []
     lines = ["### Transfer: test cases, same splits, labels and seeds in both arms", ""]
     for metric in ("dice_mean", "iou_mean"):
-        rows = [row for row in result_rows(finished) if row["metric"] == metric]
-        if rows:
-            lines += [to_markdown(make_table(rows, test="paired", alternative="two-sided")).strip(), ""]
+        rows = result_rows(finished)
+        table = make_table(rows, metric=metric, test="paired", alternative="two-sided")
+        lines += [to_markdown(table).strip(), ""]
     return [*lines, "Dice of every run (test cases):", "", *every_seed(finished)]
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import abc
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,17 @@ from parts2whole.networks.heads import Model
 from parts2whole.spec import Spec, digest, to_plain
 
 Batch = Mapping[str, Tensor]
-Run = Callable[[Tensor], Tensor]
-"""A trained model as a function: (B, C, D, H, W) on the CPU to logits on the CPU."""
+
+
+class Run(Protocol):
+    """A trained model as a function: (B, C, D, H, W) on the CPU to logits on the CPU."""
+
+    @property
+    def divisor(self) -> int:
+        """Input edges must be multiples of this many voxels."""
+
+    def __call__(self, images: Tensor, /) -> Tensor:
+        """Logits of a batch."""
 
 
 class TaskError(ValueError):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,9 @@ class SegmentationTask(Task, abc.ABC):
     Attributes:
         foreground_share: share of the training patches centred on a foreground voxel, every class alike.
         augmentation: how far training patches are changed.
-        window_size: size in voxels (z, y, x) of the windows at inference; default ``patch_size``. A window
-            that covers a volume takes one pass instead of several.
+        window_size: largest size in voxels (z, y, x) of the windows at inference; default ``patch_size``. A
+            window that covers a volume takes one pass instead of several. It shrinks to the volume: much
+            padding, which training never showed, would mislead instance norm.
         overlap: of neighbouring windows at inference, as a share of the window.
     """
 
@@ -133,9 +135,20 @@ class SegmentationTask(Task, abc.ABC):
 
     def segment(self, run: Run, image: Tensor) -> npt.NDArray[np.int64]:
         """Class indices (z, y, x) of a prepared image (1, C, D, H, W)."""
-        logits = sliding_window(run, image, window=self.window_size or self.patch_size, overlap=self.overlap)
+        window = self.fit_window(image, run.divisor)
+        logits = sliding_window(run, image, window=window, overlap=self.overlap)
         classes: npt.NDArray[np.int64] = logits[0].argmax(dim=0).numpy()
         return classes
+
+    def fit_window(self, image: Tensor, divisor: int) -> Size:
+        """The window for an image (1, C, D, H, W): no axis is padded beyond the patch or the divisor."""
+        z, y, x = (
+            min(wanted, max(patch, math.ceil(edge / divisor) * divisor))
+            for wanted, patch, edge in zip(
+                self.window_size or self.patch_size, self.patch_size, image.shape[2:], strict=True
+            )
+        )
+        return (z, y, x)
 
     def _score(
         self, predicted: npt.NDArray[np.int64], labelled: Labelled, item: str, thorough: bool

@@ -18,7 +18,7 @@ from parts2whole.spec import from_plain, spec_from_dict, to_plain
 from parts2whole.tasks.base import Run, Task
 from parts2whole.training.checkpoint import write_tensors
 from parts2whole.training.folder import write_json
-from parts2whole.training.runtime import Runtime
+from parts2whole.training.runtime import Runtime, unwrap
 
 TENSORS = "model.safetensors"
 CARD = "model.json"
@@ -89,11 +89,23 @@ def load_model(folder: Path) -> tuple[Model, ModelCard]:
 
 def as_function(module: nn.Module, runtime: Runtime) -> Run:
     """The module as a function from CPU images to CPU logits, on the runtime's device and precision."""
+    inner = unwrap(module)
+    if not isinstance(inner, Model):
+        raise ModelError(f"{type(inner).__name__} is not a model on top of an encoder")
+    return _Function(module, runtime, inner.encoder.divisor)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Function:
+    """A model to be called; see `parts2whole.tasks.base.Run`."""
+
+    module: nn.Module
+    runtime: Runtime
+    divisor: int
 
     @torch.no_grad()
-    def run(images: Tensor) -> Tensor:
-        with runtime.autocast():
-            logits: Tensor = module(runtime.place(images))
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B, C, D, H, W) to logits."""
+        with self.runtime.autocast():
+            logits: Tensor = self.module(self.runtime.place(images))
         return logits.float().cpu()
-
-    return run
