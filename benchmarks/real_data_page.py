@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,16 +30,25 @@ def write_page(chosen: Sequence[Any], out: Path, page: Path) -> None:
     ]
     for one in chosen:
         folder = out / one.name
-        if not folder.exists():
-            continue
         lines += [f"## {one.name.capitalize()}", ""]
-        lines += pretraining(folder, one, page)
+        missing = [str(labels) for labels in one.labels if not finished_seeds(folder, labels)]
+        if missing:
+            lines += [f"**Not run yet:** transfer at {', '.join(missing)}.", ""]
+        if not folder.exists():
+            lines += ["Nothing of this set has been run yet.", ""]
+            continue
+        lines += pretraining(folder, one)
         lines += transfer(folder)
         lines += probes(folder)
     if NOTES.exists():
         lines += [NOTES.read_text().strip(), ""]
     page.write_text("\n".join(lines))
     print(f"wrote {page}")
+
+
+def finished_seeds(folder: Path, labels: dict[str, Any]) -> int:
+    ((kind, value),) = labels.items()
+    return len(list(folder.glob(f"cells/*-{kind}{value}-seed*/result.json")))
 
 
 def describe_machine(out: Path) -> str:
@@ -55,7 +63,7 @@ def describe_machine(out: Path) -> str:
     )
 
 
-def pretraining(folder: Path, one: Any, page: Path) -> list[str]:
+def pretraining(folder: Path, one: Any) -> list[str]:
     lines = [
         "### Pre-training: reconstruction loss against predictions that need no learning",
         "",
@@ -75,19 +83,8 @@ def pretraining(folder: Path, one: Any, page: Path) -> list[str]:
             f"| {result['validation_loss']:.5f} | {result['baseline_mean_whole']:.5f} "
             f"| {'none: it sees the whole' if stretched is None else format(stretched, '.5f')} |"
         )
-        panels = sorted((run / "panels").glob("*.png"))
-        if panels:
-            target = page.parent / "images" / f"{one.name}-{name}.png"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(panels[-1], target)
-    lines.append("")
-    for name in one.methods:
-        if (page.parent / "images" / f"{one.name}-{name}.png").exists():
-            lines += [
-                f"![{one.name}, {name}: part, reconstruction, whole, error](images/{one.name}-{name}.png)",
-                "",
-            ]
-    return lines
+    where = "Panels (part, reconstruction, whole, error) are in each run's `report.html`."
+    return [*lines, "", where, ""]
 
 
 def transfer(folder: Path) -> list[str]:
