@@ -8,6 +8,7 @@ Nothing heavy is imported before a command is chosen, so ``parts2whole --help`` 
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -15,6 +16,8 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from parts2whole.training.stop import INTERRUPTED, stopping_at_once
 
 FAMILIES = {
     "Method": ("parts2whole.methods.base", "parts2whole.methods"),
@@ -102,14 +105,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Run parts2whole --help for the list.", file=sys.stderr)
         return 2
     try:
-        run(COMMANDS[name], name, rest)
+        with stopping_at_once():
+            run(COMMANDS[name], name, rest)
     except KeyboardInterrupt as error:
         print(f"\nparts2whole: {str(error) or 'stopped'}", file=sys.stderr)
-        return 130
+        return getattr(error, "exit_code", INTERRUPTED)
     except Exception as error:
         if os.environ.get("PARTS2WHOLE_TRACEBACK") or not _is_meant_for_users(error):
             raise
-        print(f"\nparts2whole {name}: {error}", file=sys.stderr)
+        print(f"\nparts2whole {name}: {error}{_remedy(error)}", file=sys.stderr)
         return 1
     return 0
 
@@ -179,14 +183,32 @@ def name_positionals(command: Command, arguments: Sequence[str]) -> list[str]:
         else:
             named.append(f"--{parameter}={unnamed.pop(0)}")
     rest = [
-        a.replace("--data", "--task.data", 1) if _is_data(a, command) else a
-        for a in arguments[len(leading) :]
-    ]
+        "--resume=true" if a == "--resume" and not _has_value(arguments, place) else a
+        for place, a in enumerate(arguments)
+    ][len(leading) :]
+    rest = [a.replace("--data", "--task.data", 1) if _is_data(a, command) else a for a in rest]
     return named + unnamed + rest
+
+
+def _has_value(arguments: Sequence[str], place: int) -> bool:
+    """Whether the option at ``place`` is followed by its value."""
+    return place + 1 < len(arguments) and not arguments[place + 1].startswith("--")
 
 
 def _is_data(argument: str, command: Command) -> bool:
     return "Task" in command.families and (argument == "--data" or argument.startswith("--data="))
+
+
+def _remedy(error: Exception) -> str:
+    """What to do about an error of the file system, which doesn't say so itself."""
+    remedies = {
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some of your quota",
+        errno.EROFS: "make it writable",
+        errno.EACCES: "make it writable for you",
+    }
+    remedy = remedies.get(error.errno or 0) if isinstance(error, OSError) else None
+    return f"; {remedy}, then run it again (a run goes on with --resume true)" if remedy else ""
 
 
 def _is_meant_for_users(error: Exception) -> bool:

@@ -156,5 +156,12 @@ class Wholes(Dataset[Tensor]):
         self.batch_size = batch_size
 
     def __getitem__(self, number: int) -> Tensor:
+        return self.sampler.read(self._whole(number))
+
+    def case_of(self, number: int) -> str:
+        """The case that sample ``number`` is cut from."""
+        return self._whole(number).case_id
+
+    def _whole(self, number: int) -> Whole:
         step, index = divmod(number, self.batch_size)
-        return self.sampler.read(self.sampler.draw(step, index))
+        return self.sampler.draw(step, index)

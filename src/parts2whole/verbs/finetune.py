@@ -19,7 +19,8 @@ from parts2whole.report.page import write_report
 from parts2whole.spec import to_plain
 from parts2whole.tasks.base import Examination, Labelled, Run, Task, default_cache
 from parts2whole.training.checkpoint import load_best
-from parts2whole.training.folder import read_result, start_run, write_json, write_rows
+from parts2whole.training.folder import Resume, read_result, start_run, write_json, write_rows
+from parts2whole.training.lock import one_run_a_folder
 from parts2whole.training.loop import Plan, fit
 from parts2whole.training.model import ModelCard, as_function, save_model
 from parts2whole.training.optim import AdamW, Cosine, Optimiser, Schedule, parameter_groups
@@ -46,6 +47,7 @@ class Finetuned:
         return found
 
 
+@one_run_a_folder
 def finetune(
     task: Task,
     *,
@@ -69,7 +71,7 @@ def finetune(
     checkpoint_every: int = 500,
     cache: str | Path | None = None,
     hardware: Hardware = Hardware(),
-    resume: bool = False,
+    resume: Resume = False,
     progress: bool = True,
 ) -> Finetuned:
     """Fine-tune a model for ``task``, keep the step that is best on validation cases, and test it.
@@ -97,7 +99,8 @@ def finetune(
         checkpoint_every: steps between resumable checkpoints.
         cache: where prepared labelled data are kept; default ``~/.cache/parts2whole``.
         hardware: devices, precision, loader processes.
-        resume: go on with the run in ``out``.
+        resume: ``true`` goes on with the run in ``out``, from its newest complete checkpoint; ``auto`` too,
+            or starts one if there is none.
         progress: show a progress bar.
 
     Returns:
@@ -179,15 +182,16 @@ def finetune(
             patience=patience,
             clip_norm=clip_norm,
             keep_best=True,
+            independent=task.rows_are_independent,
         ),
         runtime=runtime,
         folder=out,
         name=type(task).__name__,
         validate=validate,
-        resume=resume,
+        resume=bool(resume),
         show=progress,
     )
-    load_best(out, module)
+    load_best(out, module, done.best_step)
     module.eval()
     run = as_function(module, runtime)
     on_validation = task.examine(run, labelled, split.validation, thorough=False)
