@@ -7,14 +7,13 @@ where it fits, and the layer below elsewhere.  Parameters and buffers keep their
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
-_sum_over_processes: Callable[[Tensor], Tensor] = all_reduce
 _convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
 
 
@@ -42,7 +41,8 @@ class SynchronisedNorm(_BatchNorm):
         near = torch.zeros(self.num_features) if self.running_mean is None else self.running_mean.clone()
         values = x.float() - near.to(x.device).view(shape)
         count = torch.full((1,), values.numel() / values.shape[1], device=x.device)
-        sums = _sum_over_processes(torch.cat([count, values.sum(axes), values.square().sum(axes)]))
+        mine = torch.cat([count, values.sum(axes), values.square().sum(axes)])
+        sums: Tensor = _Sum.apply(mine)  # type: ignore[no-untyped-call]
         count = sums[0]
         mean, mean_of_squares = (sums[1:] / count).chunk(2)
         variance = (mean_of_squares - mean.square()).clamp_min(0)
@@ -63,6 +63,22 @@ class SynchronisedNorm(_BatchNorm):
         momentum = 0.1 if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean, momentum)
         self.running_var.lerp_(variance, momentum)
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over processes; what all of them lose by a summand is its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        summed = x.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        summed = gradients[0].clone()
+        dist.all_reduce(summed)
+        return summed
 
 
 def synchronise_norms(module: nn.Module, *, device: torch.device) -> None:
