@@ -59,9 +59,7 @@ def make_views(method: Method, batch: Any, generator: BatchGenerator) -> dict[st
     return method.views(batch["whole"], generator, batch["number"])
 
 
-def curve(
-    method: Method, runtime: Runtime, folder: Path, given: argparse.Namespace
-) -> dict[str, Any]:
+def curve(method: Method, runtime: Runtime, folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Train a few steps; losses, and the norm of the weights and buffers at the end."""
     torch.manual_seed(0)
     module = method.build(UNet3D(size="tiny", norm=given.norm), in_channels=1, whole_size=WHOLE)

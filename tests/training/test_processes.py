@@ -37,4 +37,6 @@ def test_one_that_dies_stops_all_and_leaves_a_checkpoint(tmp_path):
     done = start([*TORCHRUN, SCRIPT, str(tmp_path / "x.json"), *runs, "--die", "1"])
     assert done.returncode != 0
     assert not (tmp_path / "x.json").exists()
-    assert [p.name for p in (tmp_path / "Autoencoder" / "checkpoints").glob("*.ckpt")] == ["step-00000001.ckpt"]
+    assert [p.name for p in (tmp_path / "Autoencoder" / "checkpoints").glob("*.ckpt")] == [
+        "step-00000001.ckpt"
+    ]

@@ -80,9 +80,28 @@ def test_one_row_that_does_not_fit_is_the_end():
         gradients(0)
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory():
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        next(divide_rows(torch.zeros(2, 3), rows=2, parts=1))[0] @ torch.zeros(2)
+def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch):
+    def broken(self: Scarce, module: nn.Module, views: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        self.seen.append(len(views["whole"]))
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(Scarce, "__call__", broken)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        gradients(1)
+
+
+def test_views_are_cut_by_row_however_they_come():
+    views = {
+        "part": torch.arange(12),
+        "whole": torch.arange(6),
+        "scale": torch.tensor(2.0),
+        "name": list("abcdef"),
+    }
+    pieces = list(divide_rows(views, rows=6, parts=4))
+    assert [count for _, count in pieces] == [1, 2, 1, 2]
+    assert torch.equal(torch.cat([piece["part"] for piece, _ in pieces]), views["part"])
+    assert [name for piece, _ in pieces for name in piece["name"]] == views["name"]
+    assert all(float(piece["scale"]) == 2 for piece, _ in pieces)
 
 
 @pytest.mark.parametrize(("batch_size", "ranks"), [(8, 4), (7, 3), (5, 5)])

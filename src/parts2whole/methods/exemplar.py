@@ -46,6 +46,7 @@ class Exemplar(FixedBank):
         "Dosovitskiy, Springenberg, Riedmiller, Brox: Discriminative Unsupervised Feature Learning with "
         "Convolutional Neural Networks. NIPS 2014, arXiv:1406.6909"
     )
+    rows_are_independent: ClassVar[bool] = True
     bank: int = 1024
     part_fraction: tuple[float, float] = (0.4, 0.7)
     per_axis: bool = True
@@ -67,9 +68,7 @@ class Exemplar(FixedBank):
         if numbers is None:
             numbers = generator.first + torch.arange(len(wholes), device=wholes.device)
         count = self.parts_per_whole
-        parts = cut_parts(
-            wholes, generator, fraction=self.part_fraction, per_axis=self.per_axis, count=count
-        )
+        parts = cut_parts(wholes, generator, fraction=self.part_fraction, per_axis=self.per_axis, count=count)
         return {"part": parts, "number": numbers.repeat_interleave(count)}
 
     def loss(self, module: nn.Module, views: Views) -> dict[str, Tensor]:

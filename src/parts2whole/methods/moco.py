@@ -131,9 +131,7 @@ class MoCo(Discrimination):
 
     def views(self, wholes: Tensor, generator: BatchGenerator) -> Views:
         """``query`` and ``key``: a part of every whole each, (B, C, D, H, W)."""
-        parts = cut_parts(
-            wholes, generator, fraction=self.part_fraction, per_axis=self.per_axis, count=2
-        )
+        parts = cut_parts(wholes, generator, fraction=self.part_fraction, per_axis=self.per_axis, count=2)
         return {"query": parts[0::2], "key": parts[1::2]}
 
     def loss(self, module: nn.Module, views: Views) -> dict[str, Tensor]:
