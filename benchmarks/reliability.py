@@ -136,7 +136,7 @@ def same(one: Path, other: Path) -> bool:
 
 
 def kill(work: Path, given: argparse.Namespace) -> list[Finding]:
-    """kill -9 at random moments of runs that are resumed until they end."""
+    """Kill -9 at random moments of runs that are resumed until they end."""
     luck = random.Random(given.seed)
     began = time.monotonic()
     code = wait(start(lambda: pretrain(work, work / "unbroken")))

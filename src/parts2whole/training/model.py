@@ -76,7 +76,7 @@ def load_model(folder: Path) -> tuple[Model, ModelCard]:
             preprocess=spec_from_dict(plain["preprocess"], Preprocess),
             seen=from_plain(plain.get("seen", []), tuple[str, ...]),
         )
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{target / CARD} is damaged: {error!r}") from error
     module = card.task.build(card.network.build_encoder(card.in_channels), card.classes)
     try:

@@ -159,7 +159,7 @@ def cut_records(path: Path, *, after_step: int) -> None:
     for line in path.read_text().splitlines():
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             break
         if record["step"] <= after_step:
             kept.append(line)
