@@ -14,22 +14,22 @@ PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
 
 INTRODUCTION = """# Reliability: what was tried, how often, and what came of it
 
-Every row was written by the script that did it: faults were injected into real runs, broken files were really
-read, and resumed runs were compared bit by bit with runs that were never stopped. A row that failed would stay.
-The quick part of each is in the test suite (`tests/training`, `tests/data`, `tests/test_hostile.py`).
+Every row was written by the script that did it: faults were injected into real runs, broken files were
+really read, and resumed runs were compared bit by bit with runs that were never stopped. A row that failed
+would stay. The quick part is in the test suite (`tests/training`, `tests/test_hostile.py`).
 """
 
 CLOSING = """
 ## What can be relied on
 
 - **Exact resume** holds on CPUs at the same number of threads and processes, in the same versions of the
-  libraries. On GPUs add `--hardware.deterministic true`; that mode has not been tried here, for want of a GPU.
-- **Several processes** give the curve of one to float tolerance, not to the bit: sums are made in another order.
-  Dropout draws other numbers on every process. Segmentation's Dice is over the rows of one process.
-- **Two checkpoints** stay, so a damaged one costs one interval. Each is written beside its place, forced to the
-  disk, and renamed.
-- **Weights, checkpoints and settings from others run no code**: tensors are read by `weights_only` or safetensors,
-  YAML by the safe loader, and class names only from this package.
+  libraries. On GPUs add `--hardware.deterministic true`; that mode has not been tried, for want of a GPU.
+- **Several processes** give the curve of one to float tolerance, not to the bit: sums are made in another
+  order. Dropout draws other numbers on every process. Segmentation's Dice is over the rows of one process.
+- **Two checkpoints** stay, so a damaged one costs one interval. Each is written beside its place, forced to
+  the disk, and renamed.
+- **Weights, checkpoints and settings from others run no code**: tensors are read by `weights_only` or
+  safetensors, YAML by the safe loader, and class names only from this package.
 
 How runs behave on a cluster, and their exit codes, is in [Clusters](cluster.md).
 """

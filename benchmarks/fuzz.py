@@ -2,9 +2,9 @@
 
     python benchmarks/fuzz.py --seconds 20 --write
 
-Each target is a small sound file and a function that reads it.  Bytes are flipped, cut, repeated and replaced;
-text and numbers that parsers trip over are put in.  The only acceptable outcomes are success and the error
-that the function documents.  Anything else, death by a signal and asking for much memory included, is kept in
+Each target is a small sound file and a function that reads it.  Bytes are flipped, cut, repeated and
+replaced; text and numbers that parsers trip over are put in.  The only right outcomes are success and the error that
+the function documents.  Anything else, death by a signal and asking for much memory included, is kept in
 ``--crashes`` for a regression test.  Inputs run in forked processes with a limit on memory.
 """
 
@@ -48,9 +48,10 @@ INPUTS_A_FORK = 200
 MEMORY = 3 << 30
 SECONDS_AN_INPUT = 10
 WORDS = [
-    b"-1", b"0", b"NaN", b"Infinity", b"1e999", b"99999999999999999999", b"null", b"[]", b"{}", b'""', b"true",
-    b"../../etc/passwd", b"/etc/passwd", b"\x00", b"\xff\xff\xff\xff", b"\xff\x7f", b"\x00\x00\xc0\x7f",
-    b"!!python/object/apply:os.system", b"&a [*a]", "Ä\u202e\ud7ff".encode(), b"[" * 3000, b"\n", b"%s%n",
+    b"-1", b"0", b"NaN", b"Infinity", b"1e999", b"99999999999999999999", b"null", b"[]", b"{}", b'""',
+    b"true", b"../../etc/passwd", b"/etc/passwd", b"\x00", b"\xff\xff\xff\xff", b"\xff\x7f",
+    b"\x00\x00\xc0\x7f", b"!!python/object/apply:os.system", b"&a [*a]", "Ä\u202e\ud7ff".encode(),
+    b"[" * 3000, b"\n", b"%s%n",
 ]  # fmt: skip
 
 

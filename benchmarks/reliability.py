@@ -357,11 +357,10 @@ def processes(work: Path, given: argparse.Namespace) -> list[Finding]:
         }
         uneven = int(batch) % count
         worst = max(gaps.values(), default=float("nan"))
-        names = ", ".join(gaps)
+        names, size = ", ".join(gaps), f"{batch}{' (uneven)' if uneven else ''}"
         found.append(
             Finding(
-                f"{count} processes against one at a batch of {batch}{' (uneven)' if uneven else ''}, 4 steps, "
-                f"batch norm: {names}",
+                f"{count} processes against one at a batch of {size}, 4 steps, batch norm: {names}",
                 len(gaps),
                 f"largest relative difference of a loss {worst:.1e}",
                 bool(gaps) and worst < 5e-3 and (bool(uneven) or len(gaps) == len(alone)),
@@ -377,8 +376,8 @@ def processes(work: Path, given: argparse.Namespace) -> list[Finding]:
         Finding(
             "one of 4 processes dies without a word (SimCLR, torchrun), then resumed",
             1,
-            f"all had stopped {seconds:.0f} s after the start, imports included; {kept[-1]} kept; the resumed "
-            f"curve is {'equal' if equal else 'NOT equal'} to the unbroken one, to the bit",
+            f"all had stopped {seconds:.0f} s after the start, imports included; {kept[-1]} kept; the "
+            f"resumed curve is {'equal' if equal else 'NOT equal'} to the unbroken one, to the bit",
             code != 0 and seconds < 60 and equal,
         )
     )

@@ -76,10 +76,11 @@ class CaseRecord:
         """Manifests may come from others: a case stays in the store's folder, and sizes make sense."""
         if not is_plain_name(self.case_id):
             raise StoreError(f"case id {self.case_id!r} is not a plain name, as those that prepare gives")
-        sizes = (self.channels, *self.shape)
-        if len(sizes) != 4 or any(type(size) is not int or not 1 <= size < 2**31 for size in sizes):
+        shape: tuple[Any, ...] = self.shape
+        spacing: tuple[Any, ...] = self.spacing_mm
+        if len(shape) != 3 or not all(type(n) is int and 1 <= n < 2**31 for n in (self.channels, *shape)):
             raise StoreError(f"case {self.case_id}: impossible size {self.shape}, {self.channels} channels")
-        if len(self.spacing_mm) != 3 or not all(1e-6 < float(edge) < 1e6 for edge in self.spacing_mm):
+        if len(spacing) != 3 or not all(1e-6 < float(edge) < 1e6 for edge in spacing):
             raise StoreError(f"case {self.case_id}: impossible spacing {self.spacing_mm} mm")
         if not (math.isfinite(self.scale) and math.isfinite(self.offset) and self.scale != 0):
             raise StoreError(f"case {self.case_id}: impossible scale {self.scale} or offset {self.offset}")
