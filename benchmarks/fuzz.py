@@ -3,9 +3,9 @@
     python benchmarks/fuzz.py --seconds 20 --write
 
 Each target is a small sound file and a function that reads it.  Bytes are flipped, cut, repeated and
-replaced; text and numbers that parsers trip over are put in.  The only right outcomes are success and the error that
-the function documents.  Anything else, death by a signal and asking for much memory included, is kept in
-``--crashes`` for a regression test.  Inputs run in forked processes with a limit on memory.
+replaced; text and numbers that parsers trip over are put in.  The only right outcomes are success and the
+error that the function documents.  Anything else, death by a signal and asking for much memory included, is
+kept in ``--crashes`` for a regression test.  Inputs run in forked processes with a limit on memory.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ What `benchmarks/fuzz.py` has found is kept here, in its smallest form.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -146,10 +147,8 @@ def test_any_value_in_a_manifest_is_read_or_refused(store, field, value, place):
         plain[key] = value
     manifest.write_text(json.dumps(plain))
     try:
-        opened = Store.open(store)
-        assert all(is_plain_name(record.case_id) for record in opened.cases)
-    except StoreError as error:
-        assert str(error)
+        with contextlib.suppress(StoreError):
+            assert all(is_plain_name(record.case_id) for record in Store.open(store).cases)
     finally:
         manifest.write_text(before)
 
@@ -196,7 +195,7 @@ def test_an_unknown_voxel_type_is_refused(tmp_path, kind):
     content = bytearray((tmp_path / "a.mgh").read_bytes())
     content[20:24] = kind.to_bytes(4, "big", signed=True)
     (tmp_path / "a.mgh").write_bytes(bytes(content))
-    with pytest.raises(ReadError, match="a.mgh can't be read"):
+    with pytest.raises(ReadError, match=r"a\.mgh can't be read"):
         read_volume(tmp_path / "a.mgh")
 
 
