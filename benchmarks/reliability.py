@@ -266,7 +266,7 @@ def disk(work: Path, given: argparse.Namespace) -> list[Finding]:
                 shutil.rmtree(out)
             found.append(
                 Finding(
-                    "disk full during a run (a file system with 0.5 to 4.5 MB free), room made, then resumed",
+                    "disk full during a run (0.5 to 4.5 MB free at its start), room made, then resumed",
                     times,
                     f"{times} of 5 runs stopped, {messages} said that there was no room; all went on to the end, "
                     f"{equal} equal to the run on a large disk, to the bit",

@@ -169,8 +169,8 @@ def _written_whole(path: Path) -> Iterator[Path]:
         last = f"The checkpoint before it, {kept[-1].name}, is kept" if kept else "There is no checkpoint yet"
         free = shutil.disk_usage(next(p for p in path.parents if p.exists())).free
         raise CheckpointError(
-            f"can't write {path} ({free / 1e6:.1f} MB are free there): {_first_line(error)}. {last}; make room "
-            "(or make the folder writable) and go on with --resume true"
+            f"can't write {path} ({free / 1e6:.1f} MB are free there): {_first_line(error)}. {last}; make "
+            "room (or make the folder writable) and go on with --resume true"
         ) from error
 
 
