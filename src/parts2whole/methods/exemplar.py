@@ -67,9 +67,7 @@ class Exemplar(FixedBank):
         if numbers is None:
             numbers = generator.first + torch.arange(len(wholes), device=wholes.device)
         count = self.parts_per_whole
-        parts = cut_parts(
-            wholes, generator, fraction=self.part_fraction, per_axis=self.per_axis, count=count
-        )
+        parts = cut_parts(wholes, generator, fraction=self.part_fraction, per_axis=self.per_axis, count=count)
         return {"part": parts, "number": numbers.repeat_interleave(count)}
 
     def loss(self, module: nn.Module, views: Views) -> dict[str, Tensor]:
