@@ -92,7 +92,7 @@ def test_the_composition_is_the_definition_in_order(volumes, conformant):
     views = method.views(volumes, BatchGenerator.of_step(7, rows=ROWS))
     drawn = method.draw(BatchGenerator.of_step(7, rows=ROWS), SHAPE)
     shuffled, bent, painted = (rows.tolist() for rows in (drawn.shuffled, drawn.bent, drawn.painted))
-    assert all(0 < len(rows) for rows in (shuffled, bent, painted))
+    assert all(len(rows) > 0 for rows in (shuffled, bent, painted))
     for row in range(ROWS):
         expected = reference.flip(volumes[row].numpy(), drawn.flipped[row])
         np.testing.assert_array_equal(views["whole"][row], expected)
@@ -143,7 +143,10 @@ def test_sizes_are_those_of_the_public_code_at_its_size():
         assert sorted(blocks.number) == list(range(10_000))
         assert len(np.unique(blocks.size, axis=0)) == 3 * 6 * 6
     random = np.random.default_rng(0)
-    for outside, low, high in ((False, edges // 6, edges // 3), (True, edges - 4 * edges // 7, edges - 3 * edges // 7)):
+    for outside, low, high in (
+        (False, edges // 6, edges // 3),
+        (True, edges - 4 * edges // 7, edges - 3 * edges // 7),
+    ):
         found = [draw_windows(random, edges, outside=outside) for _ in range(400)]
         start, size = (np.concatenate(part) for part in zip(*found, strict=True))
         used = size[:, 0] > 0
@@ -184,7 +187,9 @@ def test_volumes_too_small_for_the_published_sizes():
     with pytest.raises(MethodError, match="at least 14 voxels, got"):
         ModelsGenesis(conformant=True).views(small, BatchGenerator.of_step(0, rows=2))
     with pytest.raises(MethodError, match="at least 10 voxels"):
-        ModelsGenesis(conformant=True, alone="shuffle").build(UNet3D("tiny"), in_channels=1, whole_size=(8, 8, 8))
+        ModelsGenesis(conformant=True, alone="shuffle").build(
+            UNet3D("tiny"), in_channels=1, whole_size=(8, 8, 8)
+        )
     ModelsGenesis(conformant=True, alone="paint_inside").views(small, BatchGenerator.of_step(0, rows=2))
     for step in range(20):
         part = ModelsGenesis(**ALL).views(small, BatchGenerator.of_step(step, rows=2))["part"]
