@@ -136,7 +136,9 @@ def test_a_resumed_finetuning_is_the_run(task, cache, tmp_path, monkeypatch, pat
     with monkeypatch.context() as patch:
         patch.setattr(type(task), "loss", interrupted)
         for resume in (False, True):
-            with contextlib.suppress(Interrupted):  # with patience 0 the second part may end before its signal
+            with contextlib.suppress(
+                Interrupted
+            ):  # with patience 0 the second part may end before its signal
                 short_finetune(task, parts, cache, resume=resume, **settings)
         assert count >= 1
     short_finetune(task, parts, cache, resume=True, **settings)

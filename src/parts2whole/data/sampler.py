@@ -22,6 +22,8 @@ from parts2whole.data.random import sample_generator
 from parts2whole.data.store import CaseRecord, Store
 from parts2whole.data.volume import Triple
 
+Sample = Tensor | dict[str, Tensor]
+
 
 class SamplerError(ValueError):
     """Wholes that can't be drawn from this store."""
@@ -50,11 +52,19 @@ class WholeSize:
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-    """Where one whole lies: a case and its first voxel; ``size`` may reach past the border (padded)."""
+    """Where one whole lies.
+
+    Attributes:
+        case_id: the scan.
+        start: first voxel (z, y, x).
+        size: extent in voxels of the scan; it may reach past the border (padded).
+        number: its number in the sampler's bank; None without a bank.
+    """
 
     case_id: str
     start: Size
     size: Size
+    number: int | None = None
 
 
 class WholeSampler:
@@ -65,6 +75,7 @@ class WholeSampler:
         cases: which of them; default all.
         size: size of a whole.
         seed: another seed, other wholes.
+        bank: draw from this many fixed wholes only, which depend on the seed alone; default: endlessly many.
     """
 
     def __init__(
@@ -74,10 +85,14 @@ class WholeSampler:
         size: WholeSize,
         cases: Sequence[str] | None = None,
         seed: int = 0,
+        bank: int | None = None,
     ) -> None:
+        if bank is not None and bank < 1:
+            raise SamplerError(f"a bank must hold at least 1 whole, got {bank}")
         self.store = store
         self.size = size
         self.seed = seed
+        self.bank = bank
         self.records: tuple[CaseRecord, ...] = (
             store.cases if cases is None else tuple(store.record(case) for case in cases)
         )
@@ -90,6 +105,12 @@ class WholeSampler:
 
     def draw(self, *labels: int | str) -> Whole:
         """The whole that belongs to ``labels`` (such as step, index): a scan, and a place in it."""
+        if self.bank is None:
+            return self._place(*labels)
+        number = int(sample_generator(self.seed, "number", *labels).integers(self.bank))
+        return dataclasses.replace(self._place("bank", number), number=number)
+
+    def _place(self, *labels: int | str) -> Whole:
         generator = sample_generator(self.seed, "whole", *labels)
         record = self.records[int(generator.integers(len(self.records)))]
         size = self.size.in_scan(record.spacing_mm)
@@ -123,6 +144,11 @@ class WholeSampler:
             image = crop_resize(image[None], box, self.size.voxels)[0]
         return image
 
+    def read_sample(self, whole: Whole) -> Sample:
+        """The whole, or, with a bank, ``{"whole": the whole, "number": its number in the bank}``."""
+        voxels = self.read(whole)
+        return voxels if whole.number is None else {"whole": voxels, "number": torch.tensor(whole.number)}
+
 
 def read_padded(store: Store, whole: Whole, *, label: bool = False) -> npt.NDArray[Any]:
     """Stored voxels (channel, z, y, x) of a box, or its labels (1, z, y, x).
@@ -148,15 +174,15 @@ def read_padded(store: Store, whole: Whole, *, label: bool = False) -> npt.NDArr
     return padded
 
 
-class Wholes(Dataset[Tensor]):
-    """The endless sequence of a sampler's wholes: sample number = step x batch size + index."""
+class Wholes(Dataset[Sample]):
+    """The endless sequence of a sampler's samples: sample number = step x batch size + index."""
 
     def __init__(self, sampler: WholeSampler, batch_size: int) -> None:
         self.sampler = sampler
         self.batch_size = batch_size
 
-    def __getitem__(self, number: int) -> Tensor:
-        return self.sampler.read(self._whole(number))
+    def __getitem__(self, number: int) -> Sample:
+        return self.sampler.read_sample(self._whole(number))
 
     def case_of(self, number: int) -> str:
         """The case that sample ``number`` is cut from."""

@@ -11,11 +11,13 @@ them, which follows the first slowly and gets no gradient.
     loss = -log( exp(q.k / t) / (exp(q.k / t) + sum over the queue of exp(q.n / t)) )
     key encoder = m key encoder + (1 - m) query encoder, at every step, before the keys are made
 
-Deviations.  Positives are parts of the same whole, without colour distortion or blur; the head is as wide as
-the encoder.  Batches are not shuffled over devices before the keys are made, which in the original keeps batch
-norm from giving the pair away: use a network with norm="instance" or "group" where that matters.  The queue
-and m are smaller by default (4,096 and 0.99 for 65,536 and 0.999), as runs here see far fewer wholes.  Keys
-of all devices enter the queue in rank order, so it is equal on every device; it is part of the checkpoint.
+Deviations.  Positives are parts of the same whole, without colour distortion or blur; the head is as wide
+as the encoder.  Batches are not shuffled over devices before the keys are made, which in the original keeps
+batch norm from giving the pair away: use a network with norm="instance" or "group" where that matters.  The
+queue and m are smaller by default (4,096 and 0.99 for 65,536 and 0.999), as runs here see far fewer wholes.
+The queue begins with the keys of the first batch, over and over, not with random vectors, which are too easy
+to tell from a key: the loss would rise while they leave.  Keys of all devices enter the queue in rank order,
+so it is equal on every device; it is part of the checkpoint.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from parts2whole.data.random import BatchGenerator
 from parts2whole.methods.base import Discrimination, MethodError, Views
 from parts2whole.methods.contrast import Projector, check_temperature, cosines, cut_parts, gather_rows
 from parts2whole.networks.base import Encoder, Network
-from parts2whole.networks.heads import Model
+from parts2whole.networks.heads import Model, pooled_features
 
 
 class MomentumContrast(Model):
@@ -42,11 +44,11 @@ class MomentumContrast(Model):
     Attributes:
         encoder: of the queries; it is the one that is kept.
         queue: (K, F) unit vectors, overwritten in a circle.
-        oldest: row of the queue that is overwritten next.
+        stored: keys that have entered it so far.
     """
 
     queue: Tensor
-    oldest: Tensor
+    stored: Tensor
 
     def __init__(self, encoder: Encoder, *, features: int, queue: int, momentum: float) -> None:
         super().__init__(encoder)
@@ -55,40 +57,41 @@ class MomentumContrast(Model):
         self.key = copy.deepcopy(query).requires_grad_(False)
         self.momentum = momentum
         self.register_buffer("queue", F.normalize(torch.randn(queue, features), dim=1))
-        self.register_buffer("oldest", torch.zeros((), dtype=torch.long))
+        self.register_buffer("stored", torch.zeros((), dtype=torch.long))
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
         """Cosines of every query with its key (column 0) and with the queue: (B, 1 + K).
 
         In training mode the key network follows first, and the keys enter the queue afterwards.
         """
-        pooled = self.encoder(query)[-1].mean(dim=(2, 3, 4))
-        q = F.normalize(self.head(pooled).float(), dim=1)
+        q = F.normalize(self.head(pooled_features(self.encoder, query)).float(), dim=1)
         with torch.no_grad():
             if self.training:
                 self._follow()
             k = self.key(key)
+            queue = self._enqueue(gather_rows(k)[0]) if self.training else self.queue
         positive = (q * k).sum(dim=1, keepdim=True)
-        logits = torch.cat([positive, cosines(q, self.queue.clone())], dim=1)
-        if self.training:
-            self._enqueue(gather_rows(k)[0])
-        return logits
+        return torch.cat([positive, cosines(q, queue)], dim=1)
 
-    @torch.no_grad()
     def _follow(self) -> None:
         for mine, theirs in ((self.key.encoder, self.encoder), (self.key.head, self.head)):
             for slow, fast in zip(mine.parameters(), theirs.parameters(), strict=True):
                 slow.lerp_(fast, 1 - self.momentum)
 
-    @torch.no_grad()
-    def _enqueue(self, keys: Tensor) -> None:
-        if len(keys) > len(self.queue):
+    def _enqueue(self, keys: Tensor) -> Tensor:
+        """Put the keys of all devices into the queue; returns it as it was before."""
+        length = len(self.queue)
+        if len(keys) > length:
             raise MethodError(
-                f"a batch of {len(keys)} wholes doesn't fit into a queue of {len(self.queue)}: raise queue"
+                f"a batch of {len(keys)} wholes doesn't fit into a queue of {length}; raise queue"
             )
-        rows = (self.oldest + torch.arange(len(keys), device=keys.device)) % len(self.queue)
+        if not self.stored:
+            self.queue.copy_(keys[torch.arange(length, device=keys.device) % len(keys)])
+        before = self.queue.clone()
+        rows = (self.stored + torch.arange(len(keys), device=keys.device)) % length
         self.queue[rows] = keys
-        self.oldest.add_(len(keys)).remainder_(len(self.queue))
+        self.stored.add_(len(keys))
+        return before
 
 
 @dataclasses.dataclass(frozen=True)

@@ -200,8 +200,8 @@ class ModelsGenesis(Reconstruction):
         wanted = max((edge for name, edge in needs.items() if self._draws(name)), default=1)
         if self.conformant and min(size) < wanted:
             raise MethodError(
-                f"conformant Models Genesis needs edges of at least {wanted} voxels, got {tuple(size)}; choose "
-                "larger wholes, or conformant=False, which shrinks blocks and margins to fit"
+                f"conformant Models Genesis needs edges of at least {wanted} voxels, got {tuple(size)}; "
+                "choose larger wholes, or conformant=False, which shrinks blocks and margins to fit"
             )
 
     def _draws(self, transform: str) -> bool:
@@ -213,15 +213,15 @@ class ModelsGenesis(Reconstruction):
 
 def spoil(volumes: Tensor, spoiling: Spoiling) -> Tensor:
     """Shuffle, bend and paint (already flipped) volumes (B, C, D, H, W) as drawn."""
-    spoiled = volumes.clone()
-    for rows, transform in (
-        (spoiling.shuffled, lambda x: shuffle_blocks(x, spoiling.blocks)),
-        (spoiling.bent, lambda x: bend_intensities(x, spoiling.controls, spoiling.falling)),
-        (spoiling.painted, lambda x: paint(x, spoiling.windows, spoiling.noise, outside=spoiling.outside)),
-    ):
-        if len(rows):
-            spoiled.index_copy_(0, rows, transform(spoiled.index_select(0, rows)))
-    return spoiled
+    x = volumes.clone()
+    if len(rows := spoiling.shuffled):
+        x.index_copy_(0, rows, shuffle_blocks(x.index_select(0, rows), spoiling.blocks))
+    if len(rows := spoiling.bent):
+        x.index_copy_(0, rows, bend_intensities(x.index_select(0, rows), spoiling.controls, spoiling.falling))
+    if len(rows := spoiling.painted):
+        painted = paint(x.index_select(0, rows), spoiling.windows, spoiling.noise, outside=spoiling.outside)
+        x.index_copy_(0, rows, painted)
+    return x
 
 
 def leading(happened: Array) -> int:

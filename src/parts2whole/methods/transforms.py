@@ -20,8 +20,8 @@ from parts2whole.data.geometry import Size
 
 Integers = npt.NDArray[np.int64]
 
-CURVE_POINTS = 2049
-"""Points at which an intensity curve is solved; odd, so that the middle is one of them."""
+CURVE_POINTS = 1025
+"""Points at which either half of an intensity curve is solved."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,8 +119,9 @@ def bend_intensities(volumes: Tensor, controls: Tensor, falling: Tensor) -> Tens
     """Map intensities through a cubic Bezier curve from (0, 0) to (1, 1), or its falling counterpart.
 
     The curve is (x(s), y(s)), s from 0 to 1, and a voxel of value x(s) gets y(s), or y(1 - s) if falling.
-    Both coordinates rise with s for any control points in the unit square.  s is read off a table over
-    the values (denser towards both ends, where a curve may start upright) and refined by a Newton step.
+    Both coordinates rise with s for any control points in the unit square.  The distance of s from the
+    nearer end is read off a table (denser towards the ends, where a curve may start upright) and refined by
+    a Newton step; measured from the nearer end, neither loses digits.
 
     Args:
         volumes: (B, C, D, H, W) in [0, 1]; values outside are clamped.
@@ -129,28 +130,30 @@ def bend_intensities(volumes: Tensor, controls: Tensor, falling: Tensor) -> Tens
     """
     zero, one = torch.zeros_like(controls[:, 0]), torch.ones_like(controls[:, 0])
     x1, y1, x2, y2 = controls.unbind(dim=1)
-    x = _polynomial(zero, x1, x2, one)
+    from_low, from_high = _polynomial(zero, x1, x2, one), _polynomial(zero, 1 - x2, 1 - x1, one)
     rising, sinking = (zero, y1, y2, one), (one, y2, y1, zero)
     y = _polynomial(*(torch.where(falling, down, up) for up, down in zip(rising, sinking, strict=True)))
-    place = torch.linspace(-1, 1, CURVE_POINTS, device=controls.device, dtype=controls.dtype)
-    tables = _solve(x, 0.5 + place * (1 - 0.5 * place.abs()))
+    values = torch.linspace(0, 1, CURVE_POINTS, device=controls.device, dtype=controls.dtype) ** 2 / 2
+    tables = torch.cat([_solve(from_low, values), _solve(from_high, values)], dim=1)
     # One volume at a time, which fits into a CPU's cache.
-    bent = [_bend(*one) for one in zip(volumes, tables, x.tolist(), y.tolist(), strict=True)]
-    return torch.stack(bent)
+    coefficients = (from_low.tolist(), from_high.tolist(), y.tolist())
+    return torch.stack([_bend(*one) for one in zip(volumes, tables, *coefficients, strict=True)])
 
 
-def _bend(volume: Tensor, table: Tensor, x: list[float], y: list[float]) -> Tensor:
-    """Look s up for every voxel, refine it, and evaluate y(s)."""
+def _bend(volume: Tensor, table: Tensor, low: list[float], high: list[float], y: list[float]) -> Tensor:
+    """Look up how far s is from the nearer end for every voxel, refine it, and evaluate y(s)."""
     value = volume.flatten().clamp(0, 1)
-    # the inverse of where the table's points lie: dense near 0 and 1, by a square root
-    distance = torch.minimum(value, 1 - value).mul_(2).sqrt_()
-    side = (value >= 0.5).to(value.dtype).mul_(2).sub_(1)
-    place = side.mul_(1 - distance).add_(1).mul_((CURVE_POINTS - 1) / 2)
+    upper = (value >= 0.5).to(value.dtype)
+    distance = torch.minimum(value, 1 - value)
+    place = (2 * distance).sqrt_().mul_(CURVE_POINTS - 1)
     below = place.long().clamp_(max=CURVE_POINTS - 2)
-    left, right = table.index_select(0, below), table[1:].index_select(0, below)
-    s = torch.lerp(left, right, place.sub_(below.to(value.dtype)))
-    slope = _evaluate(s, [k * coefficient for k, coefficient in enumerate(x)][1:]).clamp_(min=1e-4)
-    s.sub_(_evaluate(s, x).sub_(value).div_(slope)).clamp_(0, 1)
+    place.sub_(below.to(value.dtype))
+    below.add_(upper.long(), alpha=CURVE_POINTS)
+    s = torch.lerp(table.index_select(0, below), table[1:].index_select(0, below), place)
+    x = [upper * (h - lo) + lo for lo, h in zip(low[1:], high[1:], strict=True)]
+    slope = _evaluate(s, [k * coefficient for k, coefficient in enumerate(x, 1)]).clamp_(min=1e-6)
+    s.sub_(_evaluate(s, [0.0, *x]).sub_(distance).div_(slope)).clamp_(0, 1)
+    s.mul_(1 - 2 * upper).add_(upper)
     return _evaluate(s, y).reshape(volume.shape)
 
 
@@ -159,7 +162,7 @@ def _polynomial(p0: Tensor, p1: Tensor, p2: Tensor, p3: Tensor) -> Tensor:
     return torch.stack([p0, 3 * (p1 - p0), 3 * (p0 - 2 * p1 + p2), p3 - p0 + 3 * (p1 - p2)], dim=1)
 
 
-def _evaluate(s: Tensor, coefficients: Sequence[float] | Sequence[Tensor]) -> Tensor:
+def _evaluate(s: Tensor, coefficients: Sequence[float | Tensor]) -> Tensor:
     """The polynomial with these coefficients (of 1, s, s^2, ...) at s."""
     *lower, top = coefficients
     value = s * top
@@ -175,7 +178,6 @@ def _solve(coefficients: Tensor, values: Tensor) -> Tensor:
     for bit in range(1, 25):  # as many as float32 has
         step = 0.5**bit
         s += step * (_evaluate(s + step, by_power) <= values)
-    s[:, -1] = 1
     return s
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from parts2whole.data.sampler import Wholes, WholeSampler, WholeSize
 from parts2whole.data.split import split_by_patient
 from parts2whole.data.store import Store
 from parts2whole.data.volume import Triple
-from parts2whole.methods.base import Method
+from parts2whole.methods.base import FixedBank, Method, make_views
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.base import Network
 from parts2whole.networks.heads import Model
@@ -128,16 +129,19 @@ def pretrain(
     cases = _choose_cases(scans, held_out, validation_fraction, seed)
     notes = list(cases.notes)
     size = WholeSize(whole_size, whole_mm)
-    sampler = WholeSampler(scans, size=size, cases=cases.train, seed=seed)
+    bank = method.bank if isinstance(method, FixedBank) else None
+    sampler = WholeSampler(scans, size=size, cases=cases.train, seed=seed, bank=bank)
     padded = sampler.padded_cases()
     if padded:
         notes.append(f"{len(padded)} of {len(cases.train)} scans are smaller than the whole and are padded")
+    if bank:
+        notes.append(f"the validation loss is that of new views of the {bank} wholes that are trained on")
     torch.manual_seed(seed)
     module = method.build(network, in_channels=sampler.channels, whole_size=whole_size)
     _check_size(module, whole_size)
     examiner = Examiner(
         method,
-        WholeSampler(scans, size=size, cases=cases.validation, seed=seed),
+        sampler if bank else WholeSampler(scans, size=size, cases=cases.validation, seed=seed),
         sampler,
         wholes=validation_wholes,
         batch_size=batch_size,
@@ -164,7 +168,7 @@ def pretrain(
 
     done = fit(
         module,
-        views=method.views,
+        views=partial(make_views, method),
         objective=method.loss,
         samples=Wholes(sampler, batch_size),
         groups=parameter_groups(module),
