@@ -268,8 +268,8 @@ def disk(work: Path, given: argparse.Namespace) -> list[Finding]:
                 Finding(
                     "disk full during a run (0.5 to 4.5 MB free at its start), room made, then resumed",
                     times,
-                    f"{times} of 5 runs stopped, {messages} said that there was no room; all went on to the end, "
-                    f"{equal} equal to the run on a large disk, to the bit",
+                    f"{times} of 5 runs stopped, {messages} said that there was no room; all went on to the "
+                    f"end, {equal} equal to the run on a large disk, to the bit",
                     times > 0 and messages == times and equal == 5,
                 )
             )
@@ -345,9 +345,16 @@ def processes(work: Path, given: argparse.Namespace) -> list[Finding]:
         curves = json.loads(out.read_text()) if out.exists() else {}
         return done.returncode, curves, time.monotonic() - began
 
-    for count, batch in ((2, "8"), (4, "8"), (3, "8")):
-        _, alone, _ = run(1, "--batch", batch)
-        _, together, _ = run(count, "--batch", batch)
+    # With batch norm at this tiny size a rounding error grows tenfold a step, with instance norm it doesn't.
+    trials = (
+        (2, "8", "instance", 1e-5),
+        (4, "8", "instance", 1e-5),
+        (4, "8", "batch", 5e-3),
+        (3, "8", "batch", 5e-3),
+    )
+    for count, batch, norm, tolerance in trials:
+        _, alone, _ = run(1, "--batch", batch, "--norm", norm)
+        _, together, _ = run(count, "--batch", batch, "--norm", norm)
         gaps = {
             name: max(
                 abs(a - b) / abs(a) for a, b in zip(alone[name]["losses"], curve["losses"], strict=True)
@@ -359,10 +366,10 @@ def processes(work: Path, given: argparse.Namespace) -> list[Finding]:
         names, size = ", ".join(gaps), f"{batch}{' (uneven)' if uneven else ''}"
         found.append(
             Finding(
-                f"{count} processes against one at a batch of {size}, 4 steps, batch norm: {names}",
+                f"{count} processes against one at a batch of {size}, 4 steps, {norm} norm: {names}",
                 len(gaps),
                 f"largest relative difference of a loss {worst:.1e}",
-                bool(gaps) and worst < 5e-3 and (bool(uneven) or len(gaps) == len(alone)),
+                bool(gaps) and worst < tolerance and (bool(uneven) or len(gaps) == len(alone)),
             )
         )
     runs = work / "dying"
