@@ -22,7 +22,24 @@ from parts2whole.spec import discover
 METHODS = discover(Method, "parts2whole.methods")
 SOURCE = Path(p2w.__file__).parent
 TESTS = Path(__file__).parents[1]
-SHORT = ["--network.size", "tiny", "--whole_size", "[8,16,16]", "--batch_size", "4", "--validation_wholes", "5", "--validate_every", "2", "--progress", "false", "--hardware.accelerator", "cpu", "--hardware.precision", "32-true"]
+SHORT = [
+    "--network.size",
+    "tiny",
+    "--whole_size",
+    "[8,16,16]",
+    "--batch_size",
+    "4",
+    "--validation_wholes",
+    "5",
+    "--validate_every",
+    "2",
+    "--progress",
+    "false",
+    "--hardware.accelerator",
+    "cpu",
+    "--hardware.precision",
+    "32-true",
+]
 
 
 @pytest.fixture(scope="module")
