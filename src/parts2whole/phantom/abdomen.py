@@ -160,7 +160,7 @@ def _loops(generator: np.random.Generator, torso: Torso) -> list[tuple[Tubes, fl
         tubes = tube_path(torso.to_patient(fine), radii)
         for piece in np.array_split(np.arange(len(tubes)), 3):
             loops.append((tubes.chosen(piece), float(generator.choice([-920.0, -180.0, 25.0, 45.0]))))
-    for _ in range(22):
+    for _ in range(34):
         start = generator.uniform((-420, -68, -72), (top - 158, 14, 76))
         steps = np.cumsum(generator.normal(0, 15, (6, 3)) * (0.8, 0.8, 1), axis=0)
         path_points = np.clip(start + steps, (-450, -74, -84), (top - 150, 18, 86))

@@ -44,7 +44,7 @@ class Chest:
     flow: float
 
     @classmethod
-    def draw(cls, generator: np.random.Generator, torso: Torso, *, branches: int = 200) -> Chest:
+    def draw(cls, generator: np.random.Generator, torso: Torso, *, branches: int = 260) -> Chest:
         """Grow the vessels of a chest; ``branches`` is the number of last arteries in each lung."""
         arteries, veins, airways = [], [], _windpipe(torso)
         for side in SIDES:
@@ -87,17 +87,18 @@ class Chest:
         )
 
 
-def paint_lungs(canvas: Canvas, space: Space, torso: Torso, chest: Chest, cage: Array, fine: Array) -> Array:
-    """Paint the soft tissue between the lungs, then the lungs; returns the distance from their surface."""
+def paint_lungs(
+    canvas: Canvas, space: Space, torso: Torso, chest: Chest, cage: Array, wobble: Array, fine: Array
+) -> None:
+    """Paint the soft tissue between the lungs, then the lungs."""
     above = torso.dome(space.y, space.x) - space.z
     inside = np.maximum(np.maximum(cage + 1, above), np.abs(space.x) - 52)
     canvas.paint(inside, -78 + 26 * fine, Structure.MEDIASTINUM)
-    lung = torso.lung(space.z, space.y, space.x, cage)
+    lung = torso.lung(space.z, space.y, space.x, cage, wobble)
     posterior = np.clip((space.y + 40) / 130, 0, 1)
     tissue = chest.lung_hu + 55 * posterior + 22 * fine
     canvas.paint(lung - 0.8, 20.0, None)
     canvas.paint(lung, tissue, Structure.LUNG)
-    return lung
 
 
 def paint_heart(canvas: Canvas, space: Space, torso: Torso, contrast: Contrast) -> None:

@@ -101,7 +101,7 @@ def make_ct(region: Region, resolution: Resolution, *, seed: int, case: int, les
     """
     generator = sample_generator("phantom", region, seed, case)
     torso = Torso.draw(generator)
-    chest = Chest.draw(generator, torso)
+    chest = Chest.draw(generator, torso, branches=90 if region == "abdomen" else 260)
     abdomen = Abdomen.draw(generator, torso)
     contrast = Contrast.draw(PHASES[region], generator)
     scanner = Scanner.draw(generator)
@@ -109,7 +109,6 @@ def make_ct(region: Region, resolution: Resolution, *, seed: int, case: int, les
     grid = place_grid(region, resolution, torso, sample_generator("grid", region, seed, case))
     number = drawn if lesions is None else lesions
     sampler = sample_generator("lesions", region, seed, case)
-    wanted = {"count": number, "smallest_mm": resolution.smallest_mm}
     if region == "chest":
         placed = draw_nodules(sampler, torso, chest, grid, count=number, smallest_mm=resolution.smallest_mm)
     elif region == "abdomen":
@@ -163,8 +162,8 @@ def paint_body(
     cage = torso.cage(space.z, space.y, space.x)
     fine, wobble = torso.fine.on(grid), torso.wobble.on(grid)
     paint_table(canvas, torso)
-    paint_wall(canvas, space, torso, cage, fine)
-    paint_lungs(canvas, space, torso, chest, cage, fine)
+    paint_wall(canvas, space, torso, cage, wobble, fine)
+    paint_lungs(canvas, space, torso, chest, cage, wobble, fine)
     paint_ribs(canvas, space, torso, cage)
     paint_spine(canvas, space, torso, fine)
     paint_heart(canvas, space, torso, contrast)

@@ -119,17 +119,25 @@ class Smooth:
 
     def at(self, points_mm: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Its values at positions (n, 3)."""
-        z, y, x = (_weights(points_mm[:, number] / self.scale_mm) for number in range(3))
-        return np.asarray(np.einsum("nz,ny,nx,zyx->n", z, y, x, self.knots, optimize=True), dtype=np.float64)
+        (i, u), (j, v), (k, w) = (_pieces(points_mm[:, number] / self.scale_mm) for number in range(3))
+        near = self.knots[i[:, :, None, None], j[:, None, :, None], k[:, None, None, :]]
+        along_x = np.matmul(near, w[:, None, :, None])[..., 0]
+        along_y = np.matmul(along_x, v[:, :, None])[..., 0]
+        return np.asarray((along_y * u).sum(axis=1), dtype=np.float64)
 
 
 def _weights(places: npt.NDArray[Any]) -> Array:
     """Weights (n, LATTICE) of the knots for places in units of their distance."""
+    knots, pieces = _pieces(places)
+    weights = np.zeros((len(places), LATTICE), dtype=np.float32)
+    np.put_along_axis(weights, knots, pieces.astype(np.float32), axis=1)
+    return weights
+
+
+def _pieces(places: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """The four knots (n, 4) around places, and their weights."""
     whole = np.floor(places)
     t = places - whole
     pieces = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
-    rows = np.arange(len(places))
-    weights = np.zeros((len(places), LATTICE), dtype=np.float32)
-    for offset, piece in enumerate(pieces):
-        weights[rows, (whole.astype(int) + offset - 1) % LATTICE] = piece / 6
-    return weights
+    knots = (whole.astype(np.int64)[:, None] + np.arange(-1, 3)) % LATTICE
+    return knots, np.stack(pieces, axis=1) / 6

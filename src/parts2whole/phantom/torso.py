@@ -84,7 +84,7 @@ class Torso:
         wanted = np.atleast_2d(np.asarray(points, dtype=float))
         scale = np.asarray(self.scale)
         found = wanted * scale
-        for _ in range(12):
+        for _ in range(6):
             shift = np.zeros_like(found)
             shift[:, 1] = WARP_MM * self.warp_y.at(found)
             shift[:, 2] = WARP_MM * self.warp_x.at(found)
@@ -128,11 +128,13 @@ class Torso:
         """y of the middle of the vertebral bodies."""
         return _level(z, SPINE_Y)
 
-    def lung(self, z: Array, y: Array, x: Array, cage: Array | None = None) -> Array:
+    def lung(
+        self, z: Array, y: Array, x: Array, cage: Array | None = None, wobble: float | Array = 0.0
+    ) -> Array:
         """Distance in mm from the surface of either lung."""
         cage = self.cage(z, y, x) if cage is None else cage
         narrow = np.clip((y + 55) / np.float32(50), 0.35, 1)
-        medial = _level(z, MEDIASTINUM) * narrow - np.abs(x)
+        medial = _level(z, MEDIASTINUM) * narrow - np.abs(x - 4) + 4.5 * wobble
         spine = 27 - np.hypot(x, y - self.spine_y(z) - 4)
         # Radial distances overrate depth where the cage tapers, so its apex is cut by a plane as well.
         surfaces = (cage + 2.5, self.dome(y, x) + 2 - z, medial, spine, 4 - self.heart(z, y, x), z - 132)
@@ -148,9 +150,9 @@ class Torso:
         left = ellipsoid_distance(z, y, x, (top - 46, -50, 18), (40, 40, 66))
         blend = np.clip(0.5 + 0.5 * (left - right) / 24, 0, 1)
         both = left + blend * (right - left) - 24 * blend * (1 - blend)
-        # The visceral surface slopes: the liver thins towards the left and the back.
-        below = (top - 118 + np.float32(0.55) * (x + 60) - np.float32(0.42) * (y + 10)) - z
-        limits = (cage + 5, z - self.dome(y, x) + 5, below * np.float32(0.8))
+        # Stomach, bowel and kidney hollow it from below and from the left.
+        hollow = -ellipsoid_distance(z, y, x, (top - 168, 18, 34), (108, 86, 94))
+        limits = (cage + 5, z - self.dome(y, x) + 5, hollow)
         distance = both + 3.5 * wobble
         for limit in limits:
             distance = np.maximum(distance, limit)

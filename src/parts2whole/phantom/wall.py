@@ -12,16 +12,17 @@ AIR_HU, FAT_HU, MUSCLE_HU, SKIN_HU = -1000.0, -103.0, 55.0, 20.0
 RIB_MM, VERTEBRA_MM = 26.0, 31.0
 
 
-def paint_wall(canvas: Canvas, space: Space, torso: Torso, cage: Array, fine: Array) -> None:
+def paint_wall(canvas: Canvas, space: Space, torso: Torso, cage: Array, wobble: Array, fine: Array) -> None:
     """Paint everything outside the rib cage, and fat inside it."""
     z, y, x = space.z, space.y, space.x
     skin = torso.skin(z, y, x)
     canvas.paint(skin, SKIN_HU, Structure.SKIN)
     canvas.paint(skin + 2.0, FAT_HU + 9 * fine, Structure.FAT)
-    streaks = np.clip(np.abs(fine) * 3.5, 0, 1)
-    muscle = np.maximum(skin + 2.0 + torso.fat_mm * _fat_share(y), 6.5 * (0.14 - np.abs(fine)))
-    muscle = np.where(cage < 12, np.minimum(muscle, cage - 12), muscle)
-    canvas.paint(muscle, MUSCLE_HU - 14 + 14 * streaks, Structure.MUSCLE)
+    # Planes of fat between muscles, where a smooth function changes its sign; not where a wall is thin.
+    planes = 14 * (0.09 - np.abs(wobble + 0.15 * fine))
+    muscle = np.maximum(skin + 2.0 + torso.fat_mm * _fat_share(y), planes)
+    muscle = np.where(cage < 9, np.minimum(muscle, cage - 9), muscle)
+    canvas.paint(muscle, MUSCLE_HU + 5 * fine, Structure.MUSCLE)
     canvas.paint(cage, FAT_HU + 14 + 14 * fine, Structure.FAT)
 
 
