@@ -89,7 +89,10 @@ def draw_emboli(
     for _ in range(count):
         tree = chest.arteries[int(generator.integers(2))]
         wide = np.flatnonzero(tree.radius_mm >= min(smallest_mm, float(np.sort(tree.radius_mm)[-8])))
-        for node in generator.permutation(wide[wide > 0])[:40]:
+        wide = wide[wide > 0]
+        # As many in the few wide arteries as in the many narrow ones.
+        shares = tree.radius_mm[wide] ** 2.5
+        for node in generator.choice(wide, min(40, len(wide)), replace=False, p=shares / shares.sum()):
             chain = tree.chain(int(node), float(generator.uniform(8, 28)))
             if 0 in chain:
                 chain = chain[:-1] if len(chain) > 2 else chain
