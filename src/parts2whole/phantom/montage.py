@@ -13,17 +13,10 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from parts2whole.data.volume import Triple
-from parts2whole.phantom.brain import make_brain
-from parts2whole.phantom.ct import Region, make_ct
-from parts2whole.phantom.sizes import CT, Size, brain_grid
-from parts2whole.phantom.write_brats import grade_of
+from parts2whole.phantom.brain import BrainScan
+from parts2whole.phantom.ct import CtScan
 
-WINDOWS: dict[Region, tuple[float, float]] = {
-    "chest": (-1000.0, 400.0),
-    "abdomen": (-160.0, 240.0),
-    "angiography": (-150.0, 500.0),
-}
+LUNG_WINDOW, LIVER_WINDOW, ARTERY_WINDOW = (-1000.0, 400.0), (-160.0, 240.0), (-150.0, 500.0)
 HEIGHT_INCHES, DOTS = 1.45, 110
 CONTOUR = "#ff9f1c"
 
@@ -45,36 +38,29 @@ class Picture:
     mask: npt.NDArray[np.bool_]
 
 
-def draw_ct(region: Region, cases: Sequence[int], *, seed: int, size: Size) -> list[list[Picture]]:
-    """Axial slices from below upwards, the slice with most lesion, and a coronal one, of each patient."""
-    rows = []
-    for case in cases:
-        scan = make_ct(region, CT[region][size], seed=seed, case=case)
-        mask = scan.lesion > 0
-        if region == "abdomen":
-            mask = mask | (scan.liver_label().array > 0)
-        lesion = mask.sum(axis=(1, 2))
-        count = len(lesion)
-        levels = [round(share * (count - 1)) for share in (0.2, 0.45, 0.7)] + [int(lesion.argmax())]
-        rows.append(_slices(scan.image.array, mask, scan.image.spacing_mm, levels, WINDOWS[region]))
-    return rows
+def picture_ct(scan: CtScan, mask: npt.NDArray[np.bool_], window: tuple[float, float]) -> list[Picture]:
+    """Three axial slices from below upwards, the slice with most of a mask, and a coronal one."""
+    array = scan.image.array
+    z, y, x = scan.image.spacing_mm
+    empty = np.zeros_like(mask[0])
+    levels = [round(share * (len(array) - 1)) for share in (0.2, 0.45, 0.7)]
+    row = [Picture(array[level], window, y / x, empty) for level in levels]
+    most = int(mask.sum(axis=(1, 2)).argmax())
+    row.append(Picture(array[most], window, y / x, mask[most]))
+    front = array[::-1, array.shape[1] // 2]
+    return [*row, Picture(front, window, z / x, np.zeros_like(front, dtype=bool))]
 
 
-def draw_brain(cases: Sequence[int], *, seed: int, size: Size) -> list[list[Picture]]:
-    """The slice with most tumour in every modality, of each patient."""
-    rows = []
-    for case in cases:
-        scan = make_brain(brain_grid(size), seed=seed, case=case, grade=grade_of(case))
-        label = scan.label.array
-        level = int((label > 0).sum(axis=(1, 2)).argmax())
-        row = []
-        for image in scan.images.values():
-            plane = image.array[level]
-            high = float(np.percentile(plane[plane > 0], 99.5))
-            row.append(Picture(plane, (0.0, high), 1.0, np.zeros_like(plane, dtype=bool)))
-        row.append(dataclasses.replace(row[-1], mask=label[level] > 0))
-        rows.append(row)
-    return rows
+def picture_brain(scan: BrainScan) -> list[Picture]:
+    """The slice with most tumour in every modality, and once more with its outline."""
+    label = scan.label.array
+    level = int((label > 0).sum(axis=(1, 2)).argmax())
+    row = []
+    for image in scan.images.values():
+        plane = image.array[level]
+        high = float(np.percentile(plane[plane > 0], 99.5))
+        row.append(Picture(plane, (0.0, high), 1.0, np.zeros_like(plane, dtype=bool)))
+    return [*row, dataclasses.replace(row[-1], mask=label[level] > 0)]
 
 
 def write_montage(path: Path, rows: Sequence[Sequence[Picture]]) -> Path:
@@ -101,18 +87,6 @@ def write_montage(path: Path, rows: Sequence[Sequence[Picture]]) -> Path:
     part.write_bytes(content.getvalue())
     part.replace(path)
     return path
-
-
-def _slices(
-    array: npt.NDArray[Any], mask: npt.NDArray[np.bool_], spacing_mm: Triple, levels: Sequence[int],
-    window: tuple[float, float],
-) -> list[Picture]:  # fmt: skip
-    z, y, x = spacing_mm
-    empty = np.zeros_like(mask[0])
-    row = [Picture(array[level], window, y / x, empty) for level in levels[:-1]]
-    row.append(Picture(array[levels[-1]], window, y / x, mask[levels[-1]]))
-    middle = array.shape[1] // 2
-    return [*row, Picture(array[::-1, middle], window, z / x, mask[::-1, middle] & False)]
 
 
 def _width(picture: Picture) -> float:

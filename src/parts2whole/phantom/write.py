@@ -16,6 +16,7 @@ import SimpleITK
 from pydicom.uid import generate_uid
 
 from parts2whole.data.volume import LabelVolume, Volume
+from parts2whole.phantom.montage import Picture
 from parts2whole.phantom.sizes import Size
 
 G = TypeVar("G", Volume, LabelVolume)
@@ -38,6 +39,10 @@ class DataSet(abc.ABC):
     @abc.abstractmethod
     def write_case(self, root: Path, case: int, *, seed: int, size: Size) -> Rows:
         """Write one patient's files, and return what the data set's tables say of them."""
+
+    def draw(self, case: int, *, seed: int, size: Size) -> list[Picture]:
+        """Pictures of a patient; none where there is nothing special to see."""
+        return []
 
     def finish(self, root: Path, rows: Sequence[Rows]) -> None:
         """Write the tables of the data set."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from parts2whole.data.read import write_nifti
 from parts2whole.phantom.brain import Grade, make_brain
+from parts2whole.phantom.montage import Picture, picture_brain
 from parts2whole.phantom.sizes import Size, brain_grid
 from parts2whole.phantom.write import DataSet, Rows
 
@@ -35,6 +36,10 @@ class Brats2018(DataSet):
             write_nifti(image, folder / f"{name}_{modality}.nii.gz")
         write_nifti(scan.label, folder / f"{name}_seg.nii.gz")
         return {}
+
+    def draw(self, case: int, *, seed: int, size: Size) -> list[Picture]:
+        """The four modalities, and the tumour outlined."""
+        return picture_brain(make_brain(brain_grid(size), seed=seed, case=case, grade=grade_of(case)))
 
 
 def grade_of(case: int) -> Grade:

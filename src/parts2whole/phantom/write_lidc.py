@@ -20,6 +20,7 @@ from scipy import ndimage
 from parts2whole.data.random import sample_generator
 from parts2whole.phantom.ct import CtScan, make_ct
 from parts2whole.phantom.lesions import SOLID, Lesion
+from parts2whole.phantom.montage import LUNG_WINDOW, Picture, picture_ct
 from parts2whole.phantom.sizes import CT, Size
 from parts2whole.phantom.write import DataSet, Rows, beside, make_uid
 from parts2whole.phantom.write_dicom import write_series
@@ -57,6 +58,11 @@ class Lidc(DataSet):
             if not target.exists():
                 (part / series).replace(target)
         return {}
+
+    def draw(self, case: int, *, seed: int, size: Size) -> list[Picture]:
+        """The chest, with nodules outlined: the patients of LUNA16."""
+        scan = make_ct("chest", CT["chest"][size], seed=seed, case=case)
+        return picture_ct(scan, scan.lesion > 0, LUNG_WINDOW)
 
 
 def make_document(

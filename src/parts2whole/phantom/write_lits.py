@@ -11,7 +11,8 @@ from pathlib import Path
 
 from parts2whole.data.random import sample_generator
 from parts2whole.data.read import write_nifti
-from parts2whole.phantom.ct import make_ct
+from parts2whole.phantom.ct import CtScan, make_ct
+from parts2whole.phantom.montage import LIVER_WINDOW, Picture, picture_ct
 from parts2whole.phantom.sizes import CT, Size
 from parts2whole.phantom.write import DataSet, Rows, flip
 
@@ -27,9 +28,20 @@ class Lits(DataSet):
 
     def write_case(self, root: Path, case: int, *, seed: int, size: Size) -> Rows:
         """Write volume and segmentation."""
-        count = int(sample_generator("liver lesions", seed, case).choice([0, 1, 2, 4, 7], p=[0.1, 0.2, 0.3, 0.25, 0.15]))
-        scan = make_ct("abdomen", CT["abdomen"][size], seed=seed, case=case, lesions=count)
+        scan = _scan(case, seed, size)
         axes = FLIPS[case % len(FLIPS)]
         write_nifti(flip(scan.liver_label(), axes), root / f"segmentation-{case}.nii")
         write_nifti(flip(scan.image, axes), root / f"volume-{case}.nii")
         return {}
+
+    def draw(self, case: int, *, seed: int, size: Size) -> list[Picture]:
+        """The abdomen, with the liver outlined."""
+        scan = _scan(case, seed, size)
+        return picture_ct(scan, scan.liver_label().array > 0, LIVER_WINDOW)
+
+
+def _scan(case: int, seed: int, size: Size) -> CtScan:
+    """A patient with none to several lesions."""
+    generator = sample_generator("liver lesions", seed, case)
+    count = int(generator.choice([0, 1, 2, 4, 7], p=[0.1, 0.2, 0.3, 0.25, 0.15]))
+    return make_ct("abdomen", CT["abdomen"][size], seed=seed, case=case, lesions=count)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from parts2whole.data.random import sample_generator
 from parts2whole.phantom.ct import CtScan, make_ct
+from parts2whole.phantom.montage import LUNG_WINDOW, Picture, picture_ct
 from parts2whole.phantom.sizes import CT, Size
 from parts2whole.phantom.write import DataSet, Rows, flip, make_uid, write_itk, write_text
 
@@ -56,6 +57,11 @@ class Luna16(DataSet):
             for point, kind in draw_candidates(scan, generator, negatives=NEGATIVES)
         ]
         return {"annotations": annotations, "candidates": candidates}
+
+    def draw(self, case: int, *, seed: int, size: Size) -> list[Picture]:
+        """The chest, with nodules outlined."""
+        scan = make_ct("chest", CT["chest"][size], seed=seed, case=case)
+        return picture_ct(scan, scan.lesion > 0, LUNG_WINDOW)
 
     def finish(self, root: Path, rows: Sequence[Rows]) -> None:
         """Write the tables."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from parts2whole.data.pool import run_jobs
 from parts2whole.phantom.data_sets import choose_data_sets
-from parts2whole.phantom.montage import draw_brain, draw_ct, write_montage
+from parts2whole.phantom.montage import write_montage
 from parts2whole.phantom.sizes import Size
 from parts2whole.phantom.write import DataSet, Rows, write_text
 
@@ -105,13 +105,13 @@ def phantom(
         raise PhantomError("; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else ""))
     for each in chosen:
         each.finish(folder / each.folder, [job.rows() for job in jobs if job.data_set == each])
-    previews = tuple(
-        write_montage(folder / f"{each.folder}.png", _pictures(each, min(cases, PREVIEW_CASES), seed, size))
-        for each in chosen
-        if preview and each.task
-    )
+    previews = []
+    for each in chosen if preview else ():
+        rows = [each.draw(case, seed=seed, size=size) for case in range(min(cases, PREVIEW_CASES))]
+        if rows[0]:
+            previews.append(write_montage(folder / f"{each.folder}.png", rows))
     names = {each.folder: each.task for each in chosen}
-    return Phantoms(folder, names, cases, len(missing), previews, time.monotonic() - began)
+    return Phantoms(folder, names, cases, len(missing), tuple(previews), time.monotonic() - began)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +163,3 @@ def _check_settings(folder: Path, seed: int, size: Size) -> None:
             )
     else:
         write_text(file, json.dumps(settings))
-
-
-def _pictures(data_set: DataSet, cases: int, seed: int, size: Size) -> list[list[Picture]]:
-    return data_set.draw(range(cases), seed=seed, size=size)
