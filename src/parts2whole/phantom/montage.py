@@ -69,7 +69,15 @@ def write_montage(path: Path, rows: Sequence[Sequence[Picture]]) -> Path:
     figure = Figure(figsize=(sum(widths), HEIGHT_INCHES * len(rows)), dpi=DOTS, facecolor="black")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
-        len(rows), len(widths), width_ratios=widths, left=0, right=1, bottom=0, top=1, wspace=0.01, hspace=0.01
+        len(rows),
+        len(widths),
+        width_ratios=widths,
+        left=0,
+        right=1,
+        bottom=0,
+        top=1,
+        wspace=0.01,
+        hspace=0.01,
     )
     for number, row in enumerate(rows):
         for column, picture in enumerate(row):
@@ -91,4 +99,4 @@ def write_montage(path: Path, rows: Sequence[Sequence[Picture]]) -> Path:
 
 def _width(picture: Picture) -> float:
     rows, columns = picture.grey.shape
-    return HEIGHT_INCHES * min(1.7, columns / (rows * picture.aspect))
+    return HEIGHT_INCHES * min(1.7, float(columns / (rows * picture.aspect)))
