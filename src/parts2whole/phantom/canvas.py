@@ -129,8 +129,8 @@ class Canvas:
         cover = np.clip(0.5 - distance * np.float32(1 / width), 0, 1)
         if only is not None:
             cover = cover * only
-        inside = cover >= 0.5
         cover = cover * np.asarray(strength, dtype=np.float32)
+        inside = cover >= 0.5
         view = self.value[where]
         view += cover * (np.asarray(value, dtype=np.float32) - view)
         if structure is not None:
