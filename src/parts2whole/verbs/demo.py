@@ -26,8 +26,8 @@ from parts2whole.verbs.prepare import prepare
 from parts2whole.verbs.pretrain import pretrain
 
 UNLABELLED, LABELLED = 60, 34
-SIZE, WINDOW = (32, 40, 40), (36, 56, 56)
-PATIENT = Resolution(pixels=56, slices=36, smallest_mm=10.0)
+SIZE, WINDOW = (32, 40, 40), (40, 56, 56)
+PATIENT = Resolution(pixels=56, slices=40, smallest_mm=10.0)
 """Coarse, about 6.5 mm, so that all of a patient fits and training takes minutes."""
 
 
