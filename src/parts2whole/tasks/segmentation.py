@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from parts2whole.data.ingest import SourceCase
-from parts2whole.tasks.base import TaskError
+from parts2whole.tasks.base import TaskError, name_some
 from parts2whole.tasks.segmenting import SegmentationTask
 
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr", ".mgz")
@@ -54,10 +54,10 @@ class Segmentation(SegmentationTask):
         unlabelled = sorted(set(channels) - set(by_case))
         without_image = sorted(set(by_case) - set(channels))
         if without_image:
-            raise TaskError(f"labels without an image in {images}: {_some(without_image)}")
+            raise TaskError(f"labels without an image in {images}: {name_some(without_image)}")
         if unlabelled:
             raise TaskError(
-                f"{len(unlabelled)} images have no label in {labels}: {_some(unlabelled)}. Images and labels "
+                f"{len(unlabelled)} images have no label in {labels}: {name_some(unlabelled)}. Images and labels "
                 "pair by equal file names; move unlabelled images elsewhere"
             )
         return [self._case(case, paths, by_case[case]) for case, paths in sorted(channels.items())]
@@ -77,7 +77,7 @@ class Segmentation(SegmentationTask):
             image, label = (_inside(root, str(entry[key])) for key in ("image", "label"))
             missing = [str(path) for path in (image, label) if not path.exists()]
             if missing:
-                raise TaskError(f"{listing} names files that don't exist: {_some(missing)}")
+                raise TaskError(f"{listing} names files that don't exist: {name_some(missing)}")
             cases.append(self._case(_stem(image), [image], label))
         return cases
 
@@ -105,8 +105,3 @@ def _inside(root: Path, name: str) -> Path:
     if not path.is_relative_to(root.resolve()):
         raise TaskError(f"{name!r} leaves the folder {root}")
     return path
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
