@@ -16,7 +16,6 @@ from typing import Any
 from parts2whole.data.chunks import ChunkError, ChunkSpaceError
 from parts2whole.data.volume import Direction, Triple
 
-
 Box = tuple[slice, slice, slice]
 
 

@@ -93,5 +93,4 @@ def froc(
 def _counts(values: list[float], thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """How many values are at or above each threshold."""
     ordered = np.sort(values)
-    counts: npt.NDArray[np.float64] = len(ordered) - np.searchsorted(ordered, thresholds, side="left")
-    return counts.astype(np.float64)
+    return np.float64(len(ordered)) - np.searchsorted(ordered, thresholds, side="left")

@@ -259,6 +259,20 @@ def default_cache() -> Path:
     return Path(base) / "parts2whole"
 
 
+def same_scan_same_patient(store: Store) -> dict[str, str]:
+    """Patient of every case; patients that share a scan, voxel for voxel, are taken for one."""
+    named: dict[str, str] = {}
+
+    def root(patient: str) -> str:
+        while named.get(patient, patient) != patient:
+            patient = named[patient]
+        return patient
+
+    for case, earlier in store.duplicates().items():
+        named[root(store.record(case).patient)] = root(store.record(earlier).patient)
+    return {record.case_id: root(record.patient) for record in store.cases}
+
+
 def name_some(names: Sequence[str], most: int = 5) -> str:
     """The first few names, and how many more there are."""
     shown = ", ".join(names[:most])

@@ -19,14 +19,15 @@ import numpy.typing as npt
 from torch import Tensor
 
 from parts2whole.data.random import sample_generator
-from parts2whole.data.sampler import Whole, WholeSampler, WholeSize
+from parts2whole.data.sampler import WholeSampler, WholeSize
 from parts2whole.data.store import CaseRecord, Store
 from parts2whole.data.volume import Triple
 from parts2whole.evaluation.froc import froc
 from parts2whole.evaluation.metrics import auc
 from parts2whole.tasks.augment import Augmentation
-from parts2whole.tasks.base import Examination, Item, Labelled, Run, Samples, TaskError
+from parts2whole.tasks.base import Examination, Labelled, Run, Samples, TaskError
 from parts2whole.tasks.classifying import ClassificationTask, Volumes
+from parts2whole.tasks.patches import box_around
 
 CLASSES = ("false_positive", "lesion")
 POINT_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ")
@@ -69,9 +70,7 @@ class CandidateTask(ClassificationTask, abc.ABC):
         """The patch around a point of a stored volume, in voxels (z, y, x)."""
         size = WholeSize(self.patch_size, self.extent_mm)
         reader = WholeSampler(store, size=size, cases=(case_id,))
-        return reader.read(
-            box_around(case_id, centre, size.in_scan(store.record(case_id).spacing_mm))
-        )
+        return reader.read(box_around(case_id, centre, size.in_scan(store.record(case_id).spacing_mm)))
 
     def examine(self, run: Run, labelled: Labelled, items: Sequence[str], *, thorough: bool) -> Examination:
         """AUC over candidates; ``thorough`` takes all of them and adds AUC over lesions and the FROC."""
@@ -111,12 +110,6 @@ class CandidatePatches(Volumes):
         shift = generator.uniform(-self.task.shift_mm, self.task.shift_mm, 3) / np.asarray(spacing)
         image = self.task.patch(self.labelled.store, item.case_id, np.asarray(item.centre) + shift)
         return {"image": image, "target": item.target}
-
-
-def box_around(case_id: str, centre: Sequence[float], size: tuple[int, int, int]) -> Whole:
-    """The box of ``size`` voxels whose middle is nearest to a point."""
-    z, y, x = (math.floor(c - s / 2 + 1) for c, s in zip(centre, size, strict=True))
-    return Whole(case_id, (z, y, x), size)
 
 
 def detection_metrics(labelled: Labelled, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -159,7 +152,9 @@ def to_voxels(record: CaseRecord, world_mm: npt.NDArray[np.float64]) -> npt.NDAr
 
 def is_inside(record: CaseRecord, voxels: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     """Which points (n, 3) lie in the stored volume, whose outer voxels end half a voxel past their centre."""
-    inside: npt.NDArray[np.bool_] = ((voxels >= -0.5) & (voxels <= np.asarray(record.shape) - 0.5)).all(axis=1)
+    inside: npt.NDArray[np.bool_] = ((voxels >= -0.5) & (voxels <= np.asarray(record.shape) - 0.5)).all(
+        axis=1
+    )
     return inside
 
 
@@ -191,5 +186,3 @@ def read_points(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
             if not good:
                 raise TaskError(f"{path}, line {line}: {', '.join(numeric)} must be numbers, got {row}")
             yield row
-
-
