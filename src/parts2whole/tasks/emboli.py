@@ -101,7 +101,8 @@ class FumpeLabel(LabelSource):
         depth, rows, columns = scan.shape
         if array.shape != (rows, columns, depth):
             raise IngestError(
-                f"{self.path.name} has {array.shape} (rows, columns, slices), its scan {(rows, columns, depth)}"
+                f"{self.path.name} has {array.shape} (rows, columns, slices), its scan "
+                f"{(rows, columns, depth)}"
             )
         label = np.zeros(scan.shape, np.uint8)
         label[np.argsort(instance_numbers(self.slices))] = np.moveaxis(array > 0, 2, 0)

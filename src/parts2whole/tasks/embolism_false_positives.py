@@ -6,10 +6,10 @@ beside the poster's.
 
     CAD-PE/   images/CT001.nrrd and rs/CT001RefStd.nrrd (or 001.nrrd, 001RefStd.nrrd); one integer an embolus
     FUMPE/    CT_scans/PAT001/*.dcm and GroundTruth/PAT001.mat
-    RSNA-STR/ train/<study>/<series>/*.dcm and train.csv: labels of whole examinations, so there the task is to
-              tell whether an examination shows an embolism, from the whole volume
+    RSNA-STR/ train/<study>/<series>/*.dcm and train.csv: labels of whole examinations, so there the task is
+              to tell whether an examination shows an embolism, from the whole volume
 
-Data: https://doi.org/10.21227/9bw7-6823 (CAD-PE), Masoudi et al. 2018, Scientific Data 5, 180180 (FUMPE),
+Data: https://ieee-dataport.org/open-access/cad-pe, Masoudi et al. 2018, Scientific Data 5, 180180 (FUMPE),
 Colak et al. 2021, Radiology AI 3, e200254 (RSNA-STR).  Input size and shares of the split that are defaults
 here come from the public code of Models Genesis (https://github.com/MrGiovanni/ModelsGenesis,
 keras/downstream_tasks), not from the Parts2Whole paper.
@@ -146,7 +146,8 @@ class EmbolismFalsePositives(CandidateTask):
         if not found.cases:
             raise TaskError(
                 f"{root} is none of the known data sets: CAD-PE (CT001.nrrd with CT001RefStd.nrrd), FUMPE "
-                f"(CT_scans/, GroundTruth/) or RSNA-STR (train/, train.csv). {name_some(_words(found))}".strip()
+                "(CT_scans/, GroundTruth/) or RSNA-STR (train/, train.csv). "
+                f"{name_some(_words(found))}".rstrip()
             )
         return found
 

@@ -6,8 +6,8 @@
 Data: https://www.cancerimagingarchive.net/collection/lidc-idri (Armato et al. 2011, doi 10.1118/1.3528204).
 An item is a nodule, seen through a crop around it.  Sizes and loss that are defaults here come from the
 public code of Models Genesis (https://github.com/MrGiovanni/ModelsGenesis, keras/downstream_tasks), not from
-the Parts2Whole paper; that code read ready-made cubes (4082, 3126 and 852), which aren't public, so patients are
-drawn here, about 50, 10 and 40 % of them.
+the Parts2Whole paper; that code read ready-made cubes (4082, 3126 and 852), which aren't public, so patients
+are drawn here, about 50, 10 and 40 % of them.
 """
 
 from __future__ import annotations
