@@ -152,10 +152,8 @@ def to_voxels(record: CaseRecord, world_mm: npt.NDArray[np.float64]) -> npt.NDAr
 
 def is_inside(record: CaseRecord, voxels: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     """Which points (n, 3) lie in the stored volume, whose outer voxels end half a voxel past their centre."""
-    inside: npt.NDArray[np.bool_] = ((voxels >= -0.5) & (voxels <= np.asarray(record.shape) - 0.5)).all(
-        axis=1
-    )
-    return inside
+    beyond = np.maximum(-0.5 - voxels, voxels - last)
+    return np.max(beyond, axis=1) <= 0
 
 
 def as_triple(values: npt.NDArray[np.float64]) -> Triple:
