@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from parts2whole.methods.autoencoder import Autoencoder as Autoencoder
     from parts2whole.methods.parts2whole import Parts2Whole as Parts2Whole
     from parts2whole.networks.unet3d import UNet3D as UNet3D
+    from parts2whole.tasks.brain_tumour_segmentation import BrainTumourSegmentation as BrainTumourSegmentation
     from parts2whole.tasks.classification import Classification as Classification
+    from parts2whole.tasks.embolism_false_positives import EmbolismFalsePositives as EmbolismFalsePositives
+    from parts2whole.tasks.liver_segmentation import LiverSegmentation as LiverSegmentation
+    from parts2whole.tasks.nodule_false_positives import NoduleFalsePositives as NoduleFalsePositives
+    from parts2whole.tasks.nodule_segmentation import NoduleSegmentation as NoduleSegmentation
     from parts2whole.tasks.segmentation import Segmentation as Segmentation
     from parts2whole.verbs.compare import compare as compare
     from parts2whole.verbs.evaluate import evaluate as evaluate
@@ -43,7 +48,12 @@ _HOMES = {
     "Autoencoder": "parts2whole.methods.autoencoder",
     "Parts2Whole": "parts2whole.methods.parts2whole",
     "UNet3D": "parts2whole.networks.unet3d",
+    "BrainTumourSegmentation": "parts2whole.tasks.brain_tumour_segmentation",
     "Classification": "parts2whole.tasks.classification",
+    "EmbolismFalsePositives": "parts2whole.tasks.embolism_false_positives",
+    "LiverSegmentation": "parts2whole.tasks.liver_segmentation",
+    "NoduleFalsePositives": "parts2whole.tasks.nodule_false_positives",
+    "NoduleSegmentation": "parts2whole.tasks.nodule_segmentation",
     "Segmentation": "parts2whole.tasks.segmentation",
 }
 

@@ -16,18 +16,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from parts2whole.data.random import sample_generator
 from parts2whole.data.sampler import WholeSampler, WholeSize
 from parts2whole.data.store import CaseRecord, Store
-from parts2whole.data.volume import Triple
+from parts2whole.data.volume import Triple, Volume
 from parts2whole.evaluation.froc import froc
 from parts2whole.evaluation.metrics import auc
 from parts2whole.tasks.augment import Augmentation
 from parts2whole.tasks.base import Examination, Labelled, Run, Samples, TaskError
-from parts2whole.tasks.classifying import ClassificationTask, Volumes
-from parts2whole.tasks.patches import box_around
+from parts2whole.tasks.classifying import EXAMINED_AT_ONCE, ClassificationTask, Volumes
+from parts2whole.tasks.patches import box_around, cut_padded
 
 CLASSES = ("false_positive", "lesion")
 POINT_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ")
@@ -71,6 +72,22 @@ class CandidateTask(ClassificationTask, abc.ABC):
         size = WholeSize(self.patch_size, self.extent_mm)
         reader = WholeSampler(store, size=size, cases=(case_id,))
         return reader.read(box_around(case_id, centre, size.in_scan(store.record(case_id).spacing_mm)))
+
+    def propose(self, volume: Volume) -> npt.NDArray[np.float64] | None:
+        """Candidates (n, 3) of a new prepared scan, in voxels (z, y, x); None where the task makes none."""
+        return None
+
+    def classify(self, run: Run, volume: Volume, centres: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+        """Probabilities (n, classes) of points (n, 3), in voxels (z, y, x), of a prepared scan."""
+        size = WholeSize(self.patch_size, self.extent_mm).in_scan(volume.spacing_mm)
+        image = torch.from_numpy(np.ascontiguousarray(volume.array).reshape(-1, *volume.shape))
+        found = []
+        for first in range(0, len(centres), EXAMINED_AT_ONCE):
+            boxes = [box_around("", centre, size) for centre in centres[first : first + EXAMINED_AT_ONCE]]
+            patches = torch.stack([self.fit_input(cut_padded(image, box)) for box in boxes])
+            found.append(torch.softmax(run(patches).float(), dim=1).numpy())
+        probabilities: npt.NDArray[np.float32] = np.concatenate(found)
+        return probabilities
 
     def examine(self, run: Run, labelled: Labelled, items: Sequence[str], *, thorough: bool) -> Examination:
         """AUC over candidates; ``thorough`` takes all of them and adds AUC over lesions and the FROC."""
@@ -139,21 +156,21 @@ def detection_metrics(labelled: Labelled, rows: Sequence[Mapping[str, Any]]) -> 
     return {"auc_lesions": auc(both, np.arange(len(both)) < len(highest))} | curve.metrics()
 
 
-def to_voxels(record: CaseRecord, world_mm: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """LPS positions (n, 3) as (x, y, z) in mm, to voxels (n, 3) as (z, y, x) of the stored volume.
+def to_voxels(grid: CaseRecord | Volume, world_mm: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """LPS positions (n, 3) as (x, y, z) in mm, to voxels (n, 3) as (z, y, x) of a volume.
 
-    The stored volume's own direction matrix is used, so that scans whose files run backwards are placed
+    The volume's own direction matrix is used, so that scans whose files run backwards are placed
     right.
     """
-    matrix = np.asarray(record.direction) * np.asarray(record.spacing_mm)
-    voxels: npt.NDArray[np.float64] = np.linalg.solve(matrix, (world_mm - record.origin_mm).T).T
+    matrix = np.asarray(grid.direction) * np.asarray(grid.spacing_mm)
+    voxels: npt.NDArray[np.float64] = np.linalg.solve(matrix, (world_mm - np.asarray(grid.origin_mm)).T).T
     return voxels
 
 
-def is_inside(record: CaseRecord, voxels: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+def is_inside(grid: CaseRecord | Volume, voxels: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     """Which points (n, 3) lie in the stored volume, whose outer voxels end half a voxel past their centre."""
-    beyond = np.maximum(-0.5 - voxels, voxels - last)
-    return np.max(beyond, axis=1) <= 0
+    beyond = np.maximum(-0.5 - voxels, voxels - np.asarray(grid.shape) + 0.5)
+    return np.asarray(beyond.max(axis=1) <= 0)
 
 
 def as_triple(values: npt.NDArray[np.float64]) -> Triple:

@@ -66,13 +66,16 @@ class CandidateRules:
         """Candidates of a stored scan: ``centre`` in voxels (z, y, x), and the ``embolus`` or 0."""
         record = store.record(case_id)
         unit = to_unit(store.read(case_id), record.scale, record.offset)[0]
-        low, high = self.window_hu
-        scan = Volume(unit * (high - low) + low, record.spacing_mm)
+        scan = self.in_hu(Volume(unit, record.spacing_mm))
         label = store.read_label(case_id) if record.has_label else np.zeros(record.shape, np.uint8)
         emboli = label if self.numbered else ndimage.label(label > 0, np.ones((3, 3, 3)))[0]
         rows = positives(emboli, record.spacing_mm, self)
-        generator = sample_generator("vessels", record.content_hash)
-        return rows + negatives(scan, label > 0, self, generator)
+        return rows + negatives(scan, label > 0, self, sample_generator("vessels", record.content_hash))
+
+    def in_hu(self, unit: Volume) -> Volume:
+        """A prepared scan in Hounsfield units, as far as the window kept them."""
+        low, high = self.window_hu
+        return dataclasses.replace(unit, array=unit.array.reshape(unit.shape) * (high - low) + low)
 
 
 @dataclasses.dataclass(frozen=True)

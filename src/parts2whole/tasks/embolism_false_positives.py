@@ -22,15 +22,20 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from parts2whole.data.geometry import Size
 from parts2whole.data.ingest import SourceCase, store_cases
 from parts2whole.data.preprocess import Preprocess
+from parts2whole.data.random import sample_generator
 from parts2whole.data.read import ScanSource, find_scans
 from parts2whole.data.store import Store
+from parts2whole.data.volume import Volume, content_hash
 from parts2whole.tasks.base import Item, Labelled, TaskError, name_some, same_scan_same_patient
 from parts2whole.tasks.candidates import CLASSES, CandidateTask, read_points
 from parts2whole.tasks.derived import Rows, derive
-from parts2whole.tasks.emboli import CandidateRules, FumpeLabel
+from parts2whole.tasks.emboli import CandidateRules, FumpeLabel, negatives
 
 EXAM_CLASSES = ("no_embolism", "embolism")
 EXAM_COLUMNS = ("StudyInstanceUID", "SeriesInstanceUID", "negative_exam_for_pe", "indeterminate")
@@ -107,6 +112,14 @@ class EmbolismFalsePositives(CandidateTask):
             numbered=numbered,
             window_hu=self.preprocess.window_hu,
         )
+
+    def propose(self, volume: Volume) -> npt.NDArray[np.float64]:
+        """Vessel-like places of a new scan, as they are made for training."""
+        rules = self.rules(numbered=False)
+        nothing = np.zeros(volume.shape, np.bool_)
+        generator = sample_generator("vessels", content_hash(volume.array))
+        rows = negatives(rules.in_hu(volume), nothing, rules, generator)
+        return np.array([row["centre"] for row in rows], dtype=np.float64).reshape(-1, 3)
 
     def _with_candidates(
         self, store: Store, rows: dict[str, Rows], patients: dict[str, str], notes: list[str]

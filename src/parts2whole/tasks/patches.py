@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from parts2whole.data.geometry import Size, resize
 from parts2whole.data.random import sample_generator
@@ -111,6 +112,17 @@ def box_around(case_id: str, centre: Sequence[float] | npt.NDArray[np.floating],
     """The box of ``size`` voxels whose middle is nearest to a point, in voxels (z, y, x)."""
     z, y, x = (math.floor(c - s / 2 + 1) for c, s in zip(centre, size, strict=True))
     return Whole(case_id, (z, y, x), size)
+
+
+def cut_padded(image: Tensor, box: Whole) -> Tensor:
+    """A box of an image (C, D, H, W), with zeros where it leaves the image."""
+    low = [max(0, start) for start in box.start]
+    high = [min(e, s + n) for e, s, n in zip(image.shape[1:], box.start, box.size, strict=True)]
+    cut = torch.zeros((len(image), *box.size), dtype=image.dtype)
+    into = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, box.start, strict=True))
+    if all(a < b for a, b in zip(low, high, strict=True)):
+        cut[(slice(None), *into)] = image[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]]
+    return cut
 
 
 def class_indices(label: npt.NDArray[Any], classes: Sequence[str]) -> npt.NDArray[np.int64]:
