@@ -33,6 +33,10 @@ from parts2whole.spec import Spec, digest, to_plain
 Batch = Mapping[str, Tensor]
 
 
+PUBLIC_SALT = b"public data set"
+"""Ids of public data sets are hashed with this, so that cases and splits are the same on every machine."""
+
+
 class Run(Protocol):
     """A trained model as a function: (B, C, D, H, W) on the CPU to logits on the CPU."""
 

@@ -32,7 +32,7 @@ from parts2whole.data.random import sample_generator
 from parts2whole.data.read import ScanSource, find_scans
 from parts2whole.data.store import Store
 from parts2whole.data.volume import Volume, content_hash
-from parts2whole.tasks.base import Item, Labelled, TaskError, name_some, same_scan_same_patient
+from parts2whole.tasks.base import PUBLIC_SALT, Item, Labelled, TaskError, name_some, same_scan_same_patient
 from parts2whole.tasks.candidates import CLASSES, CandidateTask, read_points
 from parts2whole.tasks.derived import Rows, derive
 from parts2whole.tasks.emboli import CandidateRules, FumpeLabel, negatives
@@ -94,6 +94,7 @@ class EmbolismFalsePositives(CandidateTask):
             exams = tuple(
                 Item(r.case_id, r.case_id, patients[r.case_id], target=found.targets[r.case_id])
                 for r in store.cases
+                if r.case_id in found.targets
             )
             return Labelled(store, exams, EXAM_CLASSES, tuple(notes))
         rules = self.rules(numbered=found.numbered)
@@ -186,7 +187,7 @@ def _fumpe(root: Path) -> _Found:
     set_aside: dict[str, str] = {}
     for folder in sorted(path for path in (root / "CT_scans").glob("*") if path.is_dir()):
         reference = root / "GroundTruth" / f"{folder.name}.mat"
-        series = [source for source in find_scans([folder]) if source.is_series]
+        series = [source for source in find_scans([folder], salt=PUBLIC_SALT) if source.is_series]
         usable = [source for source in series if source.problem is None]
         if not reference.exists():
             set_aside[folder.name] = f"{reference.name} is missing in GroundTruth"
@@ -201,7 +202,8 @@ def _fumpe(root: Path) -> _Found:
 
 def _rsna(root: Path) -> _Found:
     rows = {row["SeriesInstanceUID"]: row for row in read_points(root / "train.csv", EXAM_COLUMNS)}
-    sources = {s.series: s for s in find_scans([root / "train"], keep_series_uids=True) if s.is_series}
+    scans = find_scans([root / "train"], salt=PUBLIC_SALT, keep_series_uids=True)
+    sources = {source.series: source for source in scans if source.is_series}
     cases: list[SourceCase] = []
     set_aside: dict[str, str] = {}
     targets: dict[str, int] = {}

@@ -90,7 +90,7 @@ class NoduleFalsePositives(CandidateTask):
         notes = [f"{case} was set aside: {reason}" for case, reason in report.set_aside.items()]
         items: list[Item] = []
         outside: list[str] = []
-        for record in store.cases:
+        for record in (record for record in store.cases if record.case_id in scans):
             placed, lost = _place(
                 record,
                 points.get(record.case_id, []),

@@ -27,7 +27,7 @@ from parts2whole.data.read import find_scans
 from parts2whole.data.source_case import SourceCase
 from parts2whole.data.store import Store
 from parts2whole.evaluation.regions import Regions
-from parts2whole.tasks.base import Item, TaskError, name_some, same_scan_same_patient
+from parts2whole.tasks.base import PUBLIC_SALT, Item, TaskError, name_some, same_scan_same_patient
 from parts2whole.tasks.derived import Rows, derive
 from parts2whole.tasks.lidc import LidcLabel, series_of
 from parts2whole.tasks.pairs import pair_folders
@@ -75,7 +75,9 @@ class NoduleSegmentation(SegmentationTask):
             series = series_of(path)
             if series is not None:
                 annotations.setdefault(series, path)
-        scans = [s for s in find_scans([root], keep_series_uids=True) if s.is_series and s.paths]
+        scans = [
+            s for s in find_scans([root], salt=PUBLIC_SALT, keep_series_uids=True) if s.is_series and s.paths
+        ]
         set_aside: dict[str, str] = {}
         cases: list[SourceCase] = []
         for scan in scans:
@@ -111,6 +113,7 @@ class NoduleSegmentation(SegmentationTask):
     def items(self, store: Store, sources: Sources) -> tuple[Item, ...]:
         """Every nodule of every scan."""
         patients = same_scan_same_patient(store)
+        wanted = {case.case_id for case in sources.cases}
         find = nodules_by_number if any(isinstance(c.label, LidcLabel) for c in sources.cases) else nodules
         found = derive(store, find, name="nodules", settings=find.__name__, workers=0)
         return tuple(
@@ -121,6 +124,7 @@ class NoduleSegmentation(SegmentationTask):
                 centre=(row["centre"][0], row["centre"][1], row["centre"][2]),
             )
             for case, rows in found.items()
+            if case in wanted
             for row in rows
         )
 

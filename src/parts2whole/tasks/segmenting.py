@@ -117,10 +117,11 @@ class SegmentationTask(Task, abc.ABC):
     def items(self, store: Store, sources: Sources) -> tuple[Item, ...]:
         """What there is to learn from: here all labelled volumes."""
         patients = same_scan_same_patient(store)
+        wanted = {case.case_id for case in sources.cases}
         return tuple(
             Item(r.case_id, r.case_id, patients[r.case_id], side=sources.sides.get(r.case_id))
             for r in store.cases
-            if r.has_label
+            if r.has_label and r.case_id in wanted
         )
 
     def labelled(self, *, cache: Path, workers: int | None = None, progress: bool = True) -> Labelled:
