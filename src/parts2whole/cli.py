@@ -76,6 +76,9 @@ COMMANDS = {
     "compare": Command(
         "parts2whole.verbs.compare:compare", "Tabulate finished fine-tuning runs, with tests.", ("*runs",)
     ),
+    "phantom": Command(
+        "parts2whole.verbs.phantom:phantom", "Write synthetic scans in the public data sets' own formats."
+    ),
     "report": Command(
         "parts2whole.report.page:write_report", "Write report.html for a folder of runs.", ("folder",)
     ),
