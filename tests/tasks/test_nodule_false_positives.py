@@ -42,7 +42,7 @@ def test_official_subsets_are_the_folds(tmp_path):
 
 def test_a_partial_download_needs_an_own_split(tmp_path):
     luna16(tmp_path / "luna", subsets=range(4))
-    with pytest.raises(TaskError, match="validation side.*subset 5, 6.*folds patient"):
+    with pytest.raises(TaskError, match=r"validation side.*subset 5, 6.*folds patient"):
         opened(tmp_path / "luna", tmp_path / "cache")
     task, labelled = opened(tmp_path / "luna", tmp_path / "cache", folds="patient")
     assert len(task.split(labelled).test) == 6
@@ -58,11 +58,7 @@ def test_hits_follow_the_challenge(tmp_path):
     write_csv(root / "candidates_V2.csv", [*POINTS, "class"], rows)
     write_csv(root / "annotations_excluded.csv", [*POINTS, "diameter_mm"], [[uid, x, y, z + 12, -1]])
     _, labelled = opened(root, tmp_path / "cache")
-    edge, beside = (
-        labelled.items[-2:]
-        if labelled.items[-1].case_id == uid
-        else sorted((i for i in labelled.items if i.case_id == uid), key=lambda i: i.item_id)[-2:]
-    )
+    edge, beside = sorted(labelled.items, key=lambda item: item.item_id)[-2:]  # named by their lines
     assert edge.lesions
     assert not edge.irrelevant  # 7.1 mm from an excluded finding that counts as 10 mm wide
     assert not beside.lesions
@@ -93,10 +89,10 @@ def test_what_is_wrong_is_an_error_or_a_note(tmp_path):
     assert any(raw.stem in note and "set aside" in note for note in labelled.notes)
     negative = [[*row[:4], 0] for row in rows]
     write_csv(root / "candidates_V2.csv", [*POINTS, "class"], negative)
-    with pytest.raises(TaskError, match="no candidate .* as a nodule"):
+    with pytest.raises(TaskError, match=r"no candidate .* as a nodule"):
         opened(root, tmp_path / "b")
     write_csv(root / "candidates_V2.csv", [*POINTS, "class"], [[*rows[0][:3], "deep", 1]])
-    with pytest.raises(TaskError, match="line 2: .* must be numbers"):
+    with pytest.raises(TaskError, match=r"line 2: .* must be numbers"):
         opened(root, tmp_path / "b")
     write_csv(root / "candidates_V2.csv", POINTS, [])
     with pytest.raises(TaskError, match="class is missing"):

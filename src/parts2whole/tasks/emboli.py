@@ -29,6 +29,9 @@ GRID_MM = 1.5
 SCALE_MM = 2.0
 """Standard deviation of the Gaussian whose Hessian is taken: tubes of some 3 to 8 mm."""
 
+STRENGTH_HU = 50.0
+"""Least second derivative across a tube, times the squared scale: noise in plain tissue stays far below."""
+
 ROUNDNESS = 0.5
 """Of a tube, the eigenvalue along it is smaller than this times that across it."""
 
@@ -178,8 +181,7 @@ def vesselness(hu: npt.NDArray[Any], vessel_hu: tuple[float, float]) -> Array:
             hessian[:, i, j] = hessian[:, j, i] = ndimage.gaussian_filter(image, sigma, order=order)[places]
     values = np.linalg.eigvalsh(hessian)
     values = np.take_along_axis(values, np.abs(values).argsort(axis=1), axis=1)
-    tube = (
-        (values[:, 1] < 0) & (values[:, 2] < 0) & (np.abs(values[:, 0]) <= ROUNDNESS * np.abs(values[:, 1]))
-    )
-    score[places] = np.where(tube, -values[:, 1], 0)
+    along, across, most = values.T * np.float32(sigma**2)
+    tube = (across <= -STRENGTH_HU) & (most < 0) & (np.abs(along) <= ROUNDNESS * np.abs(across))
+    score[places] = np.where(tube, -across, 0)
     return score
