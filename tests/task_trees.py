@@ -211,7 +211,7 @@ def abdomen(seed: int, shape=(18, 22, 24)) -> tuple[np.ndarray, np.ndarray]:
     label[ball(shape, centre, 6)] = 1
     label[ball(shape, centre, 2)] = 2
     hu[label == 1], hu[label == 2] = 110, 50
-    return (hu + generator.normal(0, 10, shape)).astype(np.int16), label
+    return np.clip(hu + generator.normal(0, 10, shape), -1024, None).astype(np.int16), label
 
 
 def lits(root: Path, numbers=(0, 1, 2, 3, 100, 101, 115, 116)) -> Path:
