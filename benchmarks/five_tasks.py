@@ -1,10 +1,10 @@
-"""The five target tasks on phantoms, from the command line: phantom, fine-tune from scratch, evaluate, predict.
+"""The five target tasks on phantoms, by the command line: phantom, fine-tune from scratch, evaluate, predict.
 
     python benchmarks/five_tasks.py --out runs/five [--cases 12] [--size small] [--steps 300]
 
-Shows that every task runs from its challenge's format to predictions, and is learnt: the last column is what
-a model that learnt nothing gets.  Phantoms are easy; the numbers say nothing about real scans.  Finished parts
-are never run again.  Writes ``five_tasks.md`` into the out folder.
+Shows that every task runs from its challenge's format to predictions, and is learnt: the last column is
+what a model that learnt nothing gets.  Phantoms are easy; the numbers say nothing about real scans.  Finished
+parts are never run again.  Writes ``five_tasks.md`` into the out folder.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from parts2whole.cli import main
 
 @dataclass(frozen=True)
 class Arm:
-    """One task: where its phantoms are, what to predict for, its metric and the value that needs no learning."""
+    """One task: where its phantoms are, what to predict for, its metric and what needs no learning."""
 
     task: str
     data: str
@@ -32,12 +32,15 @@ class Arm:
     more: tuple[str, ...] = ()
 
 
+WIDE = ("--task.window_size", "[48,96,96]")
+"""Fewer windows for whole volumes at inference."""
+
 ARMS = (
     Arm(
         "NoduleFalsePositives", "LUNA16", "auc", "0.5", "[16,32,32]", "subset7/*.mhd", ("--task.hidden", "64")
     ),
     Arm("NoduleSegmentation", "LIDC-IDRI", "iou_nodule", "0", "[16,32,32]", "*"),
-    Arm("LiverSegmentation", "LiTS", "iou_1", "0", "[16,32,32]", "volume-0.nii*"),
+    Arm("LiverSegmentation", "LiTS", "iou_1", "0", "[16,32,32]", "volume-0.nii*", WIDE),
     Arm(
         "EmbolismFalsePositives",
         "CAD-PE",
@@ -47,7 +50,7 @@ ARMS = (
         "images/CT001.nrrd",
         ("--task.hidden", "64"),
     ),
-    Arm("BrainTumourSegmentation", "BraTS2018", "iou_whole_tumour", "0", "[16,32,32]", "*/*_1"),
+    Arm("BrainTumourSegmentation", "BraTS2018", "iou_whole_tumour", "0", "[16,32,32]", "*/*_1", ()),
 )
 
 

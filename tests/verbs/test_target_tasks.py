@@ -14,7 +14,7 @@ import parts2whole as p2w
 from parts2whole.data.read import read_volume, write_nifti
 from parts2whole.data.store import Store
 from parts2whole.data.volume import Volume, content_hash, to_canonical
-from parts2whole.report.runs import arm_names, find_runs
+from parts2whole.report.runs import arm_names, read_run
 from parts2whole.tasks.base import TaskError
 from parts2whole.training.leak import ACCEPTANCE, LeakError, check_leaks
 from parts2whole.training.runtime import Hardware
@@ -192,7 +192,7 @@ def test_an_accepted_leak_marks_result_report_and_table(leaked, tmp_path):
     assert run.result["leaks"] == ["liver-115"]
     assert run.result["notes"][0].startswith("LEAK, accepted: 1 validation or test cases")
     assert "LEAK, accepted" in (run.folder / "report.html").read_text()
-    assert list(arm_names(find_runs(tmp_path / "runs")).values()) == ["Parts2Whole [saw test cases]"]
+    assert list(arm_names([read_run(run.folder)]).values()) == ["Parts2Whole [saw test cases]"]
     with pytest.raises(LeakError, match="liver-115"):
         p2w.evaluate(run.folder, cache=folder / "cache", hardware=EXACT, progress=False)
     found = p2w.evaluate(
@@ -206,6 +206,7 @@ def test_an_accepted_leak_marks_result_report_and_table(leaked, tmp_path):
 def test_held_out_pretraining_has_no_leak(leaked, monkeypatch, tmp_path):
     task, folder, _ = leaked
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    task.labelled(cache=tmp_path / "parts2whole", workers=0, progress=False)
     run = p2w.pretrain(
         folder / "store",
         out=tmp_path / "pre",
@@ -225,6 +226,7 @@ def test_other_data_that_training_saw_are_caught(leaked, tmp_path):
     task, folder, _ = leaked
     run = short_finetune(task, tmp_path / "run", folder / "cache")
     other = lits(tmp_path / "other", (200, 3))
+    task.replace(data=other).labelled(cache=tmp_path / "cache", workers=0, progress=False)
     with pytest.raises(LeakError, match="liver-003"):
         p2w.evaluate(run.folder, data=other, cache=tmp_path / "cache", hardware=EXACT, progress=False)
 
