@@ -1,4 +1,4 @@
-"""Organs of the upper abdomen: liver with vessels, spleen, kidneys, stomach, bowel, pancreas, gall bladder."""
+"""Organs of the upper abdomen: liver with vessels, spleen, kidneys, stomach, bowel, pancreas, gallbladder."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ class Abdomen:
             grow_tree(portal, (0.3, -0.2, -1), targets[:70], leaf_radius_mm=1.1, generator=generator),
             grow_tree(hepatic, (-0.5, -0.5, -0.6), targets[70:120], leaf_radius_mm=1.2, generator=generator),
         )
-        kidneys = np.array([(top - 148, 46, -58), (top - 132, 46, 60)]) + generator.normal(0, (8, 3, 3), (2, 3))
+        kidneys = np.array([(top - 148, 46, -58), (top - 132, 46, 60)]) + generator.normal(
+            0, (8, 3, 3), (2, 3)
+        )
         return cls(
             trees[0].tubes().joined(trees[1].tubes()),
             float(generator.uniform(0.85, 1.2)),
@@ -69,7 +71,9 @@ def paint_abdomen(
     _paint_gut(canvas, space, torso, abdomen, contrast, cage)
     _paint_spleen_and_kidneys(canvas, space, torso, abdomen, contrast, cage, wobble)
     top = torso.dome_mm[0]
-    pancreas = tube_path(torso.to_patient([(top - 116, -14, -26), (top - 106, -14, 8), (top - 92, 10, 56)]), 10)
+    pancreas = tube_path(
+        torso.to_patient([(top - 116, -14, -26), (top - 106, -14, 8), (top - 92, 10, 56)]), 10
+    )
     canvas.paint_tubes(pancreas, 0.8 * contrast.spleen + 8, Structure.PANCREAS, inside=SOFT)
     where = space.box((top - 200, -110, -135), (top + 12, 95, 90))
     if where is None:
@@ -85,7 +89,13 @@ def paint_abdomen(
 
 
 def _paint_spleen_and_kidneys(
-    canvas: Canvas, space: Space, torso: Torso, abdomen: Abdomen, contrast: Contrast, cage: Array, wobble: Array
+    canvas: Canvas,
+    space: Space,
+    torso: Torso,
+    abdomen: Abdomen,
+    contrast: Contrast,
+    cage: Array,
+    wobble: Array,
 ) -> None:
     """Paint spleen, kidneys with cortex, medulla and sinus, and the psoas muscles."""
     psoas = [(-430, 44, 46), (-300, 46, 36), (-215, 54, 26)]
@@ -112,7 +122,7 @@ def _paint_spleen_and_kidneys(
         lean = x - 0.22 * side * (z - centre[0]) * -1
         kidney = ellipsoid_distance(z, y, lean, centre, (53, 25, 28))
         kidney = np.maximum(kidney, cage[where] + 6)
-        sinus = ellipsoid_distance(z, y, lean, centre + (0, -6, -16 * side), (25, 11, 17))
+        sinus = ellipsoid_distance(z, y, lean, np.add(centre, (0, -6, -16 * side)), (25, 11, 17))
         canvas.paint(kidney, contrast.cortex, Structure.KIDNEY, where=where)
         pyramids = np.maximum(kidney + 7, 5 * np.sin((z - centre[0]) / 4.0) * np.sin(y / 4.5) - 1.2)
         canvas.paint(pyramids, contrast.medulla, Structure.KIDNEY, where=where)
@@ -133,8 +143,12 @@ def _paint_gut(
         return
     z, y, x = space.cut(where)
     shift = abdomen.stomach_shift
-    parts = (((low - 38, 4, 62), (36, 38, 36)), ((low - 80, -34, 50), (52, 32, 32)), ((low - 114, -48, 8), (23, 22, 40)))
-    stomach = np.full(y.shape, 99.0, dtype=np.float32)
+    parts = (
+        ((low - 38, 4, 62), (36, 38, 36)),
+        ((low - 80, -34, 50), (52, 32, 32)),
+        ((low - 114, -48, 8), (23, 22, 40)),
+    )
+    stomach: Array = np.full(y.shape, 99.0, dtype=np.float32)
     for centre, radii in parts:
         part = ellipsoid_distance(z, y, x, np.asarray(centre) + shift, radii)
         blend = np.clip(0.5 + 0.5 * (stomach - part) / 16, 0, 1)
@@ -165,7 +179,9 @@ def _loops(generator: np.random.Generator, torso: Torso) -> list[tuple[Tubes, fl
         steps = np.cumsum(generator.normal(0, 15, (6, 3)) * (0.8, 0.8, 1), axis=0)
         path_points = np.clip(start + steps, (-450, -74, -84), (top - 150, 18, 86))
         tubes = tube_path(torso.to_patient(path_points), generator.uniform(9, 13))
-        loops.append((tubes, float(generator.choice([18.0, 25.0, 32.0, 60.0, -880.0], p=[0.25, 0.25, 0.2, 0.2, 0.1]))))
+        loops.append(
+            (tubes, float(generator.choice([18.0, 25.0, 32.0, 60.0, -880.0], p=[0.25, 0.25, 0.2, 0.2, 0.1])))
+        )
     return loops
 
 

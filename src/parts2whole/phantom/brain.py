@@ -94,7 +94,9 @@ class Head:
         size = generator.uniform(0.94, 1.06)
         z, y, x = (float(v) for v in size * np.array([60, 84, 66]) * generator.uniform(0.97, 1.03, 3))
         side = float(generator.choice([-1, 1]))
-        place = np.array([generator.uniform(-6, 30), generator.uniform(-46, 46), side * generator.uniform(20, 44)])
+        place = np.array(
+            [generator.uniform(-6, 30), generator.uniform(-46, 46), side * generator.uniform(20, 44)]
+        )
         high = grade == "HGG"
         core = float(generator.uniform(8, 19)) if high else float(generator.uniform(7, 16))
         oedema = core + float(generator.uniform(5, 16) if high else generator.uniform(2, 8))
@@ -103,8 +105,12 @@ class Head:
             core = oedema = rim = 0.0
         count = int(generator.integers(0, 12))
         spots = np.column_stack(
-            [generator.uniform(4, 26, count), generator.uniform(-45, 45, count), generator.choice([-1, 1], count) * generator.uniform(18, 34, count)]
-        )  # fmt: skip
+            [
+                generator.uniform(4, 26, count),
+                generator.uniform(-45, 45, count),
+                generator.choice([-1, 1], count) * generator.uniform(18, 34, count),
+            ]
+        )
         return cls(
             (z, y, x),
             float(generator.uniform(0.8, 1.35)),
@@ -183,7 +189,11 @@ class _Painter:
         # The tumour pushes its surroundings outwards: look up the healthy brain nearer to its middle.
         away = [axis - place for axis, place in zip((z, y, x), head.tumour_mm, strict=True)]
         distance = np.sqrt(away[0] ** 2 + away[1] ** 2 + away[2] ** 2)
-        push = 0.28 * np.exp(-((distance / np.float32(2.0 * head.core_mm + 1e-3)) ** 2)) if head.core_mm else 0 * distance
+        push = (
+            0.28 * np.exp(-((distance / np.float32(2.0 * head.core_mm + 1e-3)) ** 2))
+            if head.core_mm
+            else 0 * distance
+        )
         self.distance = distance
         self.z, self.y, self.x = (axis - push * d for axis, d in zip((z, y, x), away, strict=True))
 
@@ -220,7 +230,7 @@ class _Painter:
     ) -> None:
         for modality, canvas in self.canvases.items():
             signal = scale * SIGNAL[name][MODALITIES.index(modality)]
-            canvas.paint(distance, signal, None if tissue is None else tissue, soft_mm=soft_mm)
+            canvas.paint(distance, signal, tissue, soft_mm=soft_mm)
 
     def _surfaces(self) -> tuple[Array, Array]:
         """Distances from the surface of the brain, and of the cerebrum alone."""
@@ -249,12 +259,16 @@ class _Painter:
     def _deep(self) -> None:
         """Corpus callosum, basal ganglia, thalamus and ventricles."""
         z, y, x = self.z, self.y, self.x
-        s = np.float32(self.head.ventricle)
+        s = self.head.ventricle
         side = np.abs(x - 0.8 * self.shape)
         arch = 15 - 0.006 * y**2
         callosum = np.maximum(np.maximum(np.abs(z - arch - 4) - 3.0, np.abs(y) - 36), side - 18)
         self._put(callosum, "white", Tissue.WHITE)
-        for centre, radii in (((2, 4, 10), (8, 14, 8)), ((2, -6, 25), (9, 17, 5.5)), ((9, -18, 13), (9, 9, 4.5))):
+        for centre, radii in (
+            ((2, 4, 10), (8, 14, 8)),
+            ((2, -6, 25), (9, 17, 5.5)),
+            ((9, -18, 13), (9, 9, 4.5)),
+        ):
             self._put(ellipsoid_distance(z, y, side, centre, radii), "deep", Tissue.DEEP_GREY)
         front = ellipsoid_distance(z - arch + 12, y, side, (9, -12, 8.5), (5.5 * s, 24, 3.6 * s))
         body = ellipsoid_distance(z - arch + 12, y, side, (8.5, 16, 11), (5.5 * s, 26, 4.2 * s))

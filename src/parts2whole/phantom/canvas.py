@@ -89,7 +89,7 @@ class Canvas:
     Attributes:
         grid: where the voxels are.
         value: grey values.
-        structure: `Structure` of every voxel.
+        structure: what every voxel mostly belongs to, such as a `Structure`.
         lesion: 0, or the number of a lesion.
         edge_mm: width over which a border is blurred by the size of a voxel.
     """
@@ -105,7 +105,7 @@ class Canvas:
         self,
         distance: Array,
         value: float | Array,
-        structure: Structure | None = None,
+        structure: IntEnum | None = None,
         *,
         where: Slices = (slice(None), slice(None), slice(None)),
         soft_mm: float = 0.0,
@@ -129,8 +129,8 @@ class Canvas:
         cover = np.clip(0.5 - distance * np.float32(1 / width), 0, 1)
         if only is not None:
             cover = cover * only
-        inside = cover >= 0.5
         cover = cover * np.asarray(strength, dtype=np.float32)
+        inside = cover >= 0.5
         view = self.value[where]
         view += cover * (np.asarray(value, dtype=np.float32) - view)
         if structure is not None:
@@ -142,9 +142,9 @@ class Canvas:
         self,
         tubes: Tubes,
         value: float | npt.NDArray[np.float64],
-        structure: Structure | None = None,
+        structure: IntEnum | None = None,
         *,
-        inside: tuple[Structure, ...] = (),
+        inside: tuple[IntEnum, ...] = (),
         lesion: int = 0,
         soft_mm: float = 0.0,
     ) -> None:
@@ -186,7 +186,12 @@ def tube_distance(
 
 
 def ellipsoid_distance(
-    z: Array, y: Array, x: Array, centre: npt.ArrayLike, radii: npt.ArrayLike, turn: npt.ArrayLike | None = None
+    z: Array,
+    y: Array,
+    x: Array,
+    centre: npt.ArrayLike,
+    radii: npt.ArrayLike,
+    turn: npt.ArrayLike | None = None,
 ) -> Array:
     """About the signed distance in mm to an ellipsoid, whose axes may be turned by a rotation matrix."""
     (z0, y0, x0), (a, b, c) = (tuple(float(v) for v in np.asarray(t)) for t in (centre, radii))

@@ -50,15 +50,13 @@ class Chest:
         for side in SIDES:
             root = torso.to_patient([HILUM[side]])[0]
             targets = torso.to_patient(_spread(generator, torso, side, branches))
-            tree = grow_tree(
-                root, (-0.3, 0.1, side), targets, leaf_radius_mm=generator.uniform(0.75, 0.95), generator=generator
-            )  # fmt: skip
+            thin = float(generator.uniform(0.75, 0.95))
+            tree = grow_tree(root, (-0.3, 0.1, side), targets, leaf_radius_mm=thin, generator=generator)
             arteries.append(tree)
             low = torso.to_patient([(torso.heart_centre[0] + 32, 16.0, side * 26.0)])[0]
             targets = torso.to_patient(_spread(generator, torso, side, (3 * branches) // 4))
-            veins.append(
-                grow_tree(low, (-0.1, 0.2, side), targets, leaf_radius_mm=generator.uniform(0.7, 0.9), generator=generator)
-            )  # fmt: skip
+            thin = float(generator.uniform(0.7, 0.9))
+            veins.append(grow_tree(low, (-0.1, 0.2, side), targets, leaf_radius_mm=thin, generator=generator))
             airways = airways.joined(_bronchi(tree, generator))
         heart_top = torso.heart_centre[0] + 34
         trunk = [(heart_top, -40, 8), (20, -18, 16), (20, -8, 12), (12, 4, -22), HILUM[-1]]
@@ -67,12 +65,14 @@ class Chest:
             tube_path(torso.to_patient(left), [13, 12, 9.5])
         )
         back = torso.heart_centre[0] + 32
-        into = [
-            tube_path(torso.to_patient([(back - 6, 6, 0), (back, 16, s * 26)]), [9, 7]) for s in SIDES
-        ]
+        into = [tube_path(torso.to_patient([(back - 6, 6, 0), (back, 16, s * 26)]), [9, 7]) for s in SIDES]
         count = generator.integers(4, 10)
         nodes = np.column_stack(
-            [generator.uniform(-25, 60, count), generator.uniform(-15, 30, count), generator.normal(0, 20, count)]
+            [
+                generator.uniform(-25, 60, count),
+                generator.uniform(-15, 30, count),
+                generator.normal(0, 20, count),
+            ]
         )
         nodes = np.column_stack([torso.to_patient(nodes), generator.uniform(2.5, 6.5, count)])
         return cls(
@@ -198,4 +198,4 @@ def _spread(generator: np.random.Generator, torso: Torso, side: int, count: int)
     points = generator.uniform(low, high, (14 * count, 3)) * np.array([1, 1, side])
     z, y, x = (points[:, axis].astype(np.float32) for axis in range(3))
     inside = points[torso.lung(z, y, x) < -4]
-    return inside[:count]
+    return np.asarray(inside[:count])

@@ -87,7 +87,9 @@ class CtScan:
         return self.grid.label(self.lesion)
 
 
-def make_ct(region: Region, resolution: Resolution, *, seed: int, case: int, lesions: int | None = None) -> CtScan:
+def make_ct(
+    region: Region, resolution: Resolution, *, seed: int, case: int, lesions: int | None = None
+) -> CtScan:
     """A patient scanned: a function of region, resolution, seed and case.
 
     The anatomy depends on seed and case alone, so another resolution shows the same patient.
@@ -112,7 +114,9 @@ def make_ct(region: Region, resolution: Resolution, *, seed: int, case: int, les
     if region == "chest":
         placed = draw_nodules(sampler, torso, chest, grid, count=number, smallest_mm=resolution.smallest_mm)
     elif region == "abdomen":
-        placed = draw_liver_lesions(sampler, torso, grid, count=number, smallest_mm=2 * resolution.smallest_mm)
+        placed = draw_liver_lesions(
+            sampler, torso, grid, count=number, smallest_mm=2 * resolution.smallest_mm
+        )
     else:
         placed = draw_emboli(sampler, chest, grid, count=number, smallest_mm=0.5 * resolution.smallest_mm)
     times = max(1, round(grid.spacing_mm[0] / (2.2 * grid.spacing_mm[1])))
@@ -154,7 +158,8 @@ def place_grid(region: Region, resolution: Resolution, torso: Torso, generator: 
 
 
 def paint_body(
-    grid: Grid, region: Region, torso: Torso, chest: Chest, abdomen: Abdomen, contrast: Contrast, lesions: list[Lesion]
+    grid: Grid, region: Region, torso: Torso, chest: Chest, abdomen: Abdomen, contrast: Contrast,
+    lesions: list[Lesion],
 ) -> Canvas:  # fmt: skip
     """Paint the whole trunk, from the outside inwards."""
     canvas = Canvas(grid, AIR_HU)

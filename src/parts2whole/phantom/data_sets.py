@@ -31,6 +31,10 @@ def choose_data_sets(names: str | Sequence[str]) -> tuple[DataSet, ...]:
     known = {name.lower(): each for each in DATA_SETS for name in (each.folder, each.task) if name}
     unknown = [name for name in wanted if name.lower() not in known]
     if unknown or not wanted:
-        choices = ", ".join(f"{each.folder} ({each.task})" if each.task else each.folder for each in DATA_SETS)
-        raise UnknownDataSetError(f"no phantoms are known for {', '.join(unknown) or 'nothing'}; choose all, or of {choices}")
+        choices = ", ".join(
+            f"{each.folder} ({each.task})" if each.task else each.folder for each in DATA_SETS
+        )
+        raise UnknownDataSetError(
+            f"no phantoms are known for {', '.join(unknown) or 'nothing'}; choose all, or of {choices}"
+        )
     return tuple(each for each in DATA_SETS if any(known[name.lower()] is each for name in wanted))

@@ -14,7 +14,6 @@ from parts2whole.phantom.chest import Chest
 from parts2whole.phantom.space import Array, Grid
 from parts2whole.phantom.torso import Torso
 
-BALL = 1.0 / (4 / 3 * np.pi) ** (1 / 3)
 SOLID, PART_SOLID, GROUND_GLASS, CALCIFIED = "solid", "part-solid", "ground-glass", "calcified"
 NODULE_HU = {SOLID: 35.0, PART_SOLID: -560.0, GROUND_GLASS: -620.0, CALCIFIED: 320.0}
 IN_LUNG = (Structure.LUNG, Structure.ARTERY, Structure.VEIN, Structure.AIRWAY)
@@ -55,11 +54,17 @@ def draw_nodules(
     depth = -torso.lung(*(reference[:, axis].astype(np.float32) for axis in range(3)))
     reference, depth = reference[depth > 2], depth[depth > 2]
     places = torso.to_patient(reference)
-    crossings = np.concatenate([t.nodes_mm[(t.radius_mm > 0.9) & (t.radius_mm < 2.5)] for t in chest.arteries])
+    crossings = np.concatenate(
+        [t.nodes_mm[(t.radius_mm > 0.9) & (t.radius_mm < 2.5)] for t in chest.arteries]
+    )
     found: list[Lesion] = []
     for _ in range(count):
         kind = str(generator.choice([SOLID, PART_SOLID, GROUND_GLASS, CALCIFIED], p=[0.7, 0.1, 0.12, 0.08]))
-        diameter = float(np.clip(smallest_mm * np.exp(abs(generator.normal(0, 0.7))), smallest_mm, max(32, smallest_mm)))
+        diameter = float(
+            np.clip(
+                smallest_mm * np.exp(abs(generator.normal(0, 0.7))), smallest_mm, max(32, 1.8 * smallest_mm)
+            )
+        )
         radius = diameter / 2
         deep = np.flatnonzero(depth > radius + 2)
         near = np.flatnonzero((depth > 0.5 * radius) & (depth < 0.9 * radius))
@@ -157,7 +162,9 @@ def paint_nodules(canvas: Canvas, nodules: Sequence[Lesion], fine: Array) -> Non
         texture = nodule.contrast_hu + 12 * fine[where]
         canvas.paint(distance, texture, None, where=where, only=only, lesion=number)
         if nodule.kind == PART_SOLID:
-            core = ellipsoid_distance(*_cut(canvas, where), nodule.centre_mm, 0.45 * np.array(nodule.radii_mm))
+            core = ellipsoid_distance(
+                *_cut(canvas, where), nodule.centre_mm, 0.45 * np.array(nodule.radii_mm)
+            )
             canvas.paint(core, 25.0, None, where=where, only=only)
 
 
@@ -165,7 +172,10 @@ def paint_emboli(canvas: Canvas, emboli: Sequence[Lesion]) -> None:
     """Paint filling defects: darker blood inside pulmonary arteries, never beyond them."""
     for number, embolus in enumerate(emboli, start=1):
         tubes = tube_path(embolus.path_mm, 1.0)
-        widths = np.full((len(tubes), 2), 0.85 * embolus.radii_mm[0]) * np.linspace(0.85, 1.15, len(tubes))[:, None]
+        widths = (
+            np.full((len(tubes), 2), 0.85 * embolus.radii_mm[0])
+            * np.linspace(0.85, 1.15, len(tubes))[:, None]
+        )
         tubes = Tubes(tubes.start_mm, tubes.end_mm, widths)
         canvas.paint_tubes(tubes, embolus.contrast_hu, None, inside=(Structure.ARTERY,), lesion=number)
 
@@ -183,10 +193,14 @@ def paint_liver_lesions(canvas: Canvas, lesions: Sequence[Lesion], liver_hu: flo
             continue
         distance = distance + 0.12 * max(lesion.radii_mm) * fine[where]
         inside = liver_hu + lesion.contrast_hu + 6 * fine[where]
-        canvas.paint(distance - 1, liver_hu + 0.25 * lesion.contrast_hu, None, where=where, only=only, soft_mm=6)
+        canvas.paint(
+            distance - 1, liver_hu + 0.25 * lesion.contrast_hu, None, where=where, only=only, soft_mm=6
+        )
         canvas.paint(distance, inside, None, where=where, only=only, soft_mm=3.5, lesion=1)
         if max(lesion.radii_mm) > 14:
-            canvas.paint(distance + 0.55 * max(lesion.radii_mm), inside - 18, None, where=where, only=only, soft_mm=5)
+            canvas.paint(
+                distance + 0.55 * max(lesion.radii_mm), inside - 18, None, where=where, only=only, soft_mm=5
+            )
 
 
 def _nodule(

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from parts2whole.phantom.brain import BrainScan
 from parts2whole.phantom.ct import CtScan
@@ -19,6 +20,8 @@ from parts2whole.phantom.ct import CtScan
 LUNG_WINDOW, LIVER_WINDOW, ARTERY_WINDOW = (-1000.0, 400.0), (-160.0, 240.0), (-150.0, 500.0)
 HEIGHT_INCHES, DOTS = 1.45, 110
 CONTOUR = "#ff9f1c"
+GREYS = 28
+"""Few colours compress well, so that pages with montages load fast."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,21 +70,30 @@ def write_montage(path: Path, rows: Sequence[Sequence[Picture]]) -> Path:
     """Write pictures as PNG, whole."""
     widths = [_width(picture) for picture in rows[0]]
     figure = Figure(figsize=(sum(widths), HEIGHT_INCHES * len(rows)), dpi=DOTS, facecolor="black")
-    FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
-        len(rows), len(widths), width_ratios=widths, left=0, right=1, bottom=0, top=1, wspace=0.01, hspace=0.01
+        len(rows),
+        len(widths),
+        width_ratios=widths,
+        left=0,
+        right=1,
+        bottom=0,
+        top=1,
+        wspace=0.01,
+        hspace=0.01,
     )
     for number, row in enumerate(rows):
-        for column, picture in enumerate(row):
+        for column, shown in enumerate(row):
             axes = figure.add_subplot(grid[number, column])
-            low, high = picture.window
-            axes.imshow(picture.grey, cmap="gray", vmin=low, vmax=high, aspect=picture.aspect)
-            if picture.mask.any():
-                axes.contour(picture.mask, levels=[0.5], colors=CONTOUR, linewidths=0.6)
+            low, high = shown.window
+            axes.imshow(shown.grey, cmap="gray", vmin=low, vmax=high, aspect=shown.aspect)
+            if shown.mask.any():
+                axes.contour(shown.mask, levels=[0.5], colors=CONTOUR, linewidths=0.6)
             axes.set_axis_off()
+    canvas.draw()
     content = io.BytesIO()
-    # Few greys compress well, and pages with them load fast.
-    figure.savefig(content, format="png", pil_kwargs={"optimize": True})
+    picture = Image.fromarray(np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3]))
+    picture.quantize(palette=_palette(), dither=Image.Dither.NONE).save(content, "png", optimize=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_bytes(content.getvalue())
@@ -89,6 +101,15 @@ def write_montage(path: Path, rows: Sequence[Sequence[Picture]]) -> Path:
     return path
 
 
+def _palette() -> Image.Image:
+    """Greys, and the colour of contours."""
+    greys = [round(255 * step / (GREYS - 1)) for step in range(GREYS)]
+    contour = [int(CONTOUR[place : place + 2], 16) for place in (1, 3, 5)]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*(value for grey in greys for value in (grey, grey, grey)), *contour])
+    return palette
+
+
 def _width(picture: Picture) -> float:
     rows, columns = picture.grey.shape
-    return HEIGHT_INCHES * min(1.7, columns / (rows * picture.aspect))
+    return HEIGHT_INCHES * min(1.7, float(columns / (rows * picture.aspect)))

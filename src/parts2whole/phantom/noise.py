@@ -62,15 +62,17 @@ def scan_ct(
     """
     _, mm_y, mm_x = spacing_mm
     noise = generator.standard_normal(value.shape, dtype=np.float32)
-    streaks = gaussian_filter1d(noise, 9.0, axis=2) * (scanner.streaks * shoulder[:, None, None]).astype(np.float32)
+    streaks = gaussian_filter1d(noise, 9.0, axis=2) * (scanner.streaks * shoulder[:, None, None]).astype(
+        np.float32
+    )
     grain = scanner.blur_mm * 1.3
     smooth = _blur(noise, grain / mm_y, grain / mm_x)
-    noise = smooth - 0.5 * _blur(smooth, 1.6, 1.6)
-    noise *= np.float32(scanner.noise_hu / float(noise[len(noise) // 2].std()))
+    grainy: Array = smooth - 0.5 * _blur(smooth, 1.6, 1.6)
+    grainy *= np.float32(scanner.noise_hu / float(grainy[len(grainy) // 2].std()))
     image = _blur(value, scanner.blur_mm / mm_y, scanner.blur_mm / mm_x)
     if scanner.edge:
         image += np.float32(scanner.edge) * (image - _blur(image, 1.1 / mm_y, 1.1 / mm_x))
-    image += noise * (1 + shoulder[:, None, None].astype(np.float32)) + 90 * streaks
+    image += grainy * (1 + shoulder[:, None, None].astype(np.float32)) + 90 * streaks
     hu = np.clip(np.rint(image), -1024, 3071).astype(np.int16)
     if scanner.circle:
         y, x = (np.linspace(-1, 1, n) for n in value.shape[1:])

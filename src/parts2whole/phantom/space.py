@@ -1,6 +1,6 @@
 """Physical space: grids in mm, and smooth random functions of the place that look the same on any grid.
 
-Anatomy is drawn in millimetres before a grid is chosen, so the same patient appears at any spacing.  Positions
+Anatomy is drawn in mm before a grid is chosen, so the same patient appears at any spacing.  Positions
 are (z, y, x): z towards superior, y towards posterior, x towards the patient's left.
 """
 
@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from parts2whole.data.volume import LabelVolume, Triple, Volume
 
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
+"""Mostly float32, for speed."""
 Slices = tuple[slice, slice, slice]
 LATTICE = 32
 """Knots along each axis of a smooth function, after which it repeats."""
@@ -65,7 +66,7 @@ class Grid:
 
     def index(self, points_mm: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Positions (..., 3) as fractional voxel indices."""
-        return (np.asarray(points_mm) - np.array(self.first_mm)) / np.array(self.spacing_mm)
+        return np.asarray((np.asarray(points_mm) - np.array(self.first_mm)) / np.array(self.spacing_mm))
 
     def finer(self, times: int) -> Grid:
         """The same slab cut into ``times`` as many slices."""

@@ -1,6 +1,6 @@
 """The trunk of a patient: its size and shape, drawn once, and where its surfaces are.
 
-One model serves chest and abdomen, so a chest scan ends in the liver and an abdominal one begins in the lungs.
+One model serves chest and abdomen, so a chest scan ends in the liver and an abdominal one starts in lungs.
 Shapes are given for a reference body in mm and mapped to the patient by a scale and a smooth warp.  z = 0 is
 at the level of the carina, y = x = 0 in the middle of the rib cage.
 """
@@ -89,7 +89,7 @@ class Torso:
             shift[:, 1] = WARP_MM * self.warp_y.at(found)
             shift[:, 2] = WARP_MM * self.warp_x.at(found)
             found = (wanted - shift) * scale
-        return found
+        return np.asarray(found)
 
     def cage(self, z: Array, y: Array, x: Array) -> Array:
         """Distance in mm from the inner surface of the rib cage and, below it, of the abdominal wall."""
@@ -106,7 +106,7 @@ class Torso:
         return _rounded(y + forward, x, deep, wide)
 
     def dome(self, y: Array, x: Array) -> Array:
-        """z of the diaphragm."""
+        """Z of the diaphragm."""
         right = ((x + 62) / np.float32(72)) ** 2 + ((y + 8) / np.float32(92)) ** 2
         left = ((x - 66) / np.float32(66)) ** 2 + ((y + 8) / np.float32(92)) ** 2
         depth = self.dome_depth_mm
@@ -125,7 +125,7 @@ class Torso:
         return (self.dome_mm[1] + 46 + 8 * (self.heart_scale - 1), -30.0, 20.0)
 
     def spine_y(self, z: Array) -> Array:
-        """y of the middle of the vertebral bodies."""
+        """Y of the middle of the vertebral bodies."""
         return _level(z, SPINE_Y)
 
     def lung(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from parts2whole.phantom.canvas import Tubes
 
 MURRAY = 2.6
-"""Exponent by which the radii of daughters add up to their parent's; Murray's law has 3, lungs a little less."""
+"""Exponent by which the radii of daughters add up to their parent's; Murray's law has 3, lungs less."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,9 +50,13 @@ class Tree:
 
 
 def grow_tree(
-    root_mm: npt.ArrayLike, heading: npt.ArrayLike, targets_mm: npt.NDArray[np.float64], *, leaf_radius_mm: float,
+    root_mm: npt.ArrayLike,
+    heading: npt.ArrayLike,
+    targets_mm: npt.NDArray[np.float64],
+    *,
+    leaf_radius_mm: float,
     generator: np.random.Generator,
-) -> Tree:  # fmt: skip
+) -> Tree:
     """Grow a tree that reaches every target, near ones first, with few sharp turns.
 
     Args:

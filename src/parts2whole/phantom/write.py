@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import SimpleITK
 from pydicom.uid import generate_uid
 
-from parts2whole.data.volume import LabelVolume, Volume
+from parts2whole.data.volume import LabelVolume, Triple, Volume
 from parts2whole.phantom.montage import Picture
 from parts2whole.phantom.sizes import Size
 
@@ -45,7 +46,8 @@ class DataSet(abc.ABC):
         return []
 
     def finish(self, root: Path, rows: Sequence[Rows]) -> None:
-        """Write the tables of the data set."""
+        """Write the tables of the data set; most have none."""
+        return
 
 
 def make_uid(*labels: int | str) -> str:
@@ -84,10 +86,14 @@ def flip(volume: G, axes: Sequence[int]) -> G:
     for axis in axes:
         origin = origin + matrix[:, axis] * volume.spacing_mm[axis] * (volume.shape[axis] - 1)
         matrix[:, axis] *= -1
-    rows = [tuple(float(v) + 0.0 for v in row) for row in matrix]
-    place = tuple(float(v) for v in origin)
+    place, rows = _triple(origin), [_triple(row) for row in matrix]
     array = np.ascontiguousarray(np.flip(volume.array, tuple(axes)))
-    return dataclasses.replace(volume, array=array, origin_mm=place, direction=tuple(rows))
+    return dataclasses.replace(volume, array=array, origin_mm=place, direction=(rows[0], rows[1], rows[2]))
+
+
+def _triple(values: npt.NDArray[np.float64]) -> Triple:
+    a, b, c = (float(value) + 0.0 for value in values)
+    return a, b, c
 
 
 def write_text(path: Path, text: str) -> None:

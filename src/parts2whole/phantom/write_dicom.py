@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 from parts2whole.data.volume import Volume
 from parts2whole.phantom.write import make_uid
@@ -37,7 +37,7 @@ def write_series(image: Volume, folder: Path, *, patient: str, study_uid: str, s
         header = _common(image, patient=patient, study_uid=study_uid, series_uid=series_uid)
         x, y, z = image.origin_mm
         place = z + number * image.spacing_mm[0]
-        header.file_meta.MediaStorageSOPInstanceUID = uids[number]
+        header.file_meta.MediaStorageSOPInstanceUID = UID(uids[number])
         header.SOPInstanceUID = uids[number]
         header.InstanceNumber = count - number
         header.ImagePositionPatient = [_decimal(x), _decimal(y), _decimal(place)]

@@ -50,7 +50,9 @@ class Lidc(DataSet):
         study, series = make_uid("chest study", seed, case), make_uid("chest series", seed, case)
         target = root / patient / study / series
         with beside(root) as part:
-            images = write_series(scan.image, part / series, patient=patient, study_uid=study, series_uid=series)
+            images = write_series(
+                scan.image, part / series, patient=patient, study_uid=study, series_uid=series
+            )
             generator = sample_generator("readers", seed, case)
             document = make_document(scan, images, generator, study_uid=study, series_uid=series)
             document.write(part / series / f"{case + 1:03d}.xml", encoding="UTF-8", xml_declaration=True)
@@ -66,7 +68,12 @@ class Lidc(DataSet):
 
 
 def make_document(
-    scan: CtScan, image_uids: Sequence[str], generator: np.random.Generator, *, study_uid: str, series_uid: str
+    scan: CtScan,
+    image_uids: Sequence[str],
+    generator: np.random.Generator,
+    *,
+    study_uid: str,
+    series_uid: str,
 ) -> Any:
     """What the readers say of a scan, as an XML document."""
     ElementTree.register_namespace("", NAMESPACE)
@@ -99,7 +106,9 @@ def make_document(
         for number in present:
             if reader in readers[number]:
                 mask = read_mask(scan.lesion == number, generator)
-                marks.outline(session, f"Nodule {100 * reader + number:03d}", mask, scan.lesions[number - 1], generator)
+                marks.outline(
+                    session, f"Nodule {100 * reader + number:03d}", mask, scan.lesions[number - 1], generator
+                )
         for place in small[:2]:
             if generator.random() < 0.6:
                 marks.point(session, f"IL{reader + 1}057_{place[0]}", place)

@@ -32,7 +32,12 @@ class Pool(DataSet):
             write_nifti(scan.image, root / f"{region}_ct" / f"{region}_{case + 1:04d}.nii.gz")
         modality = MODALITIES[int(sample_generator("modality", seed, patient).integers(len(MODALITIES)))]
         head = make_brain(
-            brain_grid(size), seed=seed, case=patient, tumour=case % 2 == 0, stripped=case % 4 != 3, modalities=(modality,)
-        )  # fmt: skip
+            brain_grid(size),
+            seed=seed,
+            case=patient,
+            tumour=case % 2 == 0,
+            stripped=case % 4 != 3,
+            modalities=(modality,),
+        )
         write_nifti(head.images[modality], root / "brain_mr" / f"brain_{case + 1:04d}_{modality}.nii.gz")
         return {}

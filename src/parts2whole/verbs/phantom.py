@@ -1,4 +1,4 @@
-"""Write synthetic anatomy as the public data sets are laid out, so that every task can be tried without them."""
+"""Write synthetic anatomy in the form of public data sets, so that every task can be tried without them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ class Phantoms:
         """One line for each data set."""
         lines = [f"{self.cases} synthetic patients each, {self.written} written in {self.seconds:.0f} s"]
         for name, task in self.data_sets.items():
-            lines.append(f"  {self.folder / name}  {f'for {task}' if task else 'unlabelled, for pre-training'}")
+            lines.append(
+                f"  {self.folder / name}  {f'for {task}' if task else 'unlabelled, for pre-training'}"
+            )
         lines += [f"  {path}" for path in self.previews]
         return "\n".join([*lines, "They are no patients: not for clinical conclusions."])
 
@@ -97,12 +99,20 @@ def phantom(
     missing = [job for job in jobs if not job.mark.exists()]
     count = min(os.cpu_count() or 1, len(missing)) if workers is None else workers
     problems = []
-    for done, problem in enumerate(run_jobs(_write, missing, workers=count if missing else 0, lost=_lost), start=1):
+    for done, problem in enumerate(
+        run_jobs(_write, missing, workers=count if missing else 0, lost=_lost), start=1
+    ):
         problems += [problem] if problem else []
         if progress:
-            print(f"\r{done} of {len(missing)} patients written", end="" if done < len(missing) else "\n", flush=True)
+            print(
+                f"\r{done} of {len(missing)} patients written",
+                end="" if done < len(missing) else "\n",
+                flush=True,
+            )
     if problems:
-        raise PhantomError("; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else ""))
+        raise PhantomError(
+            "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
+        )
     for each in chosen:
         each.finish(folder / each.folder, [job.rows() for job in jobs if job.data_set == each])
     previews = []
