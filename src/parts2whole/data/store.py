@@ -25,6 +25,7 @@ import numpy.typing as npt
 from parts2whole.data.chunks import ArrayCache, ChunkedArray, ChunkError, write_image, write_mask
 from parts2whole.data.preprocess import Preprocess, PreprocessError, StoredType
 from parts2whole.data.record import (
+    Box,
     CaseRecord,
     DiskFullError,
     StoreError,
@@ -38,8 +39,6 @@ from parts2whole.data.volume import Volume, content_hash, to_canonical
 from parts2whole.spec import SpecError, spec_from_dict
 
 __all__ = ["Box", "CaseRecord", "DiskFullError", "Store", "StoreError", "write_case"]
-
-Box = tuple[slice, slice, slice]
 
 VERSION = 1
 MANIFEST, RECORDS, CASES = "manifest.json", "records", "cases"

@@ -215,7 +215,7 @@ def _choose_cases(scans: Store, held_out: Task | None, validation_fraction: floa
     notes = []
     if held_out is not None:
         barred = held_out.held_out_hashes(cache=default_cache())
-        records = [record for record in scans.cases if record.content_hash not in barred]
+        records = [record for record in scans.cases if barred.isdisjoint(record.hashes())]
         left_out = len(scans.cases) - len(records)
         notes.append(f"{left_out} of {len(scans.cases)} scans belong to the held-out task and are left out")
     if not records:
@@ -250,7 +250,7 @@ def _card(
     if len(modalities) == 1:
         preprocess = preprocess.replace(modality=modalities.pop())
     z, y, x = (statistics.median(r.spacing_mm[axis] for r in records) for axis in range(3))
-    seen = tuple(sorted({record.content_hash for record in records}))
+    seen = tuple(sorted({found for record in records for found in record.hashes()}))
     return Card(
         network=network,
         in_channels=sampler.channels,
@@ -262,6 +262,7 @@ def _card(
         steps=steps,
         seen=seen,
         fingerprint=digest(list(seen)),
+        series=tuple(sorted({record.series for record in records} - {""})),
         citation=method.citation,
         version=metadata.version("parts2whole"),
     )
