@@ -8,6 +8,7 @@ Nothing heavy is imported before a command is chosen, so ``parts2whole --help`` 
 
 from __future__ import annotations
 
+import errno
 import importlib
 import inspect
 import json
@@ -16,6 +17,8 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from parts2whole.training.stop import INTERRUPTED, stopping_at_once
 
 FAMILIES = {
     "Method": ("parts2whole.methods.base", "parts2whole.methods"),
@@ -106,14 +109,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Run parts2whole --help for the list.", file=sys.stderr)
         return 2
     try:
-        run(COMMANDS[name], name, rest)
+        with stopping_at_once():
+            run(COMMANDS[name], name, rest)
     except KeyboardInterrupt as error:
         print(f"\nparts2whole: {str(error) or 'stopped'}", file=sys.stderr)
-        return 130
+        return getattr(error, "exit_code", INTERRUPTED)
     except Exception as error:
         if os.environ.get("PARTS2WHOLE_TRACEBACK") or not _is_meant_for_users(error):
             raise
-        print(f"\nparts2whole {name}: {error}", file=sys.stderr)
+        print(f"\nparts2whole {name}: {error}{_remedy(error)}", file=sys.stderr)
         return 1
     return 0
 
@@ -192,7 +196,7 @@ def name_positionals(command: Command, arguments: Sequence[str]) -> list[str]:
 def spell_switches(function: Callable[..., Any], arguments: Sequence[str]) -> list[str]:
     """Let a switch stand alone: ``--resume`` to ``--resume=true``."""
     parameters = inspect.signature(function).parameters.values()
-    switches = {f"--{parameter.name}" for parameter in parameters if parameter.annotation in (bool, "bool")}
+    switches = {f"--{parameter.name}" for parameter in parameters if isinstance(parameter.default, bool)}
     following = [*arguments[1:], "--"]
     return [
         f"{argument}=true" if argument in switches and after.startswith("--") else argument
@@ -202,6 +206,18 @@ def spell_switches(function: Callable[..., Any], arguments: Sequence[str]) -> li
 
 def _is_data(argument: str, command: Command) -> bool:
     return "Task" in command.families and (argument == "--data" or argument.startswith("--data="))
+
+
+def _remedy(error: Exception) -> str:
+    """What to do about an error of the file system, which doesn't say so itself."""
+    remedies = {
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some of your quota",
+        errno.EROFS: "make it writable",
+        errno.EACCES: "make it writable for you",
+    }
+    remedy = remedies.get(error.errno or 0) if isinstance(error, OSError) else None
+    return f"; {remedy}, then run it again (a run goes on with --resume true)" if remedy else ""
 
 
 def _is_meant_for_users(error: Exception) -> bool:

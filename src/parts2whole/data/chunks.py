@@ -156,9 +156,13 @@ class ArrayCache:
     def __init__(self) -> None:
         self._open: OrderedDict[Path, ChunkedArray] = OrderedDict()
 
-    def open(self, path: Path) -> ChunkedArray:
-        """The array in ``path``."""
-        array = self._open.pop(path, None) or ChunkedArray(path)
+    def open(self, path: Path, *, within: Path) -> ChunkedArray:
+        """The array in ``path``, which links must not lead out of the folder ``within``."""
+        array = self._open.pop(path, None)
+        if array is None:
+            if not path.resolve().is_relative_to(within.resolve()):
+                raise ChunkError(f"{path} is a link that leaves {within}; copy the case into the store")
+            array = ChunkedArray(path)
         self._open[path] = array
         while len(self._open) > OPEN_ARRAYS:
             self._open.popitem(last=False)

@@ -28,6 +28,21 @@ class Share:
     ranks: int = 1
     workers: int = 0
 
+    def rows(self, batch_size: int) -> range:
+        """This process's rows of a global batch; the first processes take one more where it is uneven.
+
+        Raises:
+            LoaderError: there is less than a row for every process.
+        """
+        if batch_size < self.ranks:
+            raise LoaderError(
+                f"a batch of {batch_size} can't be divided over {self.ranks} devices: "
+                f"choose a batch_size of at least {self.ranks}"
+            )
+        each, more = divmod(batch_size, self.ranks)
+        first = self.rank * each + min(self.rank, more)
+        return range(first, first + each + (self.rank < more))
+
 
 class _Numbers(Sampler[list[int]]):
     """Sample numbers of this process: its rows of every global batch."""
@@ -39,10 +54,9 @@ class _Numbers(Sampler[list[int]]):
         return max(0, self.steps - self.first_step)
 
     def __iter__(self) -> Iterator[list[int]]:
-        rows = self.batch_size // self.share.ranks
+        rows = self.share.rows(self.batch_size)
         for step in range(self.first_step, self.steps):
-            first = step * self.batch_size + self.share.rank * rows
-            yield list(range(first, first + rows))
+            yield [step * self.batch_size + row for row in rows]
 
 
 def load_batches(
@@ -60,8 +74,7 @@ def load_batches(
     Raises:
         LoaderError: the batch can't be divided over the processes.
     """
-    if batch_size % share.ranks:
-        raise LoaderError(f"a batch of {batch_size} can't be divided over {share.ranks} devices")
+    share.rows(batch_size)  # refuses before a loader process does
     return DataLoader(
         samples,
         batch_sampler=_Numbers(first_step, steps, batch_size, share),

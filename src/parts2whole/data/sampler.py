@@ -182,5 +182,12 @@ class Wholes(Dataset[Sample]):
         self.batch_size = batch_size
 
     def __getitem__(self, number: int) -> Sample:
+        return self.sampler.read_sample(self._whole(number))
+
+    def case_of(self, number: int) -> str:
+        """The case that sample ``number`` is cut from."""
+        return self._whole(number).case_id
+
+    def _whole(self, number: int) -> Whole:
         step, index = divmod(number, self.batch_size)
-        return self.sampler.read_sample(self.sampler.draw(step, index))
+        return self.sampler.draw(step, index)

@@ -83,7 +83,7 @@ class Store:
             plain = json.loads(file.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise StoreError(f"{path} is not a store: it has no {MANIFEST}; make one with prepare") from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise StoreError(f"{file} is not a manifest: {error}") from error
         try:
             if plain["version"] != VERSION:
@@ -93,7 +93,9 @@ class Store:
             complete = bool(plain["complete"])
             records = [CaseRecord.from_plain(record) for record in plain["cases"]] if complete else []
             set_aside = dict(plain["set_aside"])
-        except (KeyError, TypeError, SpecError, PreprocessError) as error:
+        except StoreError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, SpecError, PreprocessError) as error:
             raise StoreError(f"{file} is not a manifest this program can read: {error!r}") from error
         if not complete:
             records = read_records(path / RECORDS)
@@ -288,7 +290,7 @@ class Store:
 
     def _read(self, path: Path, box: tuple[slice, ...]) -> npt.NDArray[Any]:
         try:
-            return self._arrays.open(path).read(box)
+            return self._arrays.open(path, within=self.path).read(box)
         except ChunkError as error:
             raise StoreError(str(error)) from error
 

@@ -82,7 +82,7 @@ def load_model(folder: Path) -> tuple[Model, ModelCard]:
             series=from_plain(plain.get("series", []), tuple[str, ...]),
             trained=from_plain(plain.get("trained", []), tuple[str, ...]),
         )
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{target / CARD} is damaged: {error!r}") from error
     module = card.task.build(card.network.build_encoder(card.in_channels), card.classes)
     try:

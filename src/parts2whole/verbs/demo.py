@@ -111,7 +111,7 @@ def demo(
         steps=pretrain_steps,
         held_out=task,
         validate_every=max(1, pretrain_steps // 6),
-        resume=True,
+        resume="auto",
         progress=progress,
     )
     _say(f"4/4  Fine-tuning on {labelled_cases} labelled patients, {seeds} seeds an arm", progress)
@@ -127,7 +127,7 @@ def demo(
                 optimiser=AdamW(lr=8e-3),
                 validate_every=max(1, finetune_steps // 4),
                 out=folder / "runs" / f"{arm}-seed{number}",
-                resume=True,
+                resume="auto",
                 progress=progress,
             )
     runs = find_runs(folder / "runs")

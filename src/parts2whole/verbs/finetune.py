@@ -19,8 +19,9 @@ from parts2whole.report.page import write_report
 from parts2whole.spec import to_plain
 from parts2whole.tasks.base import Examination, Labelled, Run, Task, default_cache
 from parts2whole.training.checkpoint import load_best
-from parts2whole.training.folder import read_result, start_run, write_json, write_rows
+from parts2whole.training.folder import Resume, read_result, start_run, write_json, write_rows
 from parts2whole.training.leak import check_leaks, find_leaks, hashes_of
+from parts2whole.training.lock import one_run_a_folder
 from parts2whole.training.loop import Plan, fit
 from parts2whole.training.model import ModelCard, as_function, save_model
 from parts2whole.training.optim import AdamW, Cosine, Optimiser, Schedule, parameter_groups
@@ -47,6 +48,7 @@ class Finetuned:
         return found
 
 
+@one_run_a_folder
 def finetune(
     task: Task,
     *,
@@ -71,7 +73,7 @@ def finetune(
     accept_leak: str | None = None,
     cache: str | Path | None = None,
     hardware: Hardware = Hardware(),
-    resume: bool = False,
+    resume: Resume = False,
     progress: bool = True,
 ) -> Finetuned:
     """Fine-tune a model for ``task``, keep the step that is best on validation cases, and test it.
@@ -101,7 +103,8 @@ def finetune(
             seen in pre-training; the result is then marked.
         cache: where prepared labelled data are kept; default ``~/.cache/parts2whole``.
         hardware: devices, precision, loader processes.
-        resume: go on with the run in ``out``.
+        resume: ``true`` goes on with the run in ``out``, from its newest complete checkpoint; ``auto`` too,
+            or starts one if there is none.
         progress: show a progress bar.
 
     Returns:
@@ -188,15 +191,16 @@ def finetune(
             patience=patience,
             clip_norm=clip_norm,
             keep_best=True,
+            independent=task.rows_are_independent,
         ),
         runtime=runtime,
         folder=out,
         name=type(task).__name__,
         validate=validate,
-        resume=resume,
+        resume=bool(resume),
         show=progress,
     )
-    load_best(out, module)
+    load_best(out, module, done.best_step)
     module.eval()
     run = as_function(module, runtime)
     on_validation = task.examine(run, labelled, split.validation, thorough=False)

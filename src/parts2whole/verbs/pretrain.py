@@ -26,7 +26,8 @@ from parts2whole.spec import digest, to_plain
 from parts2whole.tasks.base import Task, default_cache
 from parts2whole.training.checkpoint import write_tensors
 from parts2whole.training.examine import Examiner
-from parts2whole.training.folder import read_result, start_run, write_json
+from parts2whole.training.folder import Resume, read_result, start_run, write_json
+from parts2whole.training.lock import one_run_a_folder
 from parts2whole.training.loop import Plan, fit
 from parts2whole.training.optim import Optimiser, Schedule, choose_optimiser, parameter_groups
 from parts2whole.training.runtime import Hardware, Runtime, describe_environment
@@ -49,6 +50,7 @@ class Pretrained:
         return str(self.folder)
 
 
+@one_run_a_folder
 def pretrain(
     store: str | Path,
     *,
@@ -71,7 +73,7 @@ def pretrain(
     panel_every: int = 1000,
     checkpoint_every: int = 500,
     hardware: Hardware = Hardware(),
-    resume: bool = False,
+    resume: Resume = False,
     progress: bool = True,
 ) -> Pretrained:
     """Pre-train an encoder and write a run folder.
@@ -100,7 +102,8 @@ def pretrain(
         panel_every: steps between pictures of reconstructions.
         checkpoint_every: steps between resumable checkpoints.
         hardware: devices, precision, loader processes.
-        resume: go on with the run in ``out``.
+        resume: ``true`` goes on with the run in ``out``, from its newest complete checkpoint; ``auto`` too,
+            or starts one if there is none.
         progress: show a progress bar.
 
     Returns:
@@ -146,6 +149,7 @@ def pretrain(
         runtime=runtime,
         folder=out,
         panel_every=panel_every,
+        every=min(validate_every, steps),
         steps=steps,
     )
     if progress and runtime.is_main:
@@ -159,6 +163,7 @@ def pretrain(
         validate_every=min(validate_every, steps),
         checkpoint_every=checkpoint_every,
         clip_norm=clip_norm,
+        independent=method.rows_are_independent,
     )
 
     done = fit(
@@ -174,7 +179,7 @@ def pretrain(
         folder=out,
         name=type(method).__name__,
         validate=examiner,
-        resume=resume,
+        resume=bool(resume),
         show=progress,
     )
     result = {

@@ -74,7 +74,7 @@ class Card:
             plain = json.loads(path.read_text())
         except FileNotFoundError as error:
             raise CardError(f"{folder} holds no weights: {FILE} is missing") from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise CardError(f"{path} is not a card: {error}") from error
         hints: dict[str, Any] = {"whole_size": tuple[int, ...], "whole_mm": tuple[float, ...] | None}
         hints |= {"spacing_mm": tuple[float, ...], "seen": tuple[str, ...], "series": tuple[str, ...]}
@@ -82,5 +82,5 @@ class Card:
             plain["network"] = spec_from_dict(plain["network"], Network)  # type: ignore[type-abstract]
             plain["preprocess"] = spec_from_dict(plain["preprocess"], Preprocess)
             return cls(**{key: from_plain(value, hints.get(key, Any)) for key, value in plain.items()})
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CardError(f"{path} is not a card of this version: {error}") from error

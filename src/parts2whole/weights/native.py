@@ -37,7 +37,7 @@ def find_weights(path: Path) -> Path:
         if (folder / FILE).exists():
             return folder
     if (path / "checkpoints").exists():
-        raise WeightsError(f"the run in {path} isn't finished: go on with --resume, then use it")
+        raise WeightsError(f"the run in {path} isn't finished: go on with --resume true, then use it")
     raise WeightsError(
         f"no {FILE} in {path} or {path / 'weights'}; give a pre-training run or weights folder"
     )

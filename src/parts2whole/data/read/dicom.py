@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import itertools
 import os
+import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 import SimpleITK
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from parts2whole.data.read.source import LARGEST_SCAN_VOXELS, Raw, ReadError, ScanSource, first_line, geometry
 
@@ -75,6 +76,23 @@ class _Slice:
         return np.cross(self.orientation[:3], self.orientation[3:])
 
 
+BROKEN = (
+    InvalidDicomError,
+    BytesLengthException,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    NotImplementedError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+)
+"""What pydicom raises at files that are broken in one way or another."""
+
+
 def is_dicom(path: Path) -> bool:
     """Whether a file is DICOM by its first bytes, with or without the preamble."""
     try:
@@ -104,13 +122,15 @@ def find_series(files: Iterable[Path], *, salt: bytes, keep_uids: bool = False) 
             uid = str(header.get("SeriesInstanceUID") or "")
             header.filename = str(path)
             series[str(header.get("StudyInstanceUID") or ""), uid].append(header)
-        except (InvalidDicomError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError):
+        except BROKEN:
             broken[path.parent].append(path)
-    sources = [
-        source
-        for (study, uid), headers in sorted(series.items())
-        for source in _series_sources(study, uid, headers, salt, keep_uids)
-    ]
+    sources: list[ScanSource] = []
+    for (study, uid), headers in sorted(series.items()):
+        try:
+            sources += _series_sources(study, uid, headers, salt, keep_uids)
+        except BROKEN:  # pydicom decodes a field when it is first asked for
+            for header in headers:
+                broken[Path(header.filename).parent].append(Path(header.filename))
     for folder, paths in broken.items():
         name = f"DICOM-broken-{_hashed(str(folder), salt)}"
         sources.append(ScanSource(name, tuple(paths), f"{len(paths)} files are broken DICOM", series="-"))
