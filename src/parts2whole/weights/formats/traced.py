@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from parts2whole.weights.formats.model import Exportable, ExportError, compare
 
@@ -49,7 +48,7 @@ def to_onnx(model: Exportable, path: Path) -> float:
     outputs = [f"level{number}" for number in range(len(model.encoder.channels))]
     names = ["logits"] if model.classes else outputs
     torch.onnx.export(
-        _Flat(model.module),
+        model.module,
         (model.example(),),
         str(path),
         input_names=["image"],
@@ -63,13 +62,3 @@ def to_onnx(model: Exportable, path: Path) -> float:
     found = [torch.from_numpy(value) for value in session.run(None, {"image": other.numpy()})]
     return compare(model.run(other), found, "ONNX")
 
-
-class _Flat(nn.Module):
-    """The module itself; its own type keeps custom ``train`` methods out of the export."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, x: torch.Tensor) -> Any:
-        return self.module(x)
