@@ -17,31 +17,47 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from parts2whole.methods.autoencoder import Autoencoder as Autoencoder
     from parts2whole.methods.parts2whole import Parts2Whole as Parts2Whole
+    from parts2whole.networks.densevnet import DenseVNet as DenseVNet
+    from parts2whole.networks.highres3dnet import HighRes3DNet as HighRes3DNet
+    from parts2whole.networks.i3d import I3D as I3D
+    from parts2whole.networks.plain_unet import PlainUNet3D as PlainUNet3D
+    from parts2whole.networks.resnet3d import ResNet3D as ResNet3D
     from parts2whole.networks.unet3d import UNet3D as UNet3D
     from parts2whole.tasks.classification import Classification as Classification
     from parts2whole.tasks.segmentation import Segmentation as Segmentation
     from parts2whole.verbs.compare import compare as compare
     from parts2whole.verbs.evaluate import evaluate as evaluate
+    from parts2whole.verbs.export import export_weights as export_weights
     from parts2whole.verbs.finetune import finetune as finetune
     from parts2whole.verbs.inspect import inspect as inspect
     from parts2whole.verbs.predict import predict as predict
     from parts2whole.verbs.prepare import prepare as prepare
     from parts2whole.verbs.pretrain import pretrain as pretrain
     from parts2whole.verbs.probe import probe as probe
+    from parts2whole.verbs.weights import import_weights as import_weights
+    from parts2whole.verbs.weights import show_weights as show_weights
     from parts2whole.weights.load import load_encoder as load_encoder
 
 _HOMES = {
     "compare": "parts2whole.verbs.compare",
     "evaluate": "parts2whole.verbs.evaluate",
+    "export_weights": "parts2whole.verbs.export",
     "finetune": "parts2whole.verbs.finetune",
+    "import_weights": "parts2whole.verbs.weights",
     "inspect": "parts2whole.verbs.inspect",
     "predict": "parts2whole.verbs.predict",
     "prepare": "parts2whole.verbs.prepare",
     "pretrain": "parts2whole.verbs.pretrain",
     "probe": "parts2whole.verbs.probe",
+    "show_weights": "parts2whole.verbs.weights",
     "load_encoder": "parts2whole.weights.load",
     "Autoencoder": "parts2whole.methods.autoencoder",
     "Parts2Whole": "parts2whole.methods.parts2whole",
+    "DenseVNet": "parts2whole.networks.densevnet",
+    "HighRes3DNet": "parts2whole.networks.highres3dnet",
+    "I3D": "parts2whole.networks.i3d",
+    "PlainUNet3D": "parts2whole.networks.plain_unet",
+    "ResNet3D": "parts2whole.networks.resnet3d",
     "UNet3D": "parts2whole.networks.unet3d",
     "Classification": "parts2whole.tasks.classification",
     "Segmentation": "parts2whole.tasks.segmentation",

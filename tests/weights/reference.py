@@ -57,7 +57,10 @@ def same(edge: int, kernel: int, stride: int) -> tuple[int, int]:
 def windows(x: Array, kernel, stride, pads, dilation, fill):
     """Every kernel offset, and the input seen through it."""
     x = np.pad(x, ((0, 0), (0, 0), *pads), constant_values=fill)
-    sizes = [(e - d * (k - 1) - 1) // s + 1 for e, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True)]
+    sizes = [
+        (e - d * (k - 1) - 1) // s + 1
+        for e, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True)
+    ]
     for offset in itertools.product(*map(range, kernel)):
         cut = tuple(
             slice(o * d, o * d + (n - 1) * s + 1, s)
@@ -66,15 +69,22 @@ def windows(x: Array, kernel, stride, pads, dilation, fill):
         yield offset, x[(slice(None), slice(None), *cut)]
 
 
-def conv(x: Array, w: Array, *, stride: int = 1, pad: int | str = "same", dilation: int = 1, bias=None) -> Array:
+def conv(
+    x: Array, w: Array, *, stride: int = 1, pad: int | str = "same", dilation: int = 1, bias=None
+) -> Array:
     kernel = w.shape[2:]
     if pad == "same":
-        pads = [same(e, d, stride) for e, d in zip(x.shape[2:], [dilation * (k - 1) + 1 for k in kernel], strict=True)]
+        pads = [
+            same(e, d, stride)
+            for e, d in zip(x.shape[2:], [dilation * (k - 1) + 1 for k in kernel], strict=True)
+        ]
     else:
         pads = [(pad, pad)] * 3
     total = 0
     for offset, seen in windows(x, kernel, [stride] * 3, pads, [dilation] * 3, 0.0):
-        total = total + np.einsum("ncdhw,oc->nodhw", seen, w[(slice(None), slice(None), *offset)], optimize=True)
+        total = total + np.einsum(
+            "ncdhw,oc->nodhw", seen, w[(slice(None), slice(None), *offset)], optimize=True
+        )
     return total if bias is None else total + bias[None, :, None, None, None]
 
 
@@ -111,7 +121,9 @@ def bn(w: Drawn, name: str, x: Array, eps: float = 1e-5, *, scale: bool = True) 
 # --- MedicalNet ----------------------------------------------------------------------------------------------------
 
 
-def medicalnet(w: Drawn, x: Array, *, blocks, bottleneck: bool, shortcut: str, head: bool) -> dict[str, Array]:
+def medicalnet(
+    w: Drawn, x: Array, *, blocks, bottleneck: bool, shortcut: str, head: bool
+) -> dict[str, Array]:
     wide = 4 if bottleneck else 1
     x = relu(bn(w, "bn1", conv(x, w("conv1.weight", (64, x.shape[1], 7, 7, 7), "weight"), stride=2, pad=3)))
     x = max_pool(x, (3, 3, 3), (2, 2, 2), [(1, 1)] * 3)
@@ -175,7 +187,9 @@ def models_genesis(w: Drawn, x: Array) -> dict[str, Array]:
     for width in (256, 128, 64):
         name, below = f"up_tr{width}", x.shape[1]
         kernel = w(f"{name}.up_conv.weight", (below, below, 2, 2, 2), "weight")
-        x = np.concatenate([up_conv(x, kernel, w(f"{name}.up_conv.bias", (below,), "shift")), skips.pop()], axis=1)
+        x = np.concatenate(
+            [up_conv(x, kernel, w(f"{name}.up_conv.bias", (below,), "shift")), skips.pop()], axis=1
+        )
         x = unit(f"{name}.ops.1", unit(f"{name}.ops.0", x, width), width)
     last = w("out_tr.final_conv.weight", (1, 64, 1, 1, 1), "weight")
     found["final_conv"] = conv(x, last, pad=0, bias=w("out_tr.final_conv.bias", (1,), "shift"))
@@ -214,7 +228,9 @@ def i3d(w: Drawn, x: Array, *, layout: str, classes: int) -> dict[str, Array]:
     def unit(name: str, x: Array, out: int, edge: int, stride: int = 1) -> Array:
         if layout == "deepmind":
             name = f"RGB/inception_i3d/{name}"
-            kernel = w(f"{name}/conv_3d/w", (edge, edge, edge, x.shape[1], out), "tf_weight").transpose(4, 3, 0, 1, 2)
+            kernel = w(f"{name}/conv_3d/w", (edge, edge, edge, x.shape[1], out), "tf_weight").transpose(
+                4, 3, 0, 1, 2
+            )
             x, scope = conv(x, kernel, stride=stride), f"{name}/batch_norm"
             shift, mean = w(f"{scope}/beta", (out,), "shift"), w(f"{scope}/moving_mean", (out,), "shift")
             variance = w(f"{scope}/moving_variance", (out,), "scale")

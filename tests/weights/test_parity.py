@@ -34,7 +34,10 @@ def answers(name: str, x: np.ndarray) -> dict[str, np.ndarray]:
     network = p2w.load_encoder(name)
     with torch.no_grad():
         found = network.forward_endpoints(torch.from_numpy(turn(x) if turned else x))
-    return {key: turn(value.numpy()) if turned and value.ndim == 5 else value.numpy() for key, value in found.items()}
+    return {
+        key: turn(value.numpy()) if turned and value.ndim == 5 else value.numpy()
+        for key, value in found.items()
+    }
 
 
 def turn(x: np.ndarray) -> np.ndarray:
@@ -86,7 +89,12 @@ def test_recorded_outputs_of_the_official_network_are_reproduced(model, generato
 def test_a_real_tensorflow_checkpoint_gives_what_its_arrays_give(parity, generator):
     manifest = generator.load_manifest("niftynet_densevnet")
     folder = parity / "niftynet_densevnet_tf_checkpoint"
-    prefixes = (folder, folder / "model.ckpt-1", folder / "model.ckpt-1.index", folder / "model.ckpt-1.data-00000-of-00001")
+    prefixes = (
+        folder,
+        folder / "model.ckpt-1",
+        folder / "model.ckpt-1.index",
+        folder / "model.ckpt-1.data-00000-of-00001",
+    )
     states = [p2w.load_encoder(f"niftynet:{path}").state_dict() for path in prefixes]
     for state in states[1:]:
         assert all(torch.equal(value, states[0][key]) for key, value in state.items())

@@ -69,12 +69,12 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error)
-        if "weights_only" in reason or "Unsupported" in reason or "GLOBAL" in reason:
+        if "GLOBAL" in reason or "Unsupported global" in reason or "not an allowed global" in reason:
             raise WeightsError(
                 f"{path} holds more than tensors: loading it would run code from the file, which is never "
                 "done. Save its state_dict alone where you trust it"
             ) from error
-        raise WeightsError(f"{path} is damaged, or no PyTorch file: {reason}") from error
+        raise WeightsError(f"{path} is damaged, or no PyTorch file") from error
     except Exception as error:  # a damaged file makes torch raise whatever its parsers stumble over
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{path} is damaged, or no PyTorch file: {first}") from error
@@ -97,6 +97,8 @@ def unwrap(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
+    if not zipfile.is_zipfile(path):
+        raise WeightsError(f"{path} is damaged, or no .npz file")
     tensors = {}
     try:
         with np.load(path, allow_pickle=False) as archive:

@@ -68,7 +68,8 @@ def compare(expected: list[Tensor], got: list[Tensor], what: str) -> float:
     if [tuple(t.shape) for t in expected] != [tuple(t.shape) for t in got]:
         raise ExportError(f"{what} gives maps of other shapes than the weights here")
     for wanted, found in zip(expected, got, strict=True):
-        worst = max(worst, float((wanted - found).abs().max() / max(1.0, float(wanted.abs().max()))))
+        apart = float((wanted - found).abs().max()) / max(1.0, float(wanted.abs().max()))
+        worst = apart if not apart <= worst else worst
     if not worst <= TOLERANCE:
         raise ExportError(f"{what} differs by {worst:.1e}, more than {TOLERANCE:g}: not written")
     return worst

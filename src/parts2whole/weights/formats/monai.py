@@ -93,6 +93,8 @@ def _finish(
 
 @torch.no_grad()
 def _to_dynunet(model: Exportable, network: PlainUNet3D) -> MonaiExport:
+    if len(network.widths) < 3:
+        raise ExportError(f"DynUNet needs at least three stages, this network has {len(network.widths)}")
     classes = max(1, len(model.classes))
     kernels, strides = [list(k) for k in network.all_kernels()], [list(s) for s in network.strides]
     net = DynUNet(

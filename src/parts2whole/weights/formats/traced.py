@@ -61,4 +61,3 @@ def to_onnx(model: Exportable, path: Path) -> float:
     other = model.example(1)
     found = [torch.from_numpy(value) for value in session.run(None, {"image": other.numpy()})]
     return compare(model.run(other), found, "ONNX")
-
