@@ -143,7 +143,8 @@ def test_every_depth_has_the_published_names_shapes_and_size(depth):
     assert count_parameters(encoder) / 1e6 == pytest.approx(backbone, abs=6e-4)
     assert (count_parameters(encoder) + count_parameters(head)) / 1e6 == pytest.approx(whole, abs=6e-4)
     shapes, theirs = ({k: tuple(v.shape) for k, v in m.state_dict().items()} for m in (encoder, peer))
-    assert shapes == theirs
+    # Since MONAI 1.5 its shortcuts have a bias that the files don't have.
+    assert shapes == {k: v for k, v in theirs.items() if not k.endswith("downsample.0.bias")}
 
 
 def test_i3d_and_densevnet_have_the_published_size():

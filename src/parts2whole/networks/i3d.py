@@ -107,7 +107,7 @@ class I3DEncoder(NamedEncoder):
         self.channels = (64, 192, 480, 832, 1024)
         self.strides = ((2, 2, 2), (2, 4, 4), (2, 8, 8), (4, 16, 16), (8, 32, 32))
         self.norm = "batch"
-        self.decoder_widths = (16, 32, 64, 128, 256)
+        self.decoder_widths = (16, 32, 64, 128, 128)
         self.level_names = ("Conv3d_1a_7x7", "Conv3d_2c_3x3", "Mixed_3c", "Mixed_4f", "Mixed_5c")
         self.input_axes = {"Conv3d_1a_7x7.conv3d.weight": 1}
         self.Conv3d_1a_7x7 = Unit(in_channels, 64, 7, stride=2)
