@@ -1,4 +1,4 @@
-"""The table of published weights in docs/weights.md: sizes, contracts, licences, and how far answers were checked.
+"""The table of published weights in docs/weights.md: sizes, contracts, licences, and checks.
 
     python benchmarks/weights_table.py --write
     python benchmarks/weights_table.py --write --recordings FOLDER
@@ -94,7 +94,8 @@ def main() -> None:
 def table(recordings: Path | None) -> str:
     """Sizes and checks, then contracts, as Markdown."""
     lines = [
-        "| network | source | parameters: encoder | own decoder or head (classes) | NumPy reference | official recordings |",
+        "| network | source | parameters: encoder | own decoder or head (classes) | NumPy reference "
+        "| official recordings |",
         "|---|---|---|---|---|---|",
     ]
     for name, source, network, channels, classes, _, models in ROWS:
@@ -105,7 +106,8 @@ def table(recordings: Path | None) -> str:
         checked = against_reference(models)
         recorded = against_recordings([*models[:1]], recordings) if recordings else "not run"
         lines.append(
-            f"| {name} | `{source}:` | {encoder:,} | {count_parameters(own):,} ({classes}) | {checked} | {recorded} |"
+            f"| {name} | `{source}:` | {encoder:,} | {count_parameters(own):,} ({classes}) | {checked} "
+            f"| {recorded} |"
         )
     lines += [
         "",
@@ -122,8 +124,8 @@ def table(recordings: Path | None) -> str:
     command = "python benchmarks/weights_table.py --write" + (" --recordings FOLDER" if recordings else "")
     lines += [
         "",
-        "Checks are the largest difference of any named output, relative to the largest expected value but at least 1; the "
-        f"bound is 1e-4. Written by `{command}` on {date.today():%Y-%m-%d}, torch {torch.__version__}, "
+        "Checks are the largest difference of any named output, relative to the largest expected value but at "
+        f"least 1; the bound is 1e-4. Written by `{command}` on {date.today():%Y-%m-%d}, torch {torch.__version__}, "
         f"{platform.machine()} CPU.",
     ]
     return "\n".join(lines)
