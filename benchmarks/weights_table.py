@@ -124,9 +124,9 @@ def table(recordings: Path | None) -> str:
     command = "python benchmarks/weights_table.py --write" + (" --recordings FOLDER" if recordings else "")
     lines += [
         "",
-        "Checks are the largest difference of any named output, relative to the largest expected value but at "
-        f"least 1; the bound is 1e-4. Written by `{command}` on {date.today():%Y-%m-%d}, torch {torch.__version__}, "
-        f"{platform.machine()} CPU.",
+        "Checks are the largest difference of any named output, relative to the largest expected value but "
+        f"at least 1; the bound is 1e-4. Written by `{command}` on {date.today():%Y-%m-%d}, torch "
+        f"{torch.__version__}, {platform.machine()} CPU.",
     ]
     return "\n".join(lines)
 

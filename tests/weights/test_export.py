@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 
@@ -13,10 +14,12 @@ import yaml
 import parts2whole as p2w
 from parts2whole.cli import main
 from parts2whole.networks.heads import OwnDecoder
+from parts2whole.weights.card import Card
 from parts2whole.weights.formats.model import Exportable, ExportError, compare
 from parts2whole.weights.formats.monai import to_monai
 from parts2whole.weights.formats.nnunet import plan, to_nnunet
 from parts2whole.weights.formats.traced import to_onnx
+from parts2whole.weights.native import save_encoder
 
 SIZE = (8, 16, 16)
 THREE = p2w.PlainUNet3D(widths=(4, 8, 12), strides=((1, 1, 1), (1, 2, 2), (2, 2, 2)))
@@ -150,6 +153,21 @@ def test_safetensors_come_with_a_model_card_and_are_an_initialisation_again(fold
     assert all(torch.equal(value, other.state_dict()[key]) for key, value in one.state_dict().items())
 
 
+def test_pretrained_weights_go_to_nnunet_with_a_matching_plan(folder, tmp_path):
+    card = dataclasses.replace(Card.read(folder), network=SMALL, in_channels=1, origin={})
+    encoder = SMALL.build_encoder(1)
+    save_encoder(tmp_path / "w", encoder, card)
+    assert main(f"weights export {tmp_path / 'w'} --to nnunet --out {tmp_path / 'nn'}".split()) == 0
+    state = torch.load(tmp_path / "nn" / "nnunet_pretrained.pth", weights_only=True)["network_weights"]
+    for key in (
+        "encoder.stages.1.0.convs.1.conv.weight",
+        "decoder.encoder.stages.1.0.convs.1.all_modules.0.weight",
+    ):
+        assert torch.equal(state[key], encoder.state_dict()["levels.1.1.0.weight"])
+    assert json.loads((tmp_path / "nn" / "nnunet_architecture.json").read_text()) == plan(SMALL)
+    assert "The decoder's tensors are fresh" in (tmp_path / "nn" / "README.md").read_text()
+
+
 def test_nothing_is_left_where_an_export_fails(folder, tmp_path):
     with pytest.raises(ExportError, match="nnU-Net has no HighRes3DNet"):
         p2w.export_weights(folder, to="nnunet", out=tmp_path / "nn")
@@ -160,7 +178,3 @@ def test_nothing_is_left_where_an_export_fails(folder, tmp_path):
     (tmp_path / "full" / "file").touch()
     with pytest.raises(ExportError, match="isn't an empty folder"):
         p2w.export_weights(folder, to="safetensors", out=tmp_path / "full")
-
-
-def test_the_plan_that_goes_along_is_json(tmp_path):
-    assert json.loads(json.dumps(plan(SMALL))) == plan(SMALL)

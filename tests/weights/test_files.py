@@ -76,6 +76,12 @@ def test_truncated_files_and_files_of_other_kinds_are_named(name, tmp_path):
             read_tensors(path)
 
 
+def test_an_npz_keeps_scalars_and_loses_the_numbers_of_outputs(tmp_path):
+    np.savez(tmp_path / "a.npz", **{"net/conv/w:0": np.ones((2, 1), np.float32), "step": np.int64(3)})
+    found = read_tensors(tmp_path / "a.npz")
+    assert {key: tuple(value.shape) for key, value in found.items()} == {"net/conv/w": (2, 1), "step": ()}
+
+
 def test_what_is_not_a_mapping_or_not_there_is_named(tmp_path):
     torch.save(torch.zeros(3), tmp_path / "a.pth")
     with pytest.raises(WeightsError, match="not a mapping"):

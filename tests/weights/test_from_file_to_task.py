@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from parts2whole.cli import main
 from parts2whole.training.model import load_model
@@ -83,6 +84,11 @@ def test_the_own_decoder_starts_from_the_file_and_its_last_layer_does_not(stand_
     torch.testing.assert_close(state["decoder.layers.0.weight"], file["conv_seg.0.weight"])
     torch.testing.assert_close(state["encoder.layer4.0.conv1.weight"], file["layer4.0.conv1.weight"])
     assert not torch.allclose(state["decoder.layers.6.weight"], file["conv_seg.6.weight"])
+    export = f"weights export {tmp_path / 'ft'} --to safetensors --out {tmp_path / 'out'}"
+    assert main(export.split()) == 0
+    exported = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(value, state[key]) for key, value in exported.items())
+    assert "pipeline_tag: image-segmentation" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_what_cannot_be_is_refused_with_a_reason(stand_ins, labelled, tmp_path, capsys):

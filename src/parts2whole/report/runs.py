@@ -269,7 +269,7 @@ def arm_names(runs: Sequence[Run]) -> dict[Path, str]:
 
     A pre-training run is called by its method; two of one method are told apart by their folders.
     """
-    named = {run.folder: _arm(run) for run in runs}
+    named = {run.folder: _with_decoder(run, *_arm(run)) for run in runs}
     sources: dict[str, set[str]] = {}
     for name, source in named.values():
         sources.setdefault(name, set()).add(source)
@@ -297,6 +297,11 @@ def as_number(value: object) -> float | None:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     return None
+
+
+def _with_decoder(run: Run, name: str, source: str) -> tuple[str, str]:
+    """A run on the decoder that its network was published with is an arm of its own."""
+    return (f"{name}, own decoder" if run.result.get("decoder") == "own" else name), source
 
 
 def _arm(run: Run) -> tuple[str, str]:

@@ -103,7 +103,7 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             for name in archive.files:
-                tensors[name.removesuffix(":0")] = torch.from_numpy(np.ascontiguousarray(archive[name]))
+                tensors[name.removesuffix(":0")] = torch.from_numpy(np.array(archive[name]))
     except ValueError as error:
         if "pickle" in str(error) or "Object arrays" in str(error):
             raise WeightsError(
