@@ -216,7 +216,7 @@ def _store_missing(
         try:
             outcomes = _run(store, jobs, hands, progress=progress)
         finally:
-            store.finish()
+            store.finish(everywhere=hands.cluster is not None)
     set_aside = unread | {o.case_id: o.reason for o in outcomes if o.record is None}
     ids = {case.case_id for case in cases}
     duplicates = {case: first for case, first in store.duplicates().items() if case in ids}

@@ -11,6 +11,7 @@ done again elsewhere; only a job that takes down every worker that tries it, wor
 from __future__ import annotations
 
 import os
+import pickle
 import uuid
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -110,7 +111,7 @@ def _run_on_dask(
             while queue and len(running) < room:
                 number = queue.popleft()
                 key = f"job-{number}-{run}{'-alone' * alone}"
-                running[client.submit(work, jobs[number], key=key, pure=False)] = number
+                running[client.submit(pickle.loads, _packed(work, jobs[number]), key=key)] = number
             for future in wait(list(running), return_when="FIRST_COMPLETED").done:
                 number = running.pop(future)
                 try:
@@ -132,6 +133,28 @@ def _run_on_dask(
                 yield result
 
 
+class _Call:
+    """A call that is made by unpickling it."""
+
+    def __init__(self, *call: Any) -> None:
+        self.call = call
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call[0], self.call[1:]
+
+
+def _packed(work: Callable[[Job], Result], job: Job) -> bytes:
+    """A call as bytes.
+
+    What Dask itself can't unpickle, such as a call into a package that is missing there, takes its worker
+    down, and the run would wait for ever; unpickled by the task, it is the task's error.
+    """
+    import cloudpickle
+
+    packed: bytes = cloudpickle.dumps(_Call(work, job))
+    return packed
+
+
 @contextmanager
 def _client(cluster: str, workers: int) -> Iterator[Any]:
     """A connection to the scheduler, with a cluster of its own where a queueing system is named."""
@@ -145,6 +168,10 @@ def _client(cluster: str, workers: int) -> Iterator[Any]:
         except (OSError, TimeoutError, ValueError) as error:
             raise JobError(f"no Dask scheduler answers at {cluster}: {error}") from error
         with client:
+            try:
+                client.wait_for_workers(1, timeout=CONNECT_S)
+            except TimeoutError as error:
+                raise JobError(f"the Dask scheduler at {cluster} has no workers; start some") from error
             yield client
         return
     with _queue(cluster) as queue, Client(queue) as client:
