@@ -2,7 +2,8 @@
 
 An array is one file (a shard) of small compressed chunks with an index at its end.  Reading a crop takes one
 `pread` and one decompression a chunk it touches: no threads, no open library handle, so it costs little, and
-is the same in a forked, spawned or threaded loader.  Arrays in another layout are read by tensorstore.
+is the same in any process or thread.  Arrays in another layout are read by tensorstore.  Chunk shape and codec
+were chosen by `benchmarks/sampling.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import itertools
 import json
 import os
 import re
+import threading
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,9 @@ from zarr.codecs import BloscCodec
 
 CHUNK = (16, 32, 32)
 """Voxels (z, y, x) of a chunk: small, so that a crop decodes little that it doesn't need."""
+
+CODEC = {"cname": "lz4hc", "clevel": 5, "shuffle": "shuffle"}
+"""Of blosc: slower to write than plain lz4, and both smaller and a fifth faster to read."""
 
 OPEN_ARRAYS = 256
 NOT_WRITTEN = 2**64 - 1
@@ -118,26 +123,25 @@ class ChunkedArray:
         if not out.size:
             return out
         decoded = np.empty(chunk, dtype=self.dtype)
-        # Along each axis: the number of each chunk touched, where it lands in the result, and its part used.
+        # Along each axis: the first and last chunk touched, where each lands in the result, and its part used.
+        grid = [slice(low // c, -(-high // c)) for low, high, c in zip(start, stop, chunk, strict=True)]
         axes = [
             [
-                (n, slice(max(n * c, low) - low, min((n + 1) * c, high) - low),
+                (slice(max(n * c, low) - low, min((n + 1) * c, high) - low),
                  slice(max(n * c, low) - n * c, min((n + 1) * c, high) - n * c))
-                for n in range(low // c, -(-high // c))
+                for n in range(touched.start, touched.stop)
             ]
-            for low, high, c in zip(start, stop, chunk, strict=True)
+            for low, high, c, touched in zip(start, stop, chunk, grid, strict=True)
         ]  # fmt: skip
-        for pieces in itertools.product(*axes):
-            numbers, targets, parts = zip(*pieces, strict=True)
-            offset, length = self._index[numbers].tolist()
-            if offset == NOT_WRITTEN:
-                continue
-            raw = os.pread(self._file, length, offset)
-            try:
-                blosc.decompress(raw, decoded)
-            except (RuntimeError, ValueError) as error:
-                raise ChunkError(f"{self.path} is damaged ({error}); prepare this case again") from error
-            out[targets] = decoded[parts]
+        places = self._index[tuple(grid)].reshape(-1, 2).tolist()
+        try:
+            for (offset, length), pieces in zip(places, itertools.product(*axes), strict=True):
+                if offset != NOT_WRITTEN:
+                    targets, parts = zip(*pieces, strict=True)
+                    blosc.decompress(os.pread(self._file, length, offset), decoded)
+                    out[targets] = decoded[parts]
+        except (RuntimeError, ValueError) as error:
+            raise ChunkError(f"{self.path} is damaged ({error}); prepare this case again") from error
         return out
 
     def _read_foreign(self, start: list[int], stop: list[int]) -> npt.NDArray[Any]:
@@ -151,22 +155,25 @@ class ChunkedArray:
 
 
 class ArrayCache:
-    """Arrays opened in this process; the least recently used is closed first."""
+    """Arrays opened in this process, for all its threads; the least recently used is closed first."""
 
     def __init__(self) -> None:
         self._open: OrderedDict[Path, ChunkedArray] = OrderedDict()
+        self._lock = threading.Lock()
 
     def open(self, path: Path) -> ChunkedArray:
         """The array in ``path``."""
-        array = self._open.pop(path, None) or ChunkedArray(path)
-        self._open[path] = array
-        while len(self._open) > OPEN_ARRAYS:
-            self._open.popitem(last=False)
+        with self._lock:
+            array = self._open.pop(path, None) or ChunkedArray(path)
+            self._open[path] = array
+            while len(self._open) > OPEN_ARRAYS:
+                self._open.popitem(last=False)
         return array
 
     def forget(self) -> None:
         """Close all, because arrays on disk have changed."""
-        self._open.clear()
+        with self._lock:
+            self._open.clear()
 
 
 def _own_layout(plain: dict[str, Any]) -> tuple[int, ...] | None:
@@ -197,7 +204,7 @@ def _write_array(group: zarr.Group, folder: Path, array: npt.NDArray[Any], axes:
         dtype=array.dtype,
         chunks=chunk,
         shards=tuple(-(-s // c) * c for c, s in zip(chunk, array.shape, strict=True)),
-        compressors=BloscCodec(cname="lz4", clevel=5, shuffle="shuffle", typesize=array.dtype.itemsize),
+        compressors=BloscCodec(**CODEC, typesize=array.dtype.itemsize),
         fill_value=0,
         dimension_names=tuple(axes),
     )

@@ -116,8 +116,11 @@ class WholeSampler:
     def read(self, whole: Whole) -> Tensor:
         """The whole as (C, D, H, W) floats in [0, 1]."""
         record = self.store.record(whole.case_id)
-        voxels = read_padded(self.store, whole)
-        image = torch.from_numpy(voxels).float().mul_(record.scale).add_(record.offset).clamp_(0, 1)
+        # In NumPy, because this runs in the loader's threads, which had better not start torch's own.
+        values = read_padded(self.store, whole).astype(np.float32)
+        values *= np.float32(record.scale)
+        values += np.float32(record.offset)
+        image = torch.from_numpy(np.clip(values, 0, 1, out=values))
         if whole.size != self.size.voxels:
             box = Boxes(torch.zeros(1, 3, dtype=torch.long), torch.tensor([whole.size]))
             image = crop_resize(image[None], box, self.size.voxels)[0]

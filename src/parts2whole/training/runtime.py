@@ -36,7 +36,7 @@ class Hardware(Spec):
         nodes: number of nodes.
         precision: ``auto`` is bfloat16 autocast where the hardware has it, else float32.
         compile: compile the network with torch.compile.
-        workers: loader processes; 0 reads in the training process.
+        workers: threads that read ahead; 0 reads when a batch is asked for.
     """
 
     accelerator: str = "auto"
