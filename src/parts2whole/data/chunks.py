@@ -2,8 +2,8 @@
 
 An array is one file (a shard) of small compressed chunks with an index at its end.  Reading a crop takes one
 `pread` and one decompression a chunk it touches: no threads, no open library handle, so it costs little, and
-is the same in any process or thread.  Arrays in another layout are read by tensorstore.  Chunk shape and codec
-were chosen by `benchmarks/sampling.py`.
+is the same in any process or thread.  Arrays in another layout are read by tensorstore.  Chunk shape and
+codec were chosen by `benchmarks/sampling.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +27,9 @@ from zarr.codecs import BloscCodec
 CHUNK = (16, 32, 32)
 """Voxels (z, y, x) of a chunk: small, so that a crop decodes little that it doesn't need."""
 
-CODEC = {"cname": "lz4hc", "clevel": 5, "shuffle": "shuffle"}
-"""Of blosc: slower to write than plain lz4, and both smaller and a fifth faster to read."""
+CODEC: Literal["lz4hc"] = "lz4hc"
+LEVEL = 5
+"""Of blosc: slower to write than plain lz4, but smaller, and quicker to read."""
 
 OPEN_ARRAYS = 256
 NOT_WRITTEN = 2**64 - 1
@@ -62,6 +63,12 @@ def write_mask(folder: Path, mask: npt.NDArray[Any], spacing_mm: tuple[float, ..
         "image-label": {"source": {"image": "../../"}},
     }
     _write_array(group, folder / "labels" / "mask", mask, "zyx")
+
+
+def write_cells(folder: Path, counts: npt.NDArray[Any]) -> None:
+    """Write counts (kind, z, y, x) as ``cells/0`` below an image or label; other readers pass them over."""
+    group = zarr.open_group(folder, mode="a", zarr_format=3).create_group("cells")
+    _write_array(group, folder / "cells", counts, "kzyx")
 
 
 class ChunkedArray:
@@ -123,7 +130,7 @@ class ChunkedArray:
         if not out.size:
             return out
         decoded = np.empty(chunk, dtype=self.dtype)
-        # Along each axis: the first and last chunk touched, where each lands in the result, and its part used.
+        # Along each axis: the first and last chunk touched, where each lands in the result, its part used.
         grid = [slice(low // c, -(-high // c)) for low, high, c in zip(start, stop, chunk, strict=True)]
         axes = [
             [
@@ -204,7 +211,7 @@ def _write_array(group: zarr.Group, folder: Path, array: npt.NDArray[Any], axes:
         dtype=array.dtype,
         chunks=chunk,
         shards=tuple(-(-s // c) * c for c, s in zip(chunk, array.shape, strict=True)),
-        compressors=BloscCodec(**CODEC, typesize=array.dtype.itemsize),
+        compressors=BloscCodec(cname=CODEC, clevel=LEVEL, shuffle="shuffle", typesize=array.dtype.itemsize),
         fill_value=0,
         dimension_names=tuple(axes),
     )

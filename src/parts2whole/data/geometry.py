@@ -2,8 +2,8 @@
 
 An axis-aligned crop-and-resize is separable: one small interpolation matrix per axis, applied as three
 matrix products.  That is several times faster than sampling a dense grid, and it is exact: the result equals
-cropping first and interpolating the crop.  Accelerators cut a batch at once.  On a CPU box follows box, because
-what lies outside a box then costs nothing; `benchmarks/sampling.py` compares both.
+cropping first and interpolating the crop.  Accelerators cut a batch at once.  On a CPU box follows box,
+because what lies outside a box then costs nothing.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def crop_resize(volumes: Tensor, boxes: Boxes, size: Size, *, antialias: bool = 
     Raises:
         GeometryError: the number of boxes is not a multiple of the number of volumes.
     """
-    batch, channels, *shape = volumes.shape
+    batch = len(volumes)
     count, rest = divmod(len(boxes.start), batch)
     if rest or not count:
         raise GeometryError(f"{len(boxes.start)} boxes don't divide over {batch} volumes")

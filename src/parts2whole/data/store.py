@@ -3,7 +3,8 @@
     store/
       manifest.json               version, preprocessing, records of all cases, cases set aside and why
       records/<case>.json         written last: a case without its record isn't there
-      cases/<case>.zarr/          OME-Zarr 0.5: image "0" (c, z, y, x), label "labels/mask/0" (z, y, x)
+      cases/<case>.zarr/          OME-Zarr 0.5: image "0" (c, z, y, x), label "labels/mask/0" (z, y, x);
+                                  beside each "cells/0", counts of what lies where, see `cells`
 
 A case is written beside its place and renamed, so it is never half there.  Values in [0, 1] are
 ``stored * scale + offset``.
@@ -22,7 +23,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from parts2whole.data.chunks import ArrayCache, ChunkedArray, ChunkError, write_image, write_mask
+from parts2whole.data.cells import count_intensities, count_labels
+from parts2whole.data.chunks import ArrayCache, ChunkedArray, ChunkError, write_cells, write_image, write_mask
 from parts2whole.data.preprocess import Preprocess, PreprocessError, StoredType
 from parts2whole.data.record import (
     CaseRecord,
@@ -186,6 +188,16 @@ class Store:
             raise StoreError(f"case {case_id!r} in {self.path} has no label")
         return self._read(_case_path(self.path, case_id) / "labels" / "mask" / "0", box or ())
 
+    def read_cells(self, case_id: str, *, label: bool = False) -> npt.NDArray[Any]:
+        """Counts (kind, z, y, x) of what lies in the cells of a case, see `parts2whole.data.cells`.
+
+        Raises:
+            StoreError: the case was stored before cells were counted.
+        """
+        self.record(case_id)
+        place = _case_path(self.path, case_id)
+        return self._read((place / "labels" / "mask" if label else place) / "cells" / "0", ())
+
     def fingerprint(self) -> str:
         """A hash over the content of all scans, whatever their names or order."""
         return hashlib.sha256("\n".join(sorted(r.content_hash for r in self.cases)).encode()).hexdigest()[:32]
@@ -340,8 +352,10 @@ def write_case(
         try:
             (path / RECORDS / f"{record.case_id}.json").unlink(missing_ok=True)
             write_image(beside, record.case_id, array, record.spacing_mm)
+            write_cells(beside, count_intensities(array, scale=record.scale, offset=record.offset))
             if label is not None:
                 write_mask(beside, label, record.spacing_mm)
+                write_cells(beside / "labels" / "mask", count_labels(label, record.label_values))
             again = None if label is None else ChunkedArray(beside / "labels" / "mask" / "0").read()
             if _checksum(ChunkedArray(beside / "0").read(), again) != record.checksum:
                 raise StoreError(f"{record.case_id}: what was written reads back differently; check the disk")

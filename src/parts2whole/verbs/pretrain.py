@@ -15,6 +15,7 @@ from parts2whole.data.sampler import Wholes, WholeSampler, WholeSize
 from parts2whole.data.split import split_by_patient
 from parts2whole.data.store import Store
 from parts2whole.data.volume import Triple
+from parts2whole.data.where import Where
 from parts2whole.methods.base import Method
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.base import Network
@@ -58,6 +59,8 @@ def pretrain(
     batch_size: int = 8,
     whole_size: Size = (32, 64, 64),
     whole_mm: Triple | None = None,
+    where: Where | None = None,
+    weights: Literal["scans", "voxels"] = "scans",
     preset: Literal["modern", "genesis"] = "modern",
     optimiser: Optimiser | None = None,
     schedule: Schedule | None = None,
@@ -85,6 +88,9 @@ def pretrain(
         whole_size: size of a whole in voxels (z, y, x), as the network sees it.
         whole_mm: extent of a whole in mm (z, y, x), resized to ``whole_size``; default: ``whole_size``
             voxels at native spacing.
+        where: rule for where in a scan wholes come from (``Body``, ``Lungs``, ``Labelled``,
+            ``GenesisTissue``); default anywhere.
+        weights: draw all ``scans`` alike, or larger ones more often, by their ``voxels``.
         preset: optimiser and schedule: ``modern`` (AdamW, cosine) or ``genesis`` (SGD, rate 1, momentum
             0.9, plateau).
         optimiser: instead of the preset's.
@@ -98,7 +104,7 @@ def pretrain(
         validate_every: steps between validations.
         panel_every: steps between pictures of reconstructions.
         checkpoint_every: steps between resumable checkpoints.
-        hardware: devices, precision, loader processes.
+        hardware: devices, precision, loader threads.
         resume: go on with the run in ``out``.
         progress: show a progress bar.
 
@@ -125,7 +131,7 @@ def pretrain(
     cases = _choose_cases(scans, held_out, validation_fraction, seed)
     notes = list(cases.notes)
     size = WholeSize(whole_size, whole_mm)
-    sampler = WholeSampler(scans, size=size, cases=cases.train, seed=seed)
+    sampler = WholeSampler(scans, size=size, cases=cases.train, seed=seed, where=where, weights=weights)
     padded = sampler.padded_cases()
     if padded:
         notes.append(f"{len(padded)} of {len(cases.train)} scans are smaller than the whole and are padded")
@@ -134,7 +140,7 @@ def pretrain(
     _check_size(module, whole_size)
     examiner = Examiner(
         method,
-        WholeSampler(scans, size=size, cases=cases.validation, seed=seed),
+        WholeSampler(scans, size=size, cases=cases.validation, seed=seed, where=where, weights=weights),
         sampler,
         wholes=validation_wholes,
         batch_size=batch_size,
