@@ -231,7 +231,8 @@ def report(
     lines = [
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
         f"{torch.get_num_threads()} threads of torch, {time.strftime('%Y-%m-%d')}; load average "
-        f"{os.getloadavg()[0]:.1f}; {rounds} rounds in turn; wholes {WHOLE}, {len(store.cases)} volumes {VOLUME} int16, compressed {raw / disk:.2f} : 1.",
+        f"{os.getloadavg()[0]:.1f}; {rounds} rounds in turn; wholes {WHOLE}, "
+        f"{len(store.cases)} volumes {VOLUME} int16, compressed {raw / disk:.2f} : 1.",
         "",
         "| contestant | wholes/s, median (min to max) | ours / this, median of rounds | CPU ms a whole |",
         "|---|---|---|---|",

@@ -14,15 +14,19 @@ import os
 import re
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import tensorstore
 import zarr
 from numcodecs import blosc
 from zarr.codecs import BloscCodec
+
+from parts2whole.data.place import Ranges, is_local
 
 CHUNK = (16, 32, 32)
 """Voxels (z, y, x) of a chunk: small, so that a crop decodes little that it doesn't need."""
@@ -84,6 +88,7 @@ class ChunkedArray:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = -1
+        self._remote: Ranges | None = None
         try:
             plain = json.loads((path / "zarr.json").read_bytes())
             self.shape = tuple(int(edge) for edge in plain["shape"])
@@ -116,12 +121,24 @@ class ChunkedArray:
         shard = self.path.joinpath("c", *("0" for _ in grid))
         if not shard.exists():  # every voxel is zero, so nothing was written
             return
-        self._file = os.open(shard, os.O_RDONLY)
-        size = os.fstat(self._file).st_size
+        if is_local(shard):
+            self._file = os.open(shard, os.O_RDONLY)
+            size = os.fstat(self._file).st_size
+        else:
+            self._remote = Ranges(shard)
+            size = self._remote.size
         if size < self._index.nbytes + 4:
             raise ValueError("its shard is truncated")
-        raw = os.pread(self._file, self._index.nbytes, size - self._index.nbytes - 4)
-        self._index = np.frombuffer(raw, dtype="<u8").reshape(self._index.shape)
+        (raw,) = self._fetch([size - self._index.nbytes - 4], [self._index.nbytes + 4])
+        if google_crc32c.value(raw[:-4]) != int.from_bytes(raw[-4:], "little"):
+            raise ValueError("the index of its shard is damaged")
+        self._index = np.frombuffer(raw[:-4], dtype="<u8").reshape(self._index.shape)
+
+    def _fetch(self, offsets: list[int], lengths: list[int]) -> Iterable[bytes]:
+        """Ranges of the shard: one by one from a file, together from afar."""
+        if self._remote is None:
+            return (os.pread(self._file, n, offset) for offset, n in zip(offsets, lengths, strict=True))
+        return self._remote.read(offsets, lengths)
 
     def _read_own(self, chunk: tuple[int, ...], start: list[int], stop: list[int]) -> npt.NDArray[Any]:
         # Chunks are so small that handing them to threads costs more than decoding them.
@@ -141,17 +158,28 @@ class ChunkedArray:
             for low, high, c, touched in zip(start, stop, chunk, grid, strict=True)
         ]  # fmt: skip
         places = self._index[tuple(grid)].reshape(-1, 2).tolist()
+        written = [
+            (offset, length, pieces)
+            for (offset, length), pieces in zip(places, itertools.product(*axes), strict=True)
+            if offset != NOT_WRITTEN
+        ]
+        if not written:
+            return out
+        offsets, lengths, boxes = (list(each) for each in zip(*written, strict=True))
         try:
-            for (offset, length), pieces in zip(places, itertools.product(*axes), strict=True):
-                if offset != NOT_WRITTEN:
-                    targets, parts = zip(*pieces, strict=True)
-                    blosc.decompress(os.pread(self._file, length, offset), decoded)
-                    out[targets] = decoded[parts]
+            for raw, pieces in zip(self._fetch(offsets, lengths), boxes, strict=True):
+                targets, parts = zip(*pieces, strict=True)
+                blosc.decompress(raw, decoded)
+                out[targets] = decoded[parts]
         except (RuntimeError, ValueError) as error:
             raise ChunkError(f"{self.path} is damaged ({error}); prepare this case again") from error
         return out
 
     def _read_foreign(self, start: list[int], stop: list[int]) -> npt.NDArray[Any]:
+        if not is_local(self.path):
+            raise ChunkError(
+                f"{self.path} was written by another program; copy it to a local folder to read it"
+            )
         spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(self.path)}}
         box = tuple(slice(low, high) for low, high in zip(start, stop, strict=True))
         try:

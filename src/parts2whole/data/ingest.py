@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import socket
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -19,8 +20,10 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from parts2whole.data.case_files import MANIFEST, damage, write_case
 from parts2whole.data.ingest_report import IngestReport, print_report
 from parts2whole.data.jobs import check_workers, run_jobs
+from parts2whole.data.place import is_local, to_place
 from parts2whole.data.preprocess import (
     Preprocess,
     PreprocessError,
@@ -32,7 +35,7 @@ from parts2whole.data.preprocess import (
     quantise,
 )
 from parts2whole.data.read import ReadError, ScanSource, Which, file_stamp, read_label, read_scan, read_volume
-from parts2whole.data.store import MANIFEST, Box, CaseRecord, DiskFullError, Store, StoreError, write_case
+from parts2whole.data.store import Box, CaseRecord, DiskFullError, Store, StoreError
 from parts2whole.data.volume import (
     LabelVolume,
     Volume,
@@ -135,6 +138,7 @@ class _Workers:
 
     workers: int | None
     cluster: str | None
+    verify: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +159,7 @@ def store_cases(
     dtype: StoredType = "int16",
     workers: int | None = None,
     cluster: str | None = None,
+    verify: bool = False,
     progress: bool = True,
 ) -> tuple[Store, IngestReport]:
     """Read, preprocess and store cases.
@@ -166,6 +171,7 @@ def store_cases(
         dtype: type of the stored voxels.
         workers: processes; default one a core, 0 works in this process.
         cluster: a Dask cluster to work on, see `parts2whole.data.jobs.run_jobs`; default this machine.
+        verify: read cases that are there already back, and store those again that don't have their checksum.
         progress: show a progress bar and print a summary.
 
     Returns:
@@ -183,12 +189,11 @@ def store_cases(
     if twice:
         raise IngestError(f"case ids must be unique; twice there: {', '.join(twice[:5])}")
     check_workers(workers, cluster)
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out = to_place(out)
     # Runs that start together share one store of labelled cases: the first prepares it, the others wait.
-    with FileLock(out.with_name(f".{out.name}.lock")):
+    with FileLock(_lock(out)):
         store = Store.open_or_create(out, preprocess=preprocess, dtype=dtype)
-        return _store_missing(cases, store, began, _Workers(workers, cluster), progress=progress)
+        return _store_missing(cases, store, began, _Workers(workers, cluster, verify), progress=progress)
 
 
 def _store_missing(
@@ -196,7 +201,7 @@ def _store_missing(
 ) -> tuple[Store, IngestReport]:
     """Store the cases that aren't there yet, or have changed."""
     jobs: list[_Job] = []
-    kept: list[str] = []
+    kept: list[_Job] = []
     unread: dict[str, str] = {}
     for case in cases:
         try:
@@ -204,10 +209,11 @@ def _store_missing(
         except ReadError as error:
             unread[case.case_id] = str(error)
             continue
-        if store.has(case.case_id) and store.record(case.case_id).stamp == stamp:
-            kept.append(case.case_id)
-        else:
-            jobs.append(_Job(case.absolute(), store.path.absolute(), store.preprocess, store.dtype, stamp))
+        job = _Job(case.absolute(), store.path.absolute(), store.preprocess, store.dtype, stamp)
+        unchanged = store.has(case.case_id) and store.record(case.case_id).stamp == stamp
+        (kept if unchanged else jobs).append(job)
+    damaged = _find_damaged(store, kept, hands) if hands.verify else {}
+    jobs += [job for job in kept if job.case.case_id in damaged]
     outcomes: list[_Outcome] = []
     if jobs or any(store.set_aside.get(case) != reason for case, reason in unread.items()):
         store.begin()
@@ -222,7 +228,8 @@ def _store_missing(
     duplicates = {case: first for case, first in store.duplicates().items() if case in ids}
     report = IngestReport(
         prepared=tuple(sorted(o.case_id for o in outcomes if o.record is not None)),
-        kept=tuple(kept),
+        kept=tuple(job.case.case_id for job in kept if job.case.case_id not in damaged),
+        damaged=damaged,
         set_aside=dict(sorted(set_aside.items())),
         duplicates=duplicates,
         places={
@@ -236,6 +243,33 @@ def _store_missing(
     if progress and (jobs or set_aside):
         print_report(store, report)
     return store, report
+
+
+def _find_damaged(store: Store, jobs: list[_Job], hands: _Workers) -> dict[str, str]:
+    """Cases of the store that don't have their checksum, and what is wrong with each."""
+    work = [(job.folder, store.record(job.case.case_id)) for job in jobs]
+    found = run_jobs(
+        _check,
+        work,
+        lost=lambda each: (each[1].case_id, "reading it kills its process"),
+        workers=hands.workers,
+        cluster=hands.cluster,
+    )
+    return {case: reason for case, reason in sorted(found) if reason}
+
+
+def _check(stored: tuple[Path, CaseRecord]) -> tuple[str, str]:
+    """What is wrong with a stored case, or nothing."""
+    folder, record = stored
+    return record.case_id, damage(folder, record) or ""
+
+
+def _lock(out: Path) -> Path:
+    """Beside a store, or, where that is remote, a file of this machine."""
+    if not is_local(out):
+        return Path(tempfile.gettempdir()) / f"parts2whole-{digest(str(out))}.lock"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out.with_name(f".{out.name}.lock")
 
 
 def _run(store: Store, jobs: list[_Job], hands: _Workers, *, progress: bool) -> list[_Outcome]:

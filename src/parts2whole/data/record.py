@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from parts2whole.data.chunks import ChunkError, ChunkSpaceError
+from parts2whole.data.place import is_local
 from parts2whole.data.volume import Direction, Triple
 
 
@@ -97,7 +98,10 @@ def read_records(folder: Path) -> list[CaseRecord]:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a file beside its place, then rename."""
+    """Write a file beside its place, then rename; objects are put whole anyway."""
+    if not is_local(file):
+        file.write_text(text, encoding="utf-8")
+        return
     beside = file.with_name(f".{file.name}.{this_process()}.part")
     with disk_full_said(file.parent):
         try:

@@ -2,8 +2,8 @@
 
 A rule draws a place with the random numbers of one whole, so it stays a function of (seed, step, index).
 `Body`, `Lungs` and `Labelled` centre a whole on a voxel drawn from counts that the store keeps (`cells`), at
-the same cost in scans of any size.  `GenesisTissue` is the rule by which Models Genesis cut its cubes; it looks
-at the voxels of each candidate.
+the same cost in scans of any size.  `GenesisTissue` is the rule by which Models Genesis cut its cubes; it
+looks at the voxels of each candidate.
 """
 
 from __future__ import annotations

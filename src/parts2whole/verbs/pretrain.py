@@ -79,7 +79,7 @@ def pretrain(
     """Pre-train an encoder and write a run folder.
 
     Args:
-        store: folder made by `prepare`.
+        store: folder made by `prepare`, or a URL that fsspec knows.
         out: the run folder to make.
         method: the pretext task.
         network: the encoder.
@@ -118,7 +118,7 @@ def pretrain(
     """
     config = {key: to_plain(value) for key, value in dict(locals()).items()}
     out = Path(out)
-    scans = Store.open(Path(store))
+    scans = Store.open(store)
     runtime = Runtime(hardware)
     environment = describe_environment(runtime)
     if runtime.is_main:
