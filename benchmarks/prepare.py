@@ -81,8 +81,8 @@ def table(scans: Path, folder: Path, modality: str, rounds: int) -> list[str]:
         shutil.rmtree(out)
     lines = [
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-        f"{time.strftime('%Y-%m-%d')}; load average {os.getloadavg()[0]:.1f}; {rounds} rounds in turn; {len(files)} scans, "
-        f"{voxels_mb:,.0f} MB of voxels.",
+        f"{time.strftime('%Y-%m-%d')}; load average {os.getloadavg()[0]:.1f}; "
+        f"{rounds} rounds in turn; {len(files)} scans, {voxels_mb:,.0f} MB of voxels.",
         "",
         "| contestant | scans/s | MB of voxels/s, median (min to max) | prepare / this, median of rounds |",
         "|---|---|---|---|",
