@@ -64,3 +64,15 @@ def test_the_readme_names_both_commands_on_its_first_screen():
     first_screen = "\n".join((ROOT / "README.md").read_text().splitlines()[:25])
     assert "make demo" in first_screen
     assert "make test" in first_screen
+
+
+def test_a_switch_may_stand_alone():
+    command = COMMANDS["phantom"]
+    for given, preview in (
+        (["--preview"], True),
+        (["--preview", "--seed", "3"], True),
+        (["--preview", "false"], False),
+    ):
+        arguments = name_positionals(command, ["--out", "x", *given])
+        parsed = build_parser(load(command), "phantom", command).parse_args(arguments)
+        assert (parsed.preview, parsed.out) == (preview, "x")

@@ -9,6 +9,7 @@ Nothing heavy is imported before a command is chosen, so ``parts2whole --help`` 
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import os
 import sys
@@ -75,6 +76,9 @@ COMMANDS = {
     ),
     "compare": Command(
         "parts2whole.verbs.compare:compare", "Tabulate finished fine-tuning runs, with tests.", ("*runs",)
+    ),
+    "phantom": Command(
+        "parts2whole.verbs.phantom:phantom", "Write synthetic scans in the public data sets' own formats."
     ),
     "report": Command(
         "parts2whole.report.page:write_report", "Write report.html for a folder of runs.", ("folder",)
@@ -182,7 +186,18 @@ def name_positionals(command: Command, arguments: Sequence[str]) -> list[str]:
         a.replace("--data", "--task.data", 1) if _is_data(a, command) else a
         for a in arguments[len(leading) :]
     ]
-    return named + unnamed + rest
+    return spell_switches(load(command), named + unnamed + rest)
+
+
+def spell_switches(function: Callable[..., Any], arguments: Sequence[str]) -> list[str]:
+    """Let a switch stand alone: ``--resume`` to ``--resume=true``."""
+    parameters = inspect.signature(function).parameters.values()
+    switches = {f"--{parameter.name}" for parameter in parameters if parameter.annotation in (bool, "bool")}
+    following = [*arguments[1:], "--"]
+    return [
+        f"{argument}=true" if argument in switches and after.startswith("--") else argument
+        for argument, after in zip(arguments, following, strict=True)
+    ]
 
 
 def _is_data(argument: str, command: Command) -> bool:

@@ -59,3 +59,9 @@ class BatchGenerator:
         """Standard normal numbers, shape (rows, *shape)."""
         numbers = torch.randn(self.total, *shape, generator=self.generator)
         return numbers[self.first : self.first + self.rows].to(self.device)
+
+    def row_generators(self) -> list[np.random.Generator]:
+        """One NumPy generator for every row, for draws whose number differs from row to row."""
+        seeds = torch.randint(2**62, (self.total,), generator=self.generator)
+        mine = seeds[self.first : self.first + self.rows].tolist()
+        return [np.random.Generator(np.random.SFC64(seed)) for seed in mine]

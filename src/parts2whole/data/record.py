@@ -17,6 +17,8 @@ from parts2whole.data.chunks import ChunkError, ChunkSpaceError
 from parts2whole.data.place import is_local
 from parts2whole.data.volume import Direction, Triple
 
+Box = tuple[slice, slice, slice]
+
 
 class StoreError(ValueError):
     """A store that can't be opened or written, or a case that isn't in it."""
@@ -42,6 +44,7 @@ class CaseRecord:
         scale: value in [0, 1] = stored * scale + offset.
         offset: see ``scale``.
         content_hash: of the original voxels in canonical orientation, before any preprocessing.
+        channel_hashes: the same of every channel by itself, where there are several.
         checksum: of the stored voxels and labels.
         series: of a DICOM series a salted hash of its UID, or the UID if that was asked for.
         source: names of the files it was made from, without folders.
@@ -71,6 +74,11 @@ class CaseRecord:
     notes: tuple[str, ...] = ()
     quantisation_error: float = 0.0
     stamp: str = ""
+    channel_hashes: tuple[str, ...] = ()
+
+    def hashes(self) -> frozenset[str]:
+        """Hashes of the scan and of every channel by itself: what it shares with a copy of any of them."""
+        return frozenset((self.content_hash, *self.channel_hashes))
 
     def to_plain(self) -> dict[str, Any]:
         """Data for JSON."""

@@ -26,6 +26,8 @@ from parts2whole.data.where import Where, WhereError
 Weights = Literal["scans", "voxels"] | Mapping[str, float]
 """How often each case is drawn."""
 
+Sample = Tensor | dict[str, Tensor]
+
 
 class SamplerError(ValueError):
     """Wholes that can't be drawn from this store."""
@@ -54,11 +56,19 @@ class WholeSize:
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-    """Where one whole lies: a case and its first voxel; ``size`` may reach past the border (padded)."""
+    """Where one whole lies.
+
+    Attributes:
+        case_id: the scan.
+        start: first voxel (z, y, x).
+        size: extent in voxels of the scan; it may reach past the border (padded).
+        number: its number in the sampler's bank; None without a bank.
+    """
 
     case_id: str
     start: Size
     size: Size
+    number: int | None = None
 
 
 SCANS_TRIED = 100
@@ -76,6 +86,7 @@ class WholeSampler:
         where: rule for the place in a scan; default anywhere.  Scans without such a place are passed over.
         weights: how often each case is drawn, against the others: ``scans`` all alike, ``voxels`` by their
             number of voxels, or a number for every case.
+        bank: draw from this many fixed wholes only, which depend on the seed alone; default: endlessly many.
     """
 
     def __init__(
@@ -87,11 +98,15 @@ class WholeSampler:
         seed: int = 0,
         where: Where | None = None,
         weights: Weights = "scans",
+        bank: int | None = None,
     ) -> None:
+        if bank is not None and bank < 1:
+            raise SamplerError(f"a bank must hold at least 1 whole, got {bank}")
         self.store = store
         self.where = where
         self.size = size
         self.seed = seed
+        self.bank = bank
         self.records: tuple[CaseRecord, ...] = (
             store.cases if cases is None else tuple(store.record(case) for case in cases)
         )
@@ -105,6 +120,12 @@ class WholeSampler:
 
     def draw(self, *labels: int | str) -> Whole:
         """The whole that belongs to ``labels`` (such as step, index): a scan, and a place in it."""
+        if self.bank is None:
+            return self._place(*labels)
+        number = int(sample_generator(self.seed, "number", *labels).integers(self.bank))
+        return dataclasses.replace(self._place("bank", number), number=number)
+
+    def _place(self, *labels: int | str) -> Whole:
         generator = sample_generator(self.seed, "whole", *labels)
         for _ in range(SCANS_TRIED if self.where else 0):
             if (whole := self._placed(self._choose(generator), generator)) is not None:
@@ -163,6 +184,11 @@ class WholeSampler:
             image = crop_resize(image[None], box, self.size.voxels)[0]
         return image
 
+    def read_sample(self, whole: Whole) -> Sample:
+        """The whole, or, with a bank, ``{"whole": the whole, "number": its number in the bank}``."""
+        voxels = self.read(whole)
+        return voxels if whole.number is None else {"whole": voxels, "number": torch.tensor(whole.number)}
+
 
 def _cumulated(records: Sequence[CaseRecord], weights: Weights) -> npt.NDArray[np.float64]:
     """Where each case ends, of [0, 1)."""
@@ -206,13 +232,13 @@ def read_padded(store: Store, whole: Whole, *, label: bool = False) -> npt.NDArr
     return padded
 
 
-class Wholes(Dataset[Tensor]):
-    """The endless sequence of a sampler's wholes: sample number = step x batch size + index."""
+class Wholes(Dataset[Sample]):
+    """The endless sequence of a sampler's samples: sample number = step x batch size + index."""
 
     def __init__(self, sampler: WholeSampler, batch_size: int) -> None:
         self.sampler = sampler
         self.batch_size = batch_size
 
-    def __getitem__(self, number: int) -> Tensor:
+    def __getitem__(self, number: int) -> Sample:
         step, index = divmod(number, self.batch_size)
-        return self.sampler.read(self.sampler.draw(step, index))
+        return self.sampler.read_sample(self.sampler.draw(step, index))

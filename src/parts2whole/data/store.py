@@ -26,6 +26,7 @@ from parts2whole.data.chunks import ArrayCache, ChunkError
 from parts2whole.data.place import is_local, to_place
 from parts2whole.data.preprocess import Preprocess, PreprocessError, StoredType
 from parts2whole.data.record import (
+    Box,
     CaseRecord,
     DiskFullError,
     StoreError,
@@ -38,8 +39,6 @@ from parts2whole.data.volume import Volume, content_hash, to_canonical
 from parts2whole.spec import SpecError, spec_from_dict
 
 __all__ = ["Box", "CaseRecord", "DiskFullError", "Store", "StoreError", "write_case"]
-
-Box = tuple[slice, slice, slice]
 
 VERSION = 1
 STORED_TYPES = ("int16", "uint8", "float16")

@@ -269,7 +269,7 @@ def arm_names(runs: Sequence[Run]) -> dict[Path, str]:
 
     A pre-training run is called by its method; two of one method are told apart by their folders.
     """
-    named = {run.folder: _arm(run) for run in runs}
+    named = {run.folder: _marked(run, _arm(run)) for run in runs}
     sources: dict[str, set[str]] = {}
     for name, source in named.values():
         sources.setdefault(name, set()).add(source)
@@ -297,6 +297,11 @@ def as_number(value: object) -> float | None:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     return None
+
+
+def _marked(run: Run, arm: tuple[str, str]) -> tuple[str, str]:
+    """An arm whose weights saw cases it is tested on says so wherever it is named."""
+    return (f"{arm[0]} [saw test cases]", arm[1]) if run.result.get("leaks") else arm
 
 
 def _arm(run: Run) -> tuple[str, str]:

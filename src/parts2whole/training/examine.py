@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
 from parts2whole.data.random import BatchGenerator
 from parts2whole.data.sampler import WholeSampler
-from parts2whole.methods.base import Method, Reconstruction, Views, repeat_rows
+from parts2whole.methods.base import Discrimination, Method, Reconstruction, Views, make_views, repeat_rows
 from parts2whole.report.figures import write_panel
 from parts2whole.report.runs import Panel, write_volumes
 from parts2whole.training.runtime import Runtime
@@ -24,8 +26,9 @@ PANEL_ROWS = 6
 class Examiner:
     """Measures a pretext task on fixed held-out wholes with fixed views, beside what needs no learning.
 
-    The trivial baselines expose a collapse: predicting the mean training whole, and, for a method that
-    rebuilds, giving back what the network sees (the part stretched to the whole).
+    The trivial baselines expose a collapse.  For a method that rebuilds: predicting the mean training whole,
+    and giving back what the network sees (the part stretched to the whole).  For one that tells wholes apart:
+    guessing.
     """
 
     def __init__(
@@ -50,14 +53,17 @@ class Examiner:
         self.last_panel = 0
         self.loss = float("inf")
         drawn = [sampler.draw("validation", i) for i in range(wholes)]
-        fixed = [sampler.read(whole) for whole in drawn]
+        fixed = [sampler.read_sample(whole) for whole in drawn]
         self.names = tuple(whole.case_id for whole in drawn)
         self.spacing_mm = sampler.network_spacing(drawn[0])
         self.views: list[Views] = []
-        for first in range(0, wholes, batch_size):
-            batch = torch.stack(fixed[first : first + batch_size])
-            generator = BatchGenerator.of_step(seed, "validation views", first, rows=len(batch))
-            self.views.append(method.views(batch, generator))
+        self.rows: list[int] = []
+        starts = [first for first in range(0, wholes, batch_size) if first == 0 or wholes - first > 1]
+        for first, end in zip(starts, [*starts[1:], wholes], strict=True):  # a single whole isn't left over
+            batch = default_collate(fixed[first:end])
+            generator = BatchGenerator.of_step(seed, "validation views", first, rows=end - first)
+            self.views.append(make_views(method, batch, generator))
+            self.rows.append(end - first)
         self.baselines: dict[str, float] = {}
         if isinstance(method, Reconstruction):
             mean = torch.stack([train.read(train.draw("mean whole", i)) for i in range(4 * wholes)]).mean(0)
@@ -65,13 +71,15 @@ class Examiner:
             stretched = self._error(lambda views: views["part"])
             if stretched > 0:  # an autoencoder sees the whole itself
                 self.baselines["baseline_stretched_part"] = stretched
+        if isinstance(method, Discrimination):
+            guesses = [rows * math.log(method.candidates(rows)) for rows in self.rows]
+            self.baselines["baseline_guessing"] = sum(guesses) / wholes
 
     def __call__(self, module: nn.Module, step: int) -> dict[str, float]:
         """Losses and baselines; also draws the panel when it is time."""
         sums: dict[str, float] = {}
         count = 0
-        for views in self.views:
-            rows = len(views["whole"])
+        for views, rows in zip(self.views, self.rows, strict=True):
             with self.runtime.autocast():
                 losses = self.method.loss(module, self.runtime.place(views))
             for key, value in losses.items():

@@ -39,6 +39,8 @@ class ModelCard:
         classes: names of the classes.
         preprocess: how scans were prepared, with the modality resolved.
         seen: content hashes of the scans its encoder was pre-trained on.
+        series: series UIDs of these scans, hashed unless they were kept.
+        trained: content hashes of the scans it was fine-tuned on.
     """
 
     task: Task
@@ -47,6 +49,8 @@ class ModelCard:
     classes: tuple[str, ...]
     preprocess: Preprocess
     seen: tuple[str, ...] = ()
+    series: tuple[str, ...] = ()
+    trained: tuple[str, ...] = ()
 
 
 def save_model(folder: Path, module: Model, card: ModelCard) -> None:
@@ -75,6 +79,8 @@ def load_model(folder: Path) -> tuple[Model, ModelCard]:
             classes=from_plain(plain["classes"], tuple[str, ...]),
             preprocess=spec_from_dict(plain["preprocess"], Preprocess),
             seen=from_plain(plain.get("seen", []), tuple[str, ...]),
+            series=from_plain(plain.get("series", []), tuple[str, ...]),
+            trained=from_plain(plain.get("trained", []), tuple[str, ...]),
         )
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ModelError(f"{target / CARD} is damaged: {error!r}") from error

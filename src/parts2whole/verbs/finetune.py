@@ -20,6 +20,7 @@ from parts2whole.spec import to_plain
 from parts2whole.tasks.base import Examination, Labelled, Run, Task, default_cache
 from parts2whole.training.checkpoint import load_best
 from parts2whole.training.folder import read_result, start_run, write_json, write_rows
+from parts2whole.training.leak import check_leaks, find_leaks, hashes_of
 from parts2whole.training.loop import Plan, fit
 from parts2whole.training.model import ModelCard, as_function, save_model
 from parts2whole.training.optim import AdamW, Cosine, Optimiser, Schedule, parameter_groups
@@ -67,6 +68,7 @@ def finetune(
     validate_every: int = 100,
     patience: int | None = None,
     checkpoint_every: int = 500,
+    accept_leak: str | None = None,
     cache: str | Path | None = None,
     hardware: Hardware = Hardware(),
     resume: bool = False,
@@ -95,6 +97,8 @@ def finetune(
         validate_every: steps between validations.
         patience: validations without improvement before stopping early.
         checkpoint_every: steps between resumable checkpoints.
+        accept_leak: a sentence, which the error names, to go on although validation or test cases were
+            seen in pre-training; the result is then marked.
         cache: where prepared labelled data are kept; default ``~/.cache/parts2whole``.
         hardware: devices, precision, loader processes.
         resume: go on with the run in ``out``.
@@ -106,6 +110,7 @@ def finetune(
     Raises:
         FinetuneError: settings that contradict each other, or weights that don't fit the data.
         parts2whole.tasks.base.TaskError: labelled data that can't be used.
+        parts2whole.training.leak.LeakError: validation or test cases were seen in pre-training.
         parts2whole.training.folder.RunFolderError: ``out`` already holds a run.
         parts2whole.weights.native.WeightsError: ``init`` names no usable weights.
     """
@@ -124,6 +129,10 @@ def finetune(
     labelled = task.labelled(cache=Path(cache) if cache else default_cache(), progress=progress)
     notes = [*labelled.notes, *(check_contract(start.card, labelled, network) if start else [])]
     split = task.split(labelled)
+    reported = (*split.validation, *split.test)
+    leaks = find_leaks(labelled, reported, seen=start.card.seen, series=start.card.series) if start else ()
+    leak = check_leaks(leaks, accept_leak=accept_leak, where="validation or test")
+    notes = [*([leak] if leak else []), *notes]
     train = labelled_subset(
         split.train,
         labelled.patients(),
@@ -208,12 +217,18 @@ def finetune(
         "steps": done.step,
         "best_step": done.best_step,
         "duration_s": done.seconds,
+        "leaks": list(leaks),
         "notes": notes,
     }
     if runtime.is_main:
         resolved = task.preprocess.replace(modality=labelled.store.cases[0].modality)
-        seen = start.card.seen if start else ()
-        save_model(out, module, ModelCard(task, chosen, channels, labelled.classes, resolved, seen))
+        seen, series = (start.card.seen, start.card.series) if start else ((), ())
+        trained = hashes_of(labelled, train)
+        save_model(
+            out,
+            module,
+            ModelCard(task, chosen, channels, labelled.classes, resolved, seen, series, trained),
+        )
         write_rows(out / "test_cases.csv", on_test.per_item)
         draw_cases(out / "panels", task, run, labelled, on_test)
         write_json(out / "result.json", result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from parts2whole.data.split import split_by_patient
 from parts2whole.data.store import Store
 from parts2whole.data.volume import Triple
 from parts2whole.data.where import Where
-from parts2whole.methods.base import Method
+from parts2whole.methods.base import FixedBank, Method, make_views
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.base import Network
 from parts2whole.networks.heads import Model
@@ -131,16 +132,20 @@ def pretrain(
     cases = _choose_cases(scans, held_out, validation_fraction, seed)
     notes = list(cases.notes)
     size = WholeSize(whole_size, whole_mm)
-    sampler = WholeSampler(scans, size=size, cases=cases.train, seed=seed, where=where, weights=weights)
+    bank = method.bank if isinstance(method, FixedBank) else None
+    wholes = partial(WholeSampler, scans, size=size, seed=seed, where=where, weights=weights)
+    sampler = wholes(cases=cases.train, bank=bank)
     padded = sampler.padded_cases()
     if padded:
         notes.append(f"{len(padded)} of {len(cases.train)} scans are smaller than the whole and are padded")
+    if bank:
+        notes.append(f"the validation loss is that of new views of the {bank} wholes that are trained on")
     torch.manual_seed(seed)
     module = method.build(network, in_channels=sampler.channels, whole_size=whole_size)
     _check_size(module, whole_size)
     examiner = Examiner(
         method,
-        WholeSampler(scans, size=size, cases=cases.validation, seed=seed, where=where, weights=weights),
+        sampler if bank else wholes(cases=cases.validation),
         sampler,
         wholes=validation_wholes,
         batch_size=batch_size,
@@ -165,7 +170,7 @@ def pretrain(
 
     done = fit(
         module,
-        views=method.views,
+        views=partial(make_views, method),
         objective=method.loss,
         samples=Wholes(sampler, batch_size),
         groups=parameter_groups(module),
@@ -217,7 +222,7 @@ def _choose_cases(scans: Store, held_out: Task | None, validation_fraction: floa
     notes = []
     if held_out is not None:
         barred = held_out.held_out_hashes(cache=default_cache())
-        records = [record for record in scans.cases if record.content_hash not in barred]
+        records = [record for record in scans.cases if barred.isdisjoint(record.hashes())]
         left_out = len(scans.cases) - len(records)
         notes.append(f"{left_out} of {len(scans.cases)} scans belong to the held-out task and are left out")
     if not records:
@@ -252,7 +257,7 @@ def _card(
     if len(modalities) == 1:
         preprocess = preprocess.replace(modality=modalities.pop())
     z, y, x = (statistics.median(r.spacing_mm[axis] for r in records) for axis in range(3))
-    seen = tuple(sorted({record.content_hash for record in records}))
+    seen = tuple(sorted({found for record in records for found in record.hashes()}))
     return Card(
         network=network,
         in_channels=sampler.channels,
@@ -264,6 +269,7 @@ def _card(
         steps=steps,
         seen=seen,
         fingerprint=digest(list(seen)),
+        series=tuple(sorted({record.series for record in records} - {""})),
         citation=method.citation,
         version=metadata.version("parts2whole"),
     )

@@ -33,6 +33,7 @@ class Card:
         steps: training steps.
         seen: content hash of every scan used, so that test cases can be checked against them.
         fingerprint: one hash over all of `seen`.
+        series: series UIDs of these scans, hashed unless they were kept, where they come from DICOM.
         licence: of the weights.
         citation: what to cite.
         version: of parts2whole.
@@ -51,6 +52,7 @@ class Card:
     licence: str = "set by whoever trained these weights; mind the licences of the scans"
     citation: str = ""
     version: str = ""
+    series: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> None:
         """Save as ``card.json``."""
@@ -75,7 +77,7 @@ class Card:
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise CardError(f"{path} is not a card: {error}") from error
         hints: dict[str, Any] = {"whole_size": tuple[int, ...], "whole_mm": tuple[float, ...] | None}
-        hints |= {"spacing_mm": tuple[float, ...], "seen": tuple[str, ...]}
+        hints |= {"spacing_mm": tuple[float, ...], "seen": tuple[str, ...], "series": tuple[str, ...]}
         try:
             plain["network"] = spec_from_dict(plain["network"], Network)  # type: ignore[type-abstract]
             plain["preprocess"] = spec_from_dict(plain["preprocess"], Preprocess)

@@ -155,6 +155,21 @@ def read_series(paths: Sequence[Path]) -> Raw:
     return Raw(np.stack(planes)[None], spacing, origin, direction, modality or None)
 
 
+def instance_numbers(paths: Sequence[Path]) -> list[int]:
+    """The InstanceNumber of every file.
+
+    Raises:
+        ReadError: a file has none.
+    """
+    numbers = []
+    for path in paths:
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["InstanceNumber"], force=True)
+        if header.get("InstanceNumber") is None:
+            raise ReadError(f"{path.name} has no InstanceNumber")
+        numbers.append(int(header.InstanceNumber))
+    return numbers
+
+
 def user_salt() -> bytes:
     """The secret that patient ids are hashed with, made on first use and kept in the user's configuration.
 
