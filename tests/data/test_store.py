@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import os
 import pickle
-import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
@@ -358,7 +357,7 @@ def test_another_preparation_is_refused(store):
     assert len(Store.open_or_create(store.path, preprocess=Preprocess("CT")).cases) == 2
 
 
-def test_many_cases_open_fast_and_read_flat(tmp_path):
+def test_many_cases_open_without_their_files_and_read_flat(tmp_path):
     made = Store.create(tmp_path / "s", preprocess=Preprocess())
     array = voxels((1, 16, 16, 16))
     record = made.write_case(a_record("real", array), array)
@@ -366,11 +365,9 @@ def test_many_cases_open_fast_and_read_flat(tmp_path):
     for number in range(count):
         made.add(a_record(f"{number:06d}", array, checksum=record.checksum))
     made.finish()
-    began = time.perf_counter()
-    store = Store.open(made.path)
+    store = Store.open(made.path)  # touches no file of any case: all but one have none
     assert len(store.cases) == count + 1
     store.read("real")
-    assert time.perf_counter() - began < 2  # no file of any case is touched to open a store
     tracemalloc.start()
     for _ in range(50):
         store.read("real")
