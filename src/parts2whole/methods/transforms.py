@@ -14,13 +14,14 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from parts2whole.data.geometry import Size
 
 Integers = npt.NDArray[np.int64]
 
-CURVE_POINTS = 1025
+CURVE_POINTS = 8193
 """Points at which either half of an intensity curve is solved."""
 
 
@@ -119,9 +120,8 @@ def bend_intensities(volumes: Tensor, controls: Tensor, falling: Tensor) -> Tens
     """Map intensities through a cubic Bezier curve from (0, 0) to (1, 1), or its falling counterpart.
 
     The curve is (x(s), y(s)), s from 0 to 1, and a voxel of value x(s) gets y(s), or y(1 - s) if falling.
-    Both coordinates rise with s for any control points in the unit square.  The distance of s from the
-    nearer end is read off a table (denser towards the ends, where a curve may start upright) and refined by
-    a Newton step; measured from the nearer end, neither loses digits.
+    Both coordinates rise with s for any control points in the unit square.  The curve is solved at points that
+    lie denser towards both ends, where it may start upright, and is linear between them.
 
     Args:
         volumes: (B, C, D, H, W) in [0, 1]; values outside are clamped.
@@ -130,31 +130,26 @@ def bend_intensities(volumes: Tensor, controls: Tensor, falling: Tensor) -> Tens
     """
     zero, one = torch.zeros_like(controls[:, 0]), torch.ones_like(controls[:, 0])
     x1, y1, x2, y2 = controls.unbind(dim=1)
-    from_low, from_high = _polynomial(zero, x1, x2, one), _polynomial(zero, 1 - x2, 1 - x1, one)
+    # Measured from the nearer end, no digits are lost.
+    from_low = _solve(_polynomial(zero, x1, x2, one))
+    from_high = _solve(_polynomial(zero, 1 - x2, 1 - x1, one))
     rising, sinking = (zero, y1, y2, one), (one, y2, y1, zero)
     y = _polynomial(*(torch.where(falling, down, up) for up, down in zip(rising, sinking, strict=True)))
-    values = torch.linspace(0, 1, CURVE_POINTS, device=controls.device, dtype=controls.dtype) ** 2 / 2
-    tables = torch.cat([_solve(from_low, values), _solve(from_high, values)], dim=1)
+    s = torch.cat([from_low, 1 - from_high], dim=1)
+    tables = _evaluate(s, y[:, :, None].unbind(dim=1))
     # One volume at a time, which fits into a CPU's cache.
-    coefficients = (from_low.tolist(), from_high.tolist(), y.tolist())
-    return torch.stack([_bend(*one) for one in zip(volumes, tables, *coefficients, strict=True)])
+    return torch.stack([_look_up(*one) for one in zip(volumes, tables, strict=True)])
 
 
-def _bend(volume: Tensor, table: Tensor, low: list[float], high: list[float], y: list[float]) -> Tensor:
-    """Look up how far s is from the nearer end for every voxel, refine it, and evaluate y(s)."""
+def _look_up(volume: Tensor, table: Tensor) -> Tensor:
+    """Every value of a volume in a table of `CURVE_POINTS` from 0 to 1/2, and as many from 1 to 1/2."""
     value = volume.flatten().clamp(0, 1)
-    upper = (value >= 0.5).to(value.dtype)
-    distance = torch.minimum(value, 1 - value)
-    place = (2 * distance).sqrt_().mul_(CURVE_POINTS - 1)
+    place = torch.minimum(value, 1 - value).mul_(2).sqrt_().mul_(CURVE_POINTS - 1)
     below = place.long().clamp_(max=CURVE_POINTS - 2)
-    place.sub_(below.to(value.dtype))
-    below.add_(upper.long(), alpha=CURVE_POINTS)
-    s = torch.lerp(table.index_select(0, below), table[1:].index_select(0, below), place)
-    x = [upper * (h - lo) + lo for lo, h in zip(low[1:], high[1:], strict=True)]
-    slope = _evaluate(s, [k * coefficient for k, coefficient in enumerate(x, 1)]).clamp_(min=1e-6)
-    s.sub_(_evaluate(s, [0.0, *x]).sub_(distance).div_(slope)).clamp_(0, 1)
-    s.mul_(1 - 2 * upper).add_(upper)
-    return _evaluate(s, y).reshape(volume.shape)
+    place.sub_(below)
+    below.add_(value >= 0.5, alpha=CURVE_POINTS)
+    found = torch.lerp(table.index_select(0, below), table[1:].index_select(0, below), place)
+    return found.reshape(volume.shape)
 
 
 def _polynomial(p0: Tensor, p1: Tensor, p2: Tensor, p3: Tensor) -> Tensor:
@@ -171,14 +166,23 @@ def _evaluate(s: Tensor, coefficients: Sequence[float | Tensor]) -> Tensor:
     return value.add_(lower[0])
 
 
-def _solve(coefficients: Tensor, values: Tensor) -> Tensor:
-    """The s in [0, 1] at which a rising polynomial reaches each of the values, by bisection: (B, values)."""
+def _solve(coefficients: Tensor) -> Tensor:
+    """The s at which a rising polynomial without constant term reaches p^2 / 2, p = 0 to 1: (B, points).
+
+    By bisection at some points, and a Newton step at all of them.
+    """
     by_power = coefficients[:, :, None].unbind(dim=1)
-    s = torch.zeros(len(coefficients), len(values), device=values.device, dtype=values.dtype)
+    few, p = (
+        torch.linspace(0, 1, points, device=coefficients.device, dtype=coefficients.dtype)
+        for points in ((CURVE_POINTS - 1) // 16 + 1, CURVE_POINTS)
+    )
+    s = torch.zeros(len(coefficients), len(few), device=few.device, dtype=few.dtype)
     for bit in range(1, 25):  # as many as float32 has
-        step = 0.5**bit
-        s += step * (_evaluate(s + step, by_power) <= values)
-    return s
+        s += 0.5**bit * (_evaluate(s + 0.5**bit, by_power) <= few**2 / 2)
+    s = F.interpolate(s[:, None], len(p), mode="linear", align_corners=True)[:, 0]
+    slope = _evaluate(s, [k * coefficient for k, coefficient in enumerate(by_power)][1:])
+    error = _evaluate(s, by_power) - p**2 / 2
+    return (s - error / slope.clamp(min=1e-6)).clamp(0, 1)
 
 
 def paint(volumes: Tensor, windows: Windows, noise: Tensor, *, outside: Tensor) -> Tensor:
