@@ -248,6 +248,7 @@ def run_batch(
                 if time.monotonic() > end:
                     break
                 file.write(f"{number} ")
+                file.flush()  # it may be the last thing this process does
                 signal.alarm(SECONDS_AN_INPUT)
                 file.write(outcome(target, work, mutate(target.sound, seed, number)) + "\n")
                 signal.alarm(0)
