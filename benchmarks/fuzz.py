@@ -223,7 +223,10 @@ def judge(target: Target, counts: dict, crashes: list, given: argparse.Namespace
         given.crashes.mkdir(exist_ok=True)
         (given.crashes / f"{target.name.replace(' ', '-')}-{place}{target.suffix}").write_bytes(content)
         print(f"  {target.name} {place}: {reason}", flush=True)
-    outcome = f"{counts['refused']:,} refused with the documented error, {counts['read']:,} read, or passed over with a note, "
+    outcome = (
+        f"{counts['refused']:,} refused with the documented error, {counts['read']:,} read, or passed over "
+    )
+    outcome += "with a note, "
     return Finding(
         f"broken {target.name} files",
         sum(counts.values()) + len(crashes),
