@@ -65,12 +65,15 @@ def tables(rounds: int, repeats: int) -> list[str]:
     seconds = time_in_turn(variants | {"numpy": in_numpy}, rounds, repeats)
     training = time_in_turn({name: step_of(method, wholes) for name, method in methods.items()}, 1, repeats)
     ratios = [a / b for a, b in zip(seconds["numpy"], seconds["ModelsGenesis"], strict=True)]
+    machine = (
+        f"{os.cpu_count()} CPU cores ({platform.machine()}), no GPU, {torch.get_num_threads()} thread(s), "
+        f"torch {torch.__version__.partition('+')[0]}, NumPy {np.__version__}"
+    )
     lines = [
-        f"Measured by `python benchmarks/methods.py --write docs/methods.md` on {datetime.now(UTC):%Y-%m-%d}: "
-        f"{os.cpu_count()} CPU cores ({platform.machine()}), no GPU, {torch.get_num_threads()} thread(s), torch "
-        f"{torch.__version__.partition('+')[0]}, NumPy {np.__version__}. Batches of {BATCH} wholes of "
-        f"{'x'.join(map(str, WHOLE))} voxels from phantoms; {rounds} rounds in turn; time is that of the process, "
-        "so that other work on the machine counts less.",
+        "Measured by `python benchmarks/methods.py --write docs/methods.md` on "
+        f"{datetime.now(UTC):%Y-%m-%d}: {machine}. Batches of {BATCH} wholes of "
+        f"{'x'.join(map(str, WHOLE))} voxels from phantoms; {rounds} rounds in turn. Times are those of the "
+        "process, so that other work on the machine counts less.",
         "",
         "| Models Genesis transforms | samples/s, median (min to max) |",
         "|---|---|",
@@ -80,7 +83,7 @@ def tables(rounds: int, repeats: int) -> list[str]:
         f"The batched version is {statistics.median(ratios):.1f} times as fast (median of rounds; "
         f"{min(ratios):.1f} to {max(ratios):.1f}).",
         "",
-        "| method | making views, ms a whole | a whole training step (UNet3D tiny), ms a whole | share of views |",
+        "| method | views, ms a whole | training step with UNet3D tiny, ms a whole | share of views |",
         "|---|---|---|---|",
     ]
     for name in methods:

@@ -120,8 +120,8 @@ def bend_intensities(volumes: Tensor, controls: Tensor, falling: Tensor) -> Tens
     """Map intensities through a cubic Bezier curve from (0, 0) to (1, 1), or its falling counterpart.
 
     The curve is (x(s), y(s)), s from 0 to 1, and a voxel of value x(s) gets y(s), or y(1 - s) if falling.
-    Both coordinates rise with s for any control points in the unit square.  The curve is solved at points that
-    lie denser towards both ends, where it may start upright, and is linear between them.
+    Both coordinates rise with s for any control points in the unit square.  The curve is solved at points
+    that lie denser towards both ends, where it may start upright, and is linear between them.
 
     Args:
         volumes: (B, C, D, H, W) in [0, 1]; values outside are clamped.
