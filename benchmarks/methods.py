@@ -63,7 +63,7 @@ def tables(rounds: int, repeats: int) -> list[str]:
 
     variants = {name: views_of(method) for name, method in methods.items()}
     seconds = time_in_turn(variants | {"numpy": in_numpy}, rounds, repeats)
-    training = time_in_turn({name: step_of(method, wholes) for name, method in methods.items()}, 1, repeats)
+    training = time_in_turn({name: step_of(method, wholes) for name, method in methods.items()}, 1, 1)
     ratios = [a / b for a, b in zip(seconds["numpy"], seconds["ModelsGenesis"], strict=True)]
     machine = (
         f"{os.cpu_count()} CPU cores ({platform.machine()}), no GPU, {torch.get_num_threads()} thread(s), "
