@@ -18,23 +18,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from parts2whole.verbs.compare import compare as compare
     from parts2whole.verbs.evaluate import evaluate as evaluate
+    from parts2whole.verbs.export import export_weights as export_weights
     from parts2whole.verbs.finetune import finetune as finetune
     from parts2whole.verbs.inspect import inspect as inspect
     from parts2whole.verbs.predict import predict as predict
     from parts2whole.verbs.prepare import prepare as prepare
     from parts2whole.verbs.pretrain import pretrain as pretrain
     from parts2whole.verbs.probe import probe as probe
+    from parts2whole.verbs.weights import import_weights as import_weights
+    from parts2whole.verbs.weights import show_weights as show_weights
     from parts2whole.weights.load import load_encoder as load_encoder
 
 _HOMES = {
     "compare": "parts2whole.verbs.compare",
     "evaluate": "parts2whole.verbs.evaluate",
+    "export_weights": "parts2whole.verbs.export",
     "finetune": "parts2whole.verbs.finetune",
+    "import_weights": "parts2whole.verbs.weights",
     "inspect": "parts2whole.verbs.inspect",
     "predict": "parts2whole.verbs.predict",
     "prepare": "parts2whole.verbs.prepare",
     "pretrain": "parts2whole.verbs.pretrain",
     "probe": "parts2whole.verbs.probe",
+    "show_weights": "parts2whole.verbs.weights",
     "load_encoder": "parts2whole.weights.load",
 }
 

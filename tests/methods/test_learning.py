@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from parts2whole.phantom.shapes import make_torso
 
 from parts2whole.data.random import BatchGenerator
 from parts2whole.evaluation.probes import linear_probe, upsampled_pyramid, voxel_probe
@@ -19,7 +20,6 @@ from parts2whole.methods.base import Discrimination, Method, Reconstruction
 from parts2whole.methods.contrast import cut_parts
 from parts2whole.networks.heads import pooled_features
 from parts2whole.networks.unet3d import UNet3D
-from parts2whole.phantom.shapes import make_torso
 from parts2whole.spec import discover
 
 METHODS = discover(Method, "parts2whole.methods")

@@ -47,8 +47,16 @@ class BatchGenerator:
         cls, *labels: int | str, rows: int, rank: int = 0, ranks: int = 1, device: torch.device | str = "cpu"
     ) -> BatchGenerator:
         """The generator of the step named by ``labels`` for device ``rank`` of ``ranks``."""
+        mine = range(rows * rank, rows * (rank + 1))
+        return cls.of_rows(*labels, rows=mine, total=rows * ranks, device=device)
+
+    @classmethod
+    def of_rows(
+        cls, *labels: int | str, rows: range, total: int, device: torch.device | str = "cpu"
+    ) -> BatchGenerator:
+        """The generator of the step named by ``labels`` for some ``rows`` of a batch of ``total``."""
         generator = torch.Generator().manual_seed(stream_seed(*labels))
-        return cls(generator, rows * ranks, rows * rank, rows, torch.device(device))
+        return cls(generator, total, rows.start, len(rows), torch.device(device))
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform numbers in [0, 1), shape (rows, *shape)."""

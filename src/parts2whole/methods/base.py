@@ -33,9 +33,12 @@ class Method(Spec, abc.ABC):
 
     Attributes:
         citation: what to cite, kept in the card of the weights.
+        rows_are_independent: the loss is a mean over wholes that don't see each other. Only then may a batch
+            be computed in pieces, or divided unevenly over devices.
     """
 
     citation: ClassVar[str] = ""
+    rows_are_independent: ClassVar[bool] = False
 
     @abc.abstractmethod
     def build(self, network: Network, *, in_channels: int, whole_size: Size) -> Model:
@@ -57,6 +60,8 @@ class Reconstruction(Method, abc.ABC):
     `views` gives ``part`` (what the network sees) and ``whole`` (what it should give), where one whole
     may serve several parts in a row.
     """
+
+    rows_are_independent: ClassVar[bool] = True
 
     @abc.abstractmethod
     def reconstruct(self, module: nn.Module, part: Tensor) -> Tensor:

@@ -46,6 +46,7 @@ class Exemplar(FixedBank):
         "Dosovitskiy, Springenberg, Riedmiller, Brox: Discriminative Unsupervised Feature Learning with "
         "Convolutional Neural Networks. NIPS 2014, arXiv:1406.6909"
     )
+    rows_are_independent: ClassVar[bool] = True
     bank: int = 1024
     part_fraction: tuple[float, float] = (0.4, 0.7)
     per_axis: bool = True

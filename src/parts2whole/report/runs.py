@@ -269,7 +269,7 @@ def arm_names(runs: Sequence[Run]) -> dict[Path, str]:
 
     A pre-training run is called by its method; two of one method are told apart by their folders.
     """
-    named = {run.folder: _arm(run) for run in runs}
+    named = {run.folder: _marked(run, *_arm(run)) for run in runs}
     sources: dict[str, set[str]] = {}
     for name, source in named.values():
         sources.setdefault(name, set()).add(source)
@@ -297,6 +297,13 @@ def as_number(value: object) -> float | None:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     return None
+
+
+def _marked(run: Run, name: str, source: str) -> tuple[str, str]:
+    """An arm says wherever it is named what sets it apart: its decoder, and test cases its weights saw."""
+    if run.result.get("decoder") == "own":  # of the network as published
+        name = f"{name}, own decoder"
+    return (f"{name} [saw test cases]" if run.result.get("leaks") else name), source
 
 
 def _arm(run: Run) -> tuple[str, str]:
@@ -338,7 +345,7 @@ def _read_mapping(path: Path, notes: list[str]) -> Plain:
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         notes.append(f"{path.name} can't be read: {' '.join(str(error).split())}")
         return {}
     if not isinstance(content, dict):
@@ -357,7 +364,7 @@ def _parse_metrics(path: Path) -> tuple[list[Plain], int]:
     for number, line in enumerate(lines):
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             record = None
         if isinstance(record, dict) and as_number(record.get("step")) is not None:
             records.append(record)
