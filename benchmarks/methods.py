@@ -20,11 +20,12 @@ from pathlib import Path
 import genesis_numpy
 import numpy as np
 import torch
-from parts2whole.phantom.shapes import make_torso
 
 from parts2whole.data.random import BatchGenerator
 from parts2whole.methods.base import Method
 from parts2whole.networks.unet3d import UNet3D
+from parts2whole.phantom.ct import make_ct
+from parts2whole.phantom.sizes import CT
 from parts2whole.spec import discover
 
 WHOLE = (32, 64, 64)
@@ -130,8 +131,8 @@ def make_wholes() -> torch.Tensor:
     """Pieces of phantoms, HU -1000 to 1000 as [0, 1], padded to the size of a whole."""
     pieces = []
     for case in range(BATCH):
-        hu = make_torso(0, case)[0].array.astype(np.float32)[4:36]
-        padded = np.pad(hu, [(0, 0), (4, 4), (4, 4)], constant_values=-1000)
+        hu = make_ct("chest", CT["chest"]["tiny"], seed=0, case=case).image.array.astype(np.float32)
+        padded = np.pad(hu, [(0, 0), (8, 8), (8, 8)], constant_values=-1000)
         pieces.append(np.clip(padded / 2000 + 0.5, 0, 1)[None])
     return torch.from_numpy(np.stack(pieces))
 
