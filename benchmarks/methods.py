@@ -20,11 +20,11 @@ from pathlib import Path
 import genesis_numpy
 import numpy as np
 import torch
+from parts2whole.phantom.shapes import make_torso
 
 from parts2whole.data.random import BatchGenerator
 from parts2whole.methods.base import Method
 from parts2whole.networks.unet3d import UNet3D
-from parts2whole.phantom.shapes import make_torso
 from parts2whole.spec import discover
 
 WHOLE = (32, 64, 64)

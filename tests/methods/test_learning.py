@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from parts2whole.phantom.shapes import make_torso
 
 from parts2whole.data.random import BatchGenerator
 from parts2whole.evaluation.probes import linear_probe
 from parts2whole.methods.base import FixedBank, Method, make_views
 from parts2whole.networks.heads import pooled_features
 from parts2whole.networks.unet3d import UNet3D
-from parts2whole.phantom.shapes import make_torso
 from parts2whole.spec import discover
 
 METHODS = discover(Method, "parts2whole.methods")

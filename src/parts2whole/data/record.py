@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from parts2whole.data.chunks import ChunkError, ChunkSpaceError
+from parts2whole.data.place import is_local
 from parts2whole.data.volume import Direction, Triple
 
 Box = tuple[slice, slice, slice]
@@ -134,7 +135,10 @@ def read_records(folder: Path) -> list[CaseRecord]:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a file beside its place, then rename."""
+    """Write a file beside its place, then rename; objects are put whole anyway."""
+    if not is_local(file):
+        file.write_text(text, encoding="utf-8")
+        return
     beside = file.with_name(f".{file.name}.{this_process()}.part")
     with disk_full_said(file.parent):
         try:
@@ -164,12 +168,16 @@ def this_process() -> str:
     return f"{socket.gethostname().replace('.', '-')}.{os.getpid()}"
 
 
-def sweep(*folders: Path) -> None:
-    """Remove what processes of this machine that are no more have left half-written."""
+def sweep(*folders: Path, everywhere: bool = False) -> None:
+    """Remove what processes of this machine that are no more have left half-written.
+
+    With ``everywhere``, also what processes of other machines have, which must have ended.
+    """
     for folder in folders:
         for part in folder.glob(".*.part"):
             *_, host, process, _ = part.name.split(".")
-            if host == this_process().split(".")[0] and not _is_alive(int(process)):
+            here = host == this_process().split(".")[0]
+            if not _is_alive(int(process)) if here else everywhere:
                 shutil.rmtree(part, ignore_errors=True)
                 part.unlink(missing_ok=True)
 

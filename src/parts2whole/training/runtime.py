@@ -46,7 +46,7 @@ class Hardware(Spec):
         nodes: number of nodes; ``auto`` takes what torchrun or srun started, else one.
         precision: ``auto`` is bfloat16 autocast where the hardware has it, else float32.
         compile: compile the network with torch.compile.
-        workers: loader processes; 0 reads in the training process.
+        workers: threads that read ahead; 0 reads when a batch is asked for.
         micro_batch: rows a device computes at once, at most; gradients of several micro-batches are added
             up, so the batch size stays. Default all, halved when memory runs out.
         deterministic: use algorithms that give the same bits in every run, also on GPUs. Slower, and an

@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from parts2whole.data.pool import run_jobs
+from parts2whole.data.jobs import run_jobs
 from parts2whole.data.preprocess import Modality, Preprocess
 from parts2whole.data.read import write_nifti
 from parts2whole.data.store import Store

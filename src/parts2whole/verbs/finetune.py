@@ -113,7 +113,7 @@ def finetune(
         accept_leak: a sentence, which the error names, to go on although validation or test cases were
             seen in pre-training; the result is then marked.
         cache: where prepared labelled data are kept; default ``~/.cache/parts2whole``.
-        hardware: devices, precision, loader processes.
+        hardware: devices, precision, loader threads.
         resume: ``true`` goes on with the run in ``out``, from its newest complete checkpoint; ``auto`` too,
             or starts one if there is none.
         progress: show a progress bar.

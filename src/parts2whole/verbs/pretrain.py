@@ -16,6 +16,7 @@ from parts2whole.data.sampler import Wholes, WholeSampler, WholeSize
 from parts2whole.data.split import split_by_patient
 from parts2whole.data.store import Store
 from parts2whole.data.volume import Triple
+from parts2whole.data.where import Where
 from parts2whole.methods.base import FixedBank, Method, make_views
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.base import Network
@@ -61,6 +62,8 @@ def pretrain(
     batch_size: int = 8,
     whole_size: Size = (32, 64, 64),
     whole_mm: Triple | None = None,
+    where: Where | None = None,
+    weights: Literal["scans", "voxels"] = "scans",
     preset: Literal["modern", "genesis"] = "modern",
     optimiser: Optimiser | None = None,
     schedule: Schedule | None = None,
@@ -79,7 +82,7 @@ def pretrain(
     """Pre-train an encoder and write a run folder.
 
     Args:
-        store: folder made by `prepare`.
+        store: folder made by `prepare`, or a URL that fsspec knows.
         out: the run folder to make.
         method: the pretext task.
         network: the encoder.
@@ -88,6 +91,9 @@ def pretrain(
         whole_size: size of a whole in voxels (z, y, x), as the network sees it.
         whole_mm: extent of a whole in mm (z, y, x), resized to ``whole_size``; default: ``whole_size``
             voxels at native spacing.
+        where: rule for where in a scan wholes come from (``Body``, ``Lungs``, ``Labelled``,
+            ``GenesisTissue``); default anywhere.
+        weights: draw all ``scans`` alike, or larger ones more often, by their ``voxels``.
         preset: optimiser and schedule: ``modern`` (AdamW, cosine) or ``genesis`` (SGD, rate 1, momentum
             0.9, plateau).
         optimiser: instead of the preset's.
@@ -101,7 +107,7 @@ def pretrain(
         validate_every: steps between validations.
         panel_every: steps between pictures of reconstructions.
         checkpoint_every: steps between resumable checkpoints.
-        hardware: devices, precision, loader processes.
+        hardware: devices, precision, loader threads.
         resume: ``true`` goes on with the run in ``out``, from its newest complete checkpoint; ``auto`` too,
             or starts one if there is none.
         progress: show a progress bar.
@@ -116,7 +122,7 @@ def pretrain(
     """
     config = {key: to_plain(value) for key, value in dict(locals()).items()}
     out = Path(out)
-    scans = Store.open(Path(store))
+    scans = Store.open(store)
     runtime = Runtime(hardware)
     environment = describe_environment(runtime)
     if runtime.is_main:
@@ -130,7 +136,8 @@ def pretrain(
     notes = list(cases.notes)
     size = WholeSize(whole_size, whole_mm)
     bank = method.bank if isinstance(method, FixedBank) else None
-    sampler = WholeSampler(scans, size=size, cases=cases.train, seed=seed, bank=bank)
+    wholes = partial(WholeSampler, scans, size=size, seed=seed, where=where, weights=weights)
+    sampler = wholes(cases=cases.train, bank=bank)
     padded = sampler.padded_cases()
     if padded:
         notes.append(f"{len(padded)} of {len(cases.train)} scans are smaller than the whole and are padded")
@@ -141,7 +148,7 @@ def pretrain(
     _check_size(module, whole_size)
     examiner = Examiner(
         method,
-        sampler if bank else WholeSampler(scans, size=size, cases=cases.validation, seed=seed),
+        sampler if bank else wholes(cases=cases.validation),
         sampler,
         wholes=validation_wholes,
         batch_size=batch_size,

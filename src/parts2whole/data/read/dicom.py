@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import itertools
 import os
+import re
 import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -33,6 +34,9 @@ UNEVEN, UNEVEN_MM = 0.1, 0.1
 """Slices may be this share of a spacing, or this far, off their place: positions often have few digits."""
 
 TILT_DEGREES = 0.5
+UNDECODED = re.compile(r"1\.2\.840\.10008\.1\.2\.(4\.9[45]|4\.1\d\d|4\.20\d|7\.\d)")
+"""Transfer syntaxes of streams, video, JPEG XL and high-throughput JPEG 2000, which GDCM can't decode."""
+
 PHASE_TAGS = (
     "TemporalPositionIdentifier",
     "AcquisitionNumber",
@@ -261,6 +265,10 @@ def _not_a_scan(headers: list[Any]) -> str | None:
         return "a colour image"
     if any("LOCALIZER" in str(header.get("ImageType") or "").upper() for header in headers):
         return "a localiser"
+    syntaxes = {header.file_meta.get("TransferSyntaxUID") for header in headers if header.file_meta} - {None}
+    for syntax in syntaxes:
+        if UNDECODED.fullmatch(syntax):
+            return f"compressed as {syntax.name}, which can't be decoded here; store it uncompressed first"
     if any(int(header.get("NumberOfFrames") or 1) > 1 for header in headers):
         return "a multi-frame object; convert it to NIfTI or to single frames first"
     lost = sum(
