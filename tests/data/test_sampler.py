@@ -103,7 +103,7 @@ def test_batches_are_the_same_for_any_number_of_devices_and_workers(store, ranks
 def test_a_batch_that_can_not_be_divided_is_refused(store):
     sampler = WholeSampler(store, size=WholeSize((8, 8, 8)))
     with pytest.raises(LoaderError, match="can't be divided over 3"):
-        load_batches(Wholes(sampler, 4), batch_size=4, first_step=0, steps=1, share=Share(0, 3))
+        list(load_batches(Wholes(sampler, 2), batch_size=2, first_step=0, steps=1, share=Share(0, 3)))
 
 
 def test_no_cases_is_refused(store):

@@ -7,8 +7,9 @@ second call does only what is missing, or has changed.
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
+import socket
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -16,13 +17,13 @@ from pathlib import Path
 
 from filelock import FileLock
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from parts2whole.data.pool import run_jobs
+from parts2whole.data.case_files import MANIFEST, damage, write_case
+from parts2whole.data.ingest_report import IngestReport, print_report
+from parts2whole.data.jobs import check_workers, run_jobs
+from parts2whole.data.place import is_local, to_place
 from parts2whole.data.preprocess import (
-    GUESSED,
     Preprocess,
     PreprocessError,
     StoredType,
@@ -34,36 +35,25 @@ from parts2whole.data.preprocess import (
 )
 from parts2whole.data.read import ReadError
 from parts2whole.data.source_case import IngestError, SourceCase, read_case_label, read_channels
-from parts2whole.data.store import CaseRecord, DiskFullError, Store, StoreError, write_case
+from parts2whole.data.store import CaseRecord, DiskFullError, Store, StoreError
 from parts2whole.data.volume import VolumeError, content_hash, to_canonical
+from parts2whole.spec import digest
 
-__all__ = ["LABEL_WORDS", "IngestError", "IngestReport", "SourceCase", "print_report", "store_cases"]
-
-SHOWN = 20
-"""Prepared cases listed one by one in the printed summary; those set aside all are."""
+__all__ = [
+    "LABEL_WORDS",
+    "IngestError",
+    "IngestReport",
+    "SourceCase",
+    "UnseenStoreError",
+    "print_report",
+    "store_cases",
+]
 
 LABEL_WORDS = ("label", "labels", "seg", "segmentation", "mask", "gt", "annotation")
 
 
-@dataclasses.dataclass(frozen=True)
-class IngestReport:
-    """What became of every case.
-
-    Attributes:
-        prepared: written by this call.
-        kept: finished before, and unchanged.
-        set_aside: reason for every case that could not be used.
-        duplicates: cases with the voxels of an earlier case, and that case.
-        places: folder of every DICOM series set aside, for the screen only.
-        duration_s: of the call.
-    """
-
-    prepared: tuple[str, ...]
-    kept: tuple[str, ...]
-    set_aside: dict[str, str]
-    duplicates: dict[str, str]
-    places: dict[str, str]
-    duration_s: float
+class UnseenStoreError(StoreError):
+    """A store that lies where a worker of a cluster can't see it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +66,22 @@ class _Job:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Workers:
+    """Who does the jobs: see `run_jobs`."""
+
+    workers: int | None
+    cluster: str | None
+    verify: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class _Outcome:
     """A record, or why there is none."""
 
     case_id: str
     record: CaseRecord | None = None
     reason: str = ""
-    disk_full: bool = False
+    fatal: StoreError | None = None
 
 
 def store_cases(
@@ -92,6 +91,8 @@ def store_cases(
     preprocess: Preprocess,
     dtype: StoredType = "int16",
     workers: int | None = None,
+    cluster: str | None = None,
+    verify: bool = False,
     progress: bool = True,
 ) -> tuple[Store, IngestReport]:
     """Read, preprocess and store cases.
@@ -102,13 +103,16 @@ def store_cases(
         preprocess: how scans are brought to [0, 1].
         dtype: type of the stored voxels.
         workers: processes; default one a core, 0 works in this process.
+        cluster: a Dask cluster to work on, see `parts2whole.data.jobs.run_jobs`; default this machine.
+        verify: read cases that are there already back, and store those again that don't have their checksum.
         progress: show a progress bar and print a summary.
 
     Returns:
         The store, and what became of every case.
 
     Raises:
-        IngestError: two cases with the same id, or ``workers`` below 0.
+        IngestError: two cases with the same id.
+        parts2whole.data.jobs.JobError: a number of workers or a cluster that can't be used.
         parts2whole.data.store.StoreError: ``out`` is in use, or was prepared in another way.
         parts2whole.data.store.DiskFullError: no space is left; finished cases are kept.
     """
@@ -117,22 +121,20 @@ def store_cases(
     twice = sorted({case for case in ids if ids.count(case) > 1}) if len(set(ids)) < len(ids) else []
     if twice:
         raise IngestError(f"case ids must be unique; twice there: {', '.join(twice[:5])}")
-    if workers is not None and workers < 0:
-        raise IngestError(f"workers must be 0 or more, got {workers}")
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    check_workers(workers, cluster)
+    out = to_place(out)
     # Runs that start together share one store of labelled cases: the first prepares it, the others wait.
-    with FileLock(out.with_name(f".{out.name}.lock")):
+    with FileLock(_lock(out)):
         store = Store.open_or_create(out, preprocess=preprocess, dtype=dtype)
-        return _store_missing(cases, store, began, workers=workers, progress=progress)
+        return _store_missing(cases, store, began, _Workers(workers, cluster, verify), progress=progress)
 
 
 def _store_missing(
-    cases: Sequence[SourceCase], store: Store, began: float, *, workers: int | None, progress: bool
+    cases: Sequence[SourceCase], store: Store, began: float, hands: _Workers, *, progress: bool
 ) -> tuple[Store, IngestReport]:
     """Store the cases that aren't there yet, or have changed."""
     jobs: list[_Job] = []
-    kept: list[str] = []
+    kept: list[_Job] = []
     unread: dict[str, str] = {}
     for case in cases:
         try:
@@ -140,25 +142,27 @@ def _store_missing(
         except ReadError as error:
             unread[case.case_id] = str(error)
             continue
-        if store.has(case.case_id) and store.record(case.case_id).stamp == stamp:
-            kept.append(case.case_id)
-        else:
-            jobs.append(_Job(case, store.path, store.preprocess, store.dtype, stamp))
+        job = _Job(case.absolute(), store.path.absolute(), store.preprocess, store.dtype, stamp)
+        unchanged = store.has(case.case_id) and store.record(case.case_id).stamp == stamp
+        (kept if unchanged else jobs).append(job)
+    damaged = _find_damaged(store, kept, hands) if hands.verify else {}
+    jobs += [job for job in kept if job.case.case_id in damaged]
     outcomes: list[_Outcome] = []
     if jobs or any(store.set_aside.get(case) != reason for case, reason in unread.items()):
         store.begin()
         for case_id, reason in unread.items():
             store.exclude(case_id, reason)
         try:
-            outcomes = _run(store, jobs, workers=workers, progress=progress)
+            outcomes = _run(store, jobs, hands, progress=progress)
         finally:
-            store.finish()
+            store.finish(everywhere=hands.cluster is not None)
     set_aside = unread | {o.case_id: o.reason for o in outcomes if o.record is None}
     ids = {case.case_id for case in cases}
     duplicates = {case: first for case, first in store.duplicates().items() if case in ids}
     report = IngestReport(
         prepared=tuple(sorted(o.case_id for o in outcomes if o.record is not None)),
-        kept=tuple(kept),
+        kept=tuple(job.case.case_id for job in kept if job.case.case_id not in damaged),
+        damaged=damaged,
         set_aside=dict(sorted(set_aside.items())),
         duplicates=duplicates,
         places={
@@ -174,53 +178,44 @@ def _store_missing(
     return store, report
 
 
-def print_report(store: Store, report: IngestReport, console: Console | None = None) -> None:
-    """Print what became of every case, those set aside first."""
-    console = console or Console(stderr=True, highlight=False)
-    for case, reason in report.set_aside.items():
-        place = f"  ({report.places[case]})" if case in report.places else ""
-        console.print(f"[red]set aside[/red]  {escape(case)}: {escape(reason + place)}", soft_wrap=True)
-    table = Table("prepared", "as", "voxels z y x", "mm", "note", show_edge=False)
-    for case in report.prepared[:SHOWN]:
-        record = store.record(case)
-        notes = [note for note in record.notes if not note.startswith(GUESSED)]
-        kind = f"{record.modality}, guessed" if len(notes) < len(record.notes) else record.modality
-        if case in report.duplicates:
-            notes.append(f"same voxels as {report.duplicates[case]}")
-        spacing = " ".join(f"{mm:.3g}" for mm in record.spacing_mm)
-        table.add_row(escape(case), kind, "x".join(map(str, record.shape)), spacing, escape("; ".join(notes)))
-    if table.row_count:
-        console.print(table)
-    if len(report.prepared) > SHOWN:
-        console.print(
-            f"... and {len(report.prepared) - SHOWN} more, listed in {store.path / 'manifest.json'}"
-        )
-    parts = [f"{len(report.prepared)} prepared in {report.duration_s:.1f} s"]
-    if report.kept:
-        parts.append(f"{len(report.kept)} kept from before")
-    parts.append(f"{len(report.set_aside)} set aside")
-    guesses = [
-        note for case in report.prepared for note in store.record(case).notes if note.startswith(GUESSED)
-    ]
-    if guesses:
-        parts.append(f"modality guessed for {len(guesses)}, such as {guesses[0].removeprefix(GUESSED)}")
-    if report.duplicates:
-        parts.append(f"{len(report.duplicates)} with the voxels of another case")
-    console.print(", ".join(parts), soft_wrap=True)
+def _find_damaged(store: Store, jobs: list[_Job], hands: _Workers) -> dict[str, str]:
+    """Cases of the store that don't have their checksum, and what is wrong with each."""
+    work = [(job.folder, store.record(job.case.case_id)) for job in jobs]
+    found = run_jobs(
+        _check,
+        work,
+        lost=lambda each: (each[1].case_id, "reading it kills its process"),
+        workers=hands.workers,
+        cluster=hands.cluster,
+    )
+    return {case: reason for case, reason in sorted(found) if reason}
 
 
-def _run(store: Store, jobs: list[_Job], *, workers: int | None, progress: bool) -> list[_Outcome]:
+def _check(stored: tuple[Path, CaseRecord]) -> tuple[str, str]:
+    """What is wrong with a stored case, or nothing."""
+    folder, record = stored
+    return record.case_id, damage(folder, record) or ""
+
+
+def _lock(out: Path) -> Path:
+    """Beside a store, or, where that is remote, a file of this machine."""
+    if not is_local(out):
+        return Path(tempfile.gettempdir()) / f"parts2whole-{digest(str(out))}.lock"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out.with_name(f".{out.name}.lock")
+
+
+def _run(store: Store, jobs: list[_Job], hands: _Workers, *, progress: bool) -> list[_Outcome]:
     """Do all jobs and enter their outcomes in the store."""
-    workers = min(os.cpu_count() or 1, len(jobs)) if workers is None else min(workers, len(jobs))
-    stream = run_jobs(_attempt, jobs, workers=workers, lost=_killed)
+    stream = run_jobs(_attempt, jobs, lost=_killed, workers=hands.workers, cluster=hands.cluster)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     outcomes = []
     bar = Progress(*columns, disable=not progress, console=Console(stderr=True))
     with closing(stream), bar:
         task = bar.add_task("Preparing", total=len(jobs))
         for outcome in stream:
-            if outcome.disk_full:
-                raise DiskFullError(outcome.reason)
+            if outcome.fatal is not None:
+                raise outcome.fatal
             if outcome.record is None:
                 store.exclude(outcome.case_id, outcome.reason)
             else:
@@ -239,8 +234,8 @@ def _attempt(job: _Job) -> _Outcome:
     name = job.case.case_id
     try:
         return _Outcome(name, record=_store_case(job))
-    except DiskFullError as error:
-        return _Outcome(name, reason=str(error), disk_full=True)
+    except (DiskFullError, UnseenStoreError) as error:
+        return _Outcome(name, fatal=error)
     except (ReadError, PreprocessError, VolumeError, StoreError, IngestError) as error:
         return _Outcome(name, reason=str(error))
     except MemoryError:
@@ -251,6 +246,11 @@ def _attempt(job: _Job) -> _Outcome:
 
 def _store_case(job: _Job) -> CaseRecord:
     case = job.case
+    if not (job.folder / MANIFEST).exists():
+        raise UnseenStoreError(
+            f"a worker on {socket.gethostname()} doesn't see the store at {job.folder}; workers of a cluster "
+            "need a file system that they share with this machine"
+        )
     scan = read_channels(case)
     label = read_case_label(case, scan)
     if label is None and _named_as_label(case) and looks_like_label(scan):

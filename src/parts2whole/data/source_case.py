@@ -75,6 +75,18 @@ class SourceCase:
         names = tuple(path.name for path in self.files() if path not in slices)
         return (f"{len(slices)} DICOM files", *names) if slices else names
 
+    def absolute(self) -> SourceCase:
+        """The same case for a worker that runs in another folder; a `LabelSource` stays as it is."""
+        images = tuple(
+            dataclasses.replace(image, paths=tuple(path.absolute() for path in image.paths))
+            if isinstance(image, ScanSource)
+            else Path(image).absolute()
+            for image in self.images
+        )
+        no_file = self.label is None or isinstance(self.label, LabelSource)
+        label = self.label if no_file else Path(str(self.label)).absolute()
+        return dataclasses.replace(self, images=images, label=label)
+
     def stamp(self) -> str:
         """A text that changes when the case or its files change.
 

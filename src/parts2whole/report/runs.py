@@ -269,7 +269,7 @@ def arm_names(runs: Sequence[Run]) -> dict[Path, str]:
 
     A pre-training run is called by its method; two of one method are told apart by their folders.
     """
-    named = {run.folder: _marked(run, _arm(run)) for run in runs}
+    named = {run.folder: _marked(run, *_arm(run)) for run in runs}
     sources: dict[str, set[str]] = {}
     for name, source in named.values():
         sources.setdefault(name, set()).add(source)
@@ -299,9 +299,11 @@ def as_number(value: object) -> float | None:
     return None
 
 
-def _marked(run: Run, arm: tuple[str, str]) -> tuple[str, str]:
-    """An arm whose weights saw cases it is tested on says so wherever it is named."""
-    return (f"{arm[0]} [saw test cases]", arm[1]) if run.result.get("leaks") else arm
+def _marked(run: Run, name: str, source: str) -> tuple[str, str]:
+    """An arm says wherever it is named what sets it apart: its decoder, and test cases its weights saw."""
+    if run.result.get("decoder") == "own":  # of the network as published
+        name = f"{name}, own decoder"
+    return (f"{name} [saw test cases]" if run.result.get("leaks") else name), source
 
 
 def _arm(run: Run) -> tuple[str, str]:
@@ -343,7 +345,7 @@ def _read_mapping(path: Path, notes: list[str]) -> Plain:
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         notes.append(f"{path.name} can't be read: {' '.join(str(error).split())}")
         return {}
     if not isinstance(content, dict):
@@ -362,7 +364,7 @@ def _parse_metrics(path: Path) -> tuple[list[Plain], int]:
     for number, line in enumerate(lines):
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             record = None
         if isinstance(record, dict) and as_number(record.get("step")) is not None:
             records.append(record)

@@ -11,7 +11,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -144,7 +144,11 @@ class Task(Spec, abc.ABC):
         validation_fraction: share of the patients that settings and stopping are chosen on.
         test_fraction: share of the patients that results are reported on.
         split_seed: another seed, another split.
+        rows_are_independent: the loss is a mean over samples that don't see each other. Only then may a batch
+            be computed in pieces, or divided unevenly over devices.
     """
+
+    rows_are_independent: ClassVar[bool] = False
 
     data: Path
     preprocess: Preprocess = Preprocess()
@@ -248,9 +252,13 @@ class Samples(Dataset[dict[str, Any]], abc.ABC):
         self.batch_size = batch_size
 
     def __getitem__(self, number: int) -> dict[str, Any]:
+        return self.draw(self.case_of(number), sample_generator(self.seed, "sample", number))
+
+    def case_of(self, number: int) -> str:
+        """The item that sample ``number`` is of."""
         round_, place = divmod(number, len(self.items))
         order = sample_generator(self.seed, "round", round_).permutation(len(self.items))
-        return self.draw(self.items[order[place]], sample_generator(self.seed, "sample", number))
+        return self.items[int(order[place])]
 
     @abc.abstractmethod
     def draw(self, item_id: str, generator: np.random.Generator) -> dict[str, Any]:

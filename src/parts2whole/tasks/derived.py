@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from parts2whole.data.pool import run_jobs
+from parts2whole.data.jobs import run_jobs
 from parts2whole.data.record import write_text
 from parts2whole.data.store import Store
 from parts2whole.spec import digest

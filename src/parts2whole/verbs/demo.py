@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from parts2whole.data.pool import run_jobs
+from parts2whole.data.jobs import run_jobs
 from parts2whole.data.preprocess import Modality, Preprocess
 from parts2whole.data.read import write_nifti
 from parts2whole.data.store import Store
@@ -111,7 +111,7 @@ def demo(
         steps=pretrain_steps,
         held_out=task,
         validate_every=max(1, pretrain_steps // 6),
-        resume=True,
+        resume="auto",
         progress=progress,
     )
     _say(f"4/4  Fine-tuning on {labelled_cases} labelled patients, {seeds} seeds an arm", progress)
@@ -127,7 +127,7 @@ def demo(
                 optimiser=AdamW(lr=8e-3),
                 validate_every=max(1, finetune_steps // 4),
                 out=folder / "runs" / f"{arm}-seed{number}",
-                resume=True,
+                resume="auto",
                 progress=progress,
             )
     runs = find_runs(folder / "runs")

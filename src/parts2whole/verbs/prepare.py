@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from parts2whole.data.case_files import MANIFEST
 from parts2whole.data.ingest import IngestReport, SourceCase, store_cases
+from parts2whole.data.jobs import check_workers
+from parts2whole.data.place import remove, to_place
 from parts2whole.data.preprocess import Modality, Preprocess, StoredType
 from parts2whole.data.read import ReadError, Which, find_scans
-from parts2whole.data.store import MANIFEST, DiskFullError, Store, StoreError
+from parts2whole.data.store import DiskFullError, Store, StoreError
 from parts2whole.data.volume import Triple
 
 
@@ -29,6 +31,8 @@ def prepare(
     volumes_4d: Which = None,
     keep_series_uids: bool = False,
     workers: int | None = None,
+    cluster: str | None = None,
+    verify: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Store:
@@ -39,7 +43,7 @@ def prepare(
 
     Args:
         scans: folders (searched with subfolders), files, globs, or ``.txt`` lists of paths.
-        out: folder of the store.
+        out: folder of the store, or a URL that fsspec knows, such as ``s3://bucket/store``.
         modality: ``CT``, ``MR``, ``unit`` (already in [0, 1]), or ``auto``: what the file says, or a guess
             where that is safe.
         spacing_mm: resample to this spacing (z, y, x); default each scan's own.
@@ -50,7 +54,11 @@ def prepare(
             such files aside.
         keep_series_uids: keep DICOM series UIDs in the manifest; by default they are hashed, as patient ids
             always are.
-        workers: processes; default one a core, 0 works in this process.
+        workers: processes; default one a core, 0 works in this process.  On a queueing system, how many
+            workers to submit.
+        cluster: work on a Dask cluster: the address of its scheduler (``tcp://host:port``), or ``slurm``,
+            ``pbs``, ``sge`` or ``lsf`` to submit workers as ``~/.config/dask/jobqueue.yaml`` says.
+        verify: read what is in the store already back, and prepare again what doesn't have its checksum.
         overwrite: delete the store in ``out`` first.
         progress: show a progress bar and print a summary.
 
@@ -60,8 +68,10 @@ def prepare(
     Raises:
         PrepareError: no scans found, none of them usable, or ``out`` holds something else.
         parts2whole.data.store.DiskFullError: no space is left; finished cases are kept.
+        parts2whole.data.jobs.JobError: a number of workers or a cluster that can't be used.
     """
-    out = Path(out)
+    check_workers(workers, cluster)
+    out = to_place(out)
     named = [scans] if isinstance(scans, str | Path) else list(scans)
     try:
         sources = find_scans(named, keep_series_uids=keep_series_uids)
@@ -73,11 +83,18 @@ def prepare(
     if overwrite and out.exists() and any(out.iterdir()):
         if not (out / MANIFEST).exists():
             raise PrepareError(f"{out} is not a store, so it is not overwritten; choose another folder")
-        shutil.rmtree(out)
+        remove(out)
     cases = [SourceCase(source.case_id, (source,), which=volumes_4d) for source in sources]
     try:
         store, report = store_cases(
-            cases, out, preprocess=preprocess, dtype=dtype, workers=workers, progress=progress
+            cases,
+            out,
+            preprocess=preprocess,
+            dtype=dtype,
+            workers=workers,
+            cluster=cluster,
+            verify=verify,
+            progress=progress,
         )
     except DiskFullError:
         raise

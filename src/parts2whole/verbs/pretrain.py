@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,8 @@ from parts2whole.data.sampler import Wholes, WholeSampler, WholeSize
 from parts2whole.data.split import split_by_patient
 from parts2whole.data.store import Store
 from parts2whole.data.volume import Triple
-from parts2whole.methods.base import Method
+from parts2whole.data.where import Where
+from parts2whole.methods.base import FixedBank, Method, make_views
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.base import Network
 from parts2whole.networks.heads import Model
@@ -25,7 +27,8 @@ from parts2whole.spec import digest, to_plain
 from parts2whole.tasks.base import Task, default_cache
 from parts2whole.training.checkpoint import write_tensors
 from parts2whole.training.examine import Examiner
-from parts2whole.training.folder import read_result, start_run, write_json
+from parts2whole.training.folder import Resume, read_result, start_run, write_json
+from parts2whole.training.lock import one_run_a_folder
 from parts2whole.training.loop import Plan, fit
 from parts2whole.training.optim import Optimiser, Schedule, choose_optimiser, parameter_groups
 from parts2whole.training.runtime import Hardware, Runtime, describe_environment
@@ -48,6 +51,7 @@ class Pretrained:
         return str(self.folder)
 
 
+@one_run_a_folder
 def pretrain(
     store: str | Path,
     *,
@@ -58,6 +62,8 @@ def pretrain(
     batch_size: int = 8,
     whole_size: Size = (32, 64, 64),
     whole_mm: Triple | None = None,
+    where: Where | None = None,
+    weights: Literal["scans", "voxels"] = "scans",
     preset: Literal["modern", "genesis"] = "modern",
     optimiser: Optimiser | None = None,
     schedule: Schedule | None = None,
@@ -70,13 +76,13 @@ def pretrain(
     panel_every: int = 1000,
     checkpoint_every: int = 500,
     hardware: Hardware = Hardware(),
-    resume: bool = False,
+    resume: Resume = False,
     progress: bool = True,
 ) -> Pretrained:
     """Pre-train an encoder and write a run folder.
 
     Args:
-        store: folder made by `prepare`.
+        store: folder made by `prepare`, or a URL that fsspec knows.
         out: the run folder to make.
         method: the pretext task.
         network: the encoder.
@@ -85,6 +91,9 @@ def pretrain(
         whole_size: size of a whole in voxels (z, y, x), as the network sees it.
         whole_mm: extent of a whole in mm (z, y, x), resized to ``whole_size``; default: ``whole_size``
             voxels at native spacing.
+        where: rule for where in a scan wholes come from (``Body``, ``Lungs``, ``Labelled``,
+            ``GenesisTissue``); default anywhere.
+        weights: draw all ``scans`` alike, or larger ones more often, by their ``voxels``.
         preset: optimiser and schedule: ``modern`` (AdamW, cosine) or ``genesis`` (SGD, rate 1, momentum
             0.9, plateau).
         optimiser: instead of the preset's.
@@ -98,8 +107,9 @@ def pretrain(
         validate_every: steps between validations.
         panel_every: steps between pictures of reconstructions.
         checkpoint_every: steps between resumable checkpoints.
-        hardware: devices, precision, loader processes.
-        resume: go on with the run in ``out``.
+        hardware: devices, precision, loader threads.
+        resume: ``true`` goes on with the run in ``out``, from its newest complete checkpoint; ``auto`` too,
+            or starts one if there is none.
         progress: show a progress bar.
 
     Returns:
@@ -112,7 +122,7 @@ def pretrain(
     """
     config = {key: to_plain(value) for key, value in dict(locals()).items()}
     out = Path(out)
-    scans = Store.open(Path(store))
+    scans = Store.open(store)
     runtime = Runtime(hardware)
     environment = describe_environment(runtime)
     if runtime.is_main:
@@ -125,16 +135,20 @@ def pretrain(
     cases = _choose_cases(scans, held_out, validation_fraction, seed)
     notes = list(cases.notes)
     size = WholeSize(whole_size, whole_mm)
-    sampler = WholeSampler(scans, size=size, cases=cases.train, seed=seed)
+    bank = method.bank if isinstance(method, FixedBank) else None
+    wholes = partial(WholeSampler, scans, size=size, seed=seed, where=where, weights=weights)
+    sampler = wholes(cases=cases.train, bank=bank)
     padded = sampler.padded_cases()
     if padded:
         notes.append(f"{len(padded)} of {len(cases.train)} scans are smaller than the whole and are padded")
+    if bank:
+        notes.append(f"the validation loss is that of new views of the {bank} wholes that are trained on")
     torch.manual_seed(seed)
     module = method.build(network, in_channels=sampler.channels, whole_size=whole_size)
     _check_size(module, whole_size)
     examiner = Examiner(
         method,
-        WholeSampler(scans, size=size, cases=cases.validation, seed=seed),
+        sampler if bank else wholes(cases=cases.validation),
         sampler,
         wholes=validation_wholes,
         batch_size=batch_size,
@@ -142,6 +156,7 @@ def pretrain(
         runtime=runtime,
         folder=out,
         panel_every=panel_every,
+        every=min(validate_every, steps),
         steps=steps,
     )
     if progress and runtime.is_main:
@@ -155,11 +170,12 @@ def pretrain(
         validate_every=min(validate_every, steps),
         checkpoint_every=checkpoint_every,
         clip_norm=clip_norm,
+        independent=method.rows_are_independent,
     )
 
     done = fit(
         module,
-        views=method.views,
+        views=partial(make_views, method),
         objective=method.loss,
         samples=Wholes(sampler, batch_size),
         groups=parameter_groups(module),
@@ -170,7 +186,7 @@ def pretrain(
         folder=out,
         name=type(method).__name__,
         validate=examiner,
-        resume=resume,
+        resume=bool(resume),
         show=progress,
     )
     result = {

@@ -74,7 +74,8 @@ def probe(
 
     Args:
         task: the target task.
-        init: a pre-training run folder or weights folder, or ``scratch`` for the untrained network.
+        init: a pre-training run folder, a weights folder or ``SOURCE:PATH`` of published weights, or
+            ``scratch`` for the untrained network.
         network: the untrained network, where ``init`` is ``scratch``; default ``UNet3D()``.
         fraction: share of the training patients whose labels are used.
         cases: number of training patients instead of a fraction.
@@ -94,12 +95,17 @@ def probe(
     """
     labelled = task.labelled(cache=Path(cache) if cache else default_cache(), progress=progress)
     start = load_initialisation(init)
+    channels = labelled.store.cases[0].channels
+    start = start.adapt(channels) if start else None
+    if start and start.card.in_channels != channels:
+        raise ProbeError(
+            f"the weights expect {start.card.in_channels} input channels, the data have {channels}"
+        )
     split = task.split(labelled)
     tested = split.validation if side == "validation" else split.test
     rows: list[Row] = []
     for seed in range(seeds):
         torch.manual_seed(seed)
-        channels = labelled.store.cases[0].channels
         encoder = start.encoder if start else (network or UNet3D()).build_encoder(channels)
         train = labelled_subset(
             split.train,
