@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from parts2whole.networks.unet3d import UNet3D as UNet3D
     from parts2whole.tasks.classification import Classification as Classification
     from parts2whole.tasks.segmentation import Segmentation as Segmentation
+    from parts2whole.verbs.benchmark import benchmark as benchmark
     from parts2whole.verbs.compare import compare as compare
     from parts2whole.verbs.evaluate import evaluate as evaluate
     from parts2whole.verbs.finetune import finetune as finetune
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from parts2whole.weights.load import load_encoder as load_encoder
 
 _HOMES = {
+    "benchmark": "parts2whole.verbs.benchmark",
     "compare": "parts2whole.verbs.compare",
     "evaluate": "parts2whole.verbs.evaluate",
     "finetune": "parts2whole.verbs.finetune",

@@ -73,6 +73,11 @@ COMMANDS = {
         (),
         ("Network", "Task"),
     ),
+    "benchmark": Command(
+        "parts2whole.verbs.benchmark:benchmark",
+        "Run a study of arms, tasks, labels and seeds, and tabulate it.",
+        ("spec",),
+    ),
     "compare": Command(
         "parts2whole.verbs.compare:compare", "Tabulate finished fine-tuning runs, with tests.", ("*runs",)
     ),
@@ -93,16 +98,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"parts2whole {version('parts2whole')}")
         return 0
-    name, rest = given[0], given[1:]
+    words = 2 if " ".join(given[:2]) in COMMANDS else 1
+    name, rest = " ".join(given[:words]), given[words:]
     if name not in COMMANDS:
         import difflib
 
-        close = difflib.get_close_matches(name, COMMANDS, n=1)
-        print(f"parts2whole: there is no command {name!r}." + (f" Did you mean {close[0]}?" if close else ""))
+        below = [command for command in COMMANDS if command.startswith(f"{name} ")]
+        close = below or difflib.get_close_matches(name, COMMANDS, n=1)
+        print(
+            f"parts2whole: there is no command {name!r}."
+            + (f" Did you mean {' or '.join(close)}?" if close else "")
+        )
         print("Run parts2whole --help for the list.", file=sys.stderr)
         return 2
     try:
-        run(COMMANDS[name], name, rest)
+        return run(COMMANDS[name], name, rest)
     except KeyboardInterrupt as error:
         print(f"\nparts2whole: {str(error) or 'stopped'}", file=sys.stderr)
         return 130
@@ -111,7 +121,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"\nparts2whole {name}: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def overview() -> str:
@@ -122,8 +131,8 @@ def overview() -> str:
     return "\n".join(lines)
 
 
-def run(command: Command, name: str, arguments: list[str]) -> None:
-    """Parse the arguments of a command and call its function."""
+def run(command: Command, name: str, arguments: list[str]) -> int:
+    """Parse the arguments of a command and call its function; returns 1 if part of the work failed."""
     function = load(command)
     parser = build_parser(function, name, command)
     parsed = parser.parse_args(name_positionals(command, arguments))
@@ -133,6 +142,7 @@ def run(command: Command, name: str, arguments: list[str]) -> None:
     outcome = function(**values)
     if outcome is not None and hasattr(outcome, "summary"):
         print(outcome.summary())
+    return int(getattr(outcome, "failed", False) is True)
 
 
 def load(command: Command) -> Callable[..., Any]:

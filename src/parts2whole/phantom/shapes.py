@@ -7,12 +7,14 @@ network must know where in the body it is.
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 from parts2whole.data.random import sample_generator
+from parts2whole.data.read import write_nifti
 from parts2whole.data.volume import LabelVolume, Volume
 
 SIZE = (40, 56, 56)
@@ -67,6 +69,28 @@ def make_torso(seed: int, case: int) -> tuple[Volume, LabelVolume]:
     hu = gaussian_filter(hu, 0.6) + 25 * coarse / coarse.std() + generator.normal(0, 18, SIZE)
     voxels = np.clip(np.round(hu), -1024, 1500).astype(np.int16)
     return Volume(voxels, SPACING_MM), LabelVolume(label, SPACING_MM)
+
+
+def write_torsos(out: str | Path, *, unlabelled: int = 24, labelled: int = 16, seed: int = 0) -> None:
+    """Write torsos as NIfTI, unless they are there: ``scans/``, and ``labelled/images`` with ``labels``.
+
+    Args:
+        out: folder for the data.
+        unlabelled: number of scans to pre-train on.
+        labelled: number of other patients, with their labels.
+        seed: of the data set.
+    """
+    scans, cases = Path(out) / "scans", Path(out) / "labelled"
+    for case in range(unlabelled + labelled):
+        name = f"torso_{case:03d}.nii.gz"
+        paths = [scans / name]
+        if case >= unlabelled:
+            paths = [cases / "images" / name, cases / "labels" / name]
+        if not all(path.exists() for path in paths):
+            image, label = make_torso(seed, case)
+            write_nifti(image, paths[0])
+            if case >= unlabelled:
+                write_nifti(label, paths[1])
 
 
 def _body_grid(generator: np.random.Generator) -> tuple[npt.NDArray[np.float64], ...]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from parts2whole.report.runs import Run, arm_names, main_metric, task_names
+from parts2whole.report.results import arm_names, main_metric, task_names
+from parts2whole.report.runs import Run
 from parts2whole.report.summary import BASELINES
 from parts2whole.report.tables import higher_is_better, metric_title, sort_arms
 

@@ -21,20 +21,8 @@ from markupsafe import Markup
 from parts2whole.report.curves import Chart, comparison_charts, overlay_charts, run_charts
 from parts2whole.report.figures import error_colours, make_sprite
 from parts2whole.report.formats import to_html
-from parts2whole.report.runs import (
-    Panel,
-    Plain,
-    Run,
-    RunError,
-    arm_names,
-    as_number,
-    find_runs,
-    main_metric,
-    read_run,
-    read_volumes,
-    result_rows,
-    task_names,
-)
+from parts2whole.report.results import arm_names, main_metric, result_rows, task_names
+from parts2whole.report.runs import Panel, Plain, Run, RunError, as_number, find_runs, read_run, read_volumes
 from parts2whole.report.summary import (
     Verdict,
     format_duration,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from parts2whole.report.formats import format_difference, format_number, format_p, metric_label
-from parts2whole.report.runs import Run, arm_names, as_number, spec_name, test_values
+from parts2whole.report.results import arm_names, spec_name, test_values
+from parts2whole.report.runs import Run, as_number
 from parts2whole.report.tables import BEST_OTHER, Contrast, Row, Table, higher_is_better, metric_title
 
 Tone = Literal["good", "weak", "bad", "plain"]

@@ -139,6 +139,7 @@ def make_table(
     rows: Iterable[Mapping[str, Any]],
     *,
     metric: str | None = None,
+    arms: Sequence[str] | None = None,
     focus: str | None = None,
     against: str | None = None,
     test: str = "paired",
@@ -153,6 +154,7 @@ def make_table(
             and ``labelled`` (number of labelled cases).
         metric: keep rows of this metric only; default: the main one of each task, if rows say which that is
             (``main``), else all.
+        arms: order of the columns; default `sort_arms`.
         focus: arm of interest; default: the first that is called like Parts2Whole, else the last.
         against: arm it is compared with; default: scratch, and the best of the others row by row.
         test: ``paired`` (by seed) or another test of `parts2whole.evaluation.statistics.compare`.
@@ -181,7 +183,8 @@ def make_table(
         labelled.setdefault(key, []).append(count)
     if not groups:
         raise TableError("no results to make a table of" + (f" for metric {metric!r}" if metric else ""))
-    arms = sort_arms({arm for group in groups.values() for arm in group})
+    found = {arm for group in groups.values() for arm in group}
+    arms = sort_arms(found) if arms is None else tuple(arm for arm in arms if arm in found)
     for name in (focus, against):
         if name is not None and name not in arms:
             raise TableError(f"{name!r} is not an arm; there are {', '.join(arms)}")

@@ -21,6 +21,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from parts2whole.spec import Spec
+from parts2whole.training.provenance import code_version
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 _Definite = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -151,9 +152,10 @@ def resolve_precision(precision: Precision, accelerator: str = "auto") -> _Defin
 
 
 def describe_environment(runtime: Runtime | None = None) -> dict[str, Any]:
-    """Versions and hardware of this process, for `environment.json`."""
+    """Commit, versions and hardware of this process, for `environment.json`."""
     packages = ("parts2whole", "torch", "numpy", "monai", "lightning-fabric", "zarr", "nibabel", "SimpleITK")
     found: dict[str, Any] = {
+        "commit": code_version(),
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),

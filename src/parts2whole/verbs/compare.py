@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from parts2whole.report.formats import to_csv, to_html, to_latex, to_markdown, to_text
-from parts2whole.report.runs import find_runs, read_run, result_rows
+from parts2whole.report.results import result_rows
+from parts2whole.report.runs import find_runs, read_run
 from parts2whole.report.tables import Table, make_table
 from parts2whole.training.folder import write_text
 

@@ -7,11 +7,10 @@ import time
 from pathlib import Path
 
 from parts2whole.data.preprocess import Modality, Preprocess
-from parts2whole.data.read import write_nifti
 from parts2whole.data.store import Store
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.unet3d import UNet3D
-from parts2whole.phantom.shapes import make_torso
+from parts2whole.phantom.shapes import write_torsos
 from parts2whole.report.formats import to_text
 from parts2whole.report.page import write_report
 from parts2whole.report.runs import find_runs
@@ -84,7 +83,8 @@ def demo(
         raise RunFolderError("give both scans (unlabelled) and labelled, or neither")
     if scans is None or labelled is None:
         _say("1/4  Making synthetic torsos", progress)
-        scans, labelled = _make_data(folder / "data", seed)
+        write_torsos(folder / "data", unlabelled=UNLABELLED, labelled=LABELLED, seed=seed)
+        scans, labelled = str(folder / "data" / "scans"), str(folder / "data" / "labelled")
     task = Segmentation(
         Path(labelled),
         preprocess=Preprocess(modality),
@@ -130,23 +130,6 @@ def demo(
     table = compare(runs).table
     report = write_report(folder / "runs")
     return Demo(folder, report, to_text(table), time.monotonic() - began)
-
-
-def _make_data(folder: Path, seed: int) -> tuple[str, str]:
-    """Write unlabelled and labelled torsos as NIfTI, unless they are there."""
-    scans, labelled = folder / "scans", folder / "labelled"
-    for case in range(UNLABELLED + LABELLED):
-        name = f"torso_{case:03d}.nii.gz"
-        unlabelled = case < UNLABELLED
-        image_path = scans / name if unlabelled else labelled / "images" / name
-        label_path = labelled / "labels" / name
-        if image_path.exists() and (unlabelled or label_path.exists()):
-            continue
-        image, label = make_torso(seed, case)
-        write_nifti(image, image_path)
-        if not unlabelled:
-            write_nifti(label, label_path)
-    return str(scans), str(labelled)
 
 
 def _say(text: str, progress: bool) -> None:

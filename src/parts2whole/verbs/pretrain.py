@@ -28,6 +28,7 @@ from parts2whole.training.examine import Examiner
 from parts2whole.training.folder import read_result, start_run, write_json
 from parts2whole.training.loop import Plan, fit
 from parts2whole.training.optim import Optimiser, Schedule, choose_optimiser, parameter_groups
+from parts2whole.training.provenance import peak_memory_mb, reset_peak_memory
 from parts2whole.training.runtime import Hardware, Runtime, describe_environment
 from parts2whole.weights.card import Card
 from parts2whole.weights.native import save_encoder
@@ -122,6 +123,7 @@ def pretrain(
     if resume and finished is not None:
         return Pretrained(out, finished)
 
+    reset_peak_memory()
     cases = _choose_cases(scans, held_out, validation_fraction, seed)
     notes = list(cases.notes)
     size = WholeSize(whole_size, whole_mm)
@@ -184,7 +186,9 @@ def pretrain(
         "train_cases": len(cases.train),
         "validation_cases": len(cases.validation),
         "duration_s": done.seconds,
+        "data_fingerprint": scans.fingerprint(),
         "notes": notes,
+        **peak_memory_mb(),
     }
     if runtime.is_main:
         card = _card(scans, network, sampler, size, method, done.step, cases)
