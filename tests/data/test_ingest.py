@@ -15,6 +15,7 @@ import pytest
 
 from parts2whole.data import ingest
 from parts2whole.data.ingest import IngestError, SourceCase, store_cases
+from parts2whole.data.jobs import JobError
 from parts2whole.data.preprocess import Preprocess
 from parts2whole.data.read import read_volume, write_nifti
 from parts2whole.data.store import DiskFullError, Store, StoreError
@@ -205,7 +206,7 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_done(make, tmp_path, monkeyp
 
 
 def test_a_case_that_kills_its_worker_is_set_aside(make, tmp_path, monkeypatch):
-    def deadly(work, jobs, *, workers, lost):  # what `run_jobs` does, without the processes; see test_pool
+    def deadly(work, jobs, *, lost, workers, cluster):  # what `run_jobs` does, without the processes; see test_pool
         for job in jobs:
             yield lost(job) if job.case.case_id == "killer" else work(job)
 
@@ -260,7 +261,7 @@ def test_misuse_is_explained(make, tmp_path):
     case = make("a")
     with pytest.raises(IngestError, match="unique"):
         store([case, case], tmp_path)
-    with pytest.raises(IngestError, match="workers"):
+    with pytest.raises(JobError, match="workers"):
         store([case], tmp_path, workers=-1)
     store([case], tmp_path)
     with pytest.raises(StoreError, match="prepared with"):

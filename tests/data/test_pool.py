@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from parts2whole.data.pool import run_jobs
+from parts2whole.data.pool import run_in_processes
 
 
 def double(job):
@@ -30,15 +30,17 @@ def killer(folder):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_job_is_done(workers):
-    results = list(run_jobs(double, range(9), workers=workers, lost=lambda job: (0, job)))
+    results = list(run_in_processes(double, range(9), workers=workers, lost=lambda job: (0, job)))
     assert sorted(result for _, result in results) == [2 * job for job in range(9)]
     assert ({process for process, _ in results} == {os.getpid()}) == (workers == 0)
 
 
 def test_only_the_job_that_kills_is_lost(tmp_path):
-    results = list(run_jobs(killer(str(tmp_path)), range(5), workers=2, lost=lambda job: f"lost {job}"))
+    results = list(
+        run_in_processes(killer(str(tmp_path)), range(5), workers=2, lost=lambda job: f"lost {job}")
+    )
     assert sorted(map(str, results)) == ["0", "1", "2", "4", "lost 3"]
 
 
 def test_no_jobs():
-    assert list(run_jobs(double, [], workers=1, lost=double)) == []
+    assert list(run_in_processes(double, [], workers=1, lost=double)) == []

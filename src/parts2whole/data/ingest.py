@@ -7,8 +7,8 @@ second call does only what is missing, or has changed.
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
+import socket
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -17,13 +17,11 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from parts2whole.data.pool import run_jobs
+from parts2whole.data.ingest_report import IngestReport, print_report
+from parts2whole.data.jobs import check_workers, run_jobs
 from parts2whole.data.preprocess import (
-    GUESSED,
     Preprocess,
     PreprocessError,
     StoredType,
@@ -34,7 +32,7 @@ from parts2whole.data.preprocess import (
     quantise,
 )
 from parts2whole.data.read import ReadError, ScanSource, Which, file_stamp, read_label, read_scan, read_volume
-from parts2whole.data.store import Box, CaseRecord, DiskFullError, Store, StoreError, write_case
+from parts2whole.data.store import MANIFEST, Box, CaseRecord, DiskFullError, Store, StoreError, write_case
 from parts2whole.data.volume import (
     LabelVolume,
     Volume,
@@ -45,8 +43,7 @@ from parts2whole.data.volume import (
 )
 from parts2whole.spec import digest
 
-SHOWN = 20
-"""Prepared cases listed one by one in the printed summary; those set aside all are."""
+__all__ = ["IngestError", "IngestReport", "SourceCase", "UnseenStoreError", "print_report", "store_cases"]
 
 SAME_GRID_VOXELS = 0.05
 """Image and label may lie this far apart, in voxels, and still be one grid."""
@@ -56,6 +53,10 @@ LABEL_WORDS = ("label", "labels", "seg", "segmentation", "mask", "gt", "annotati
 
 class IngestError(ValueError):
     """Cases that can't be written to a store at all."""
+
+
+class UnseenStoreError(StoreError):
+    """A store that lies where a worker of a cluster can't see it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +95,17 @@ class SourceCase:
         names = tuple(path.name for path in self.files() if path not in slices)
         return (f"{len(slices)} DICOM files", *names) if slices else names
 
+    def absolute(self) -> SourceCase:
+        """The same case for a worker that runs in another folder."""
+        images = tuple(
+            dataclasses.replace(image, paths=tuple(path.absolute() for path in image.paths))
+            if isinstance(image, ScanSource)
+            else Path(image).absolute()
+            for image in self.images
+        )
+        label = None if self.label is None else Path(self.label).absolute()
+        return dataclasses.replace(self, images=images, label=label)
+
     def stamp(self) -> str:
         """A text that changes when the case or its files change.
 
@@ -109,27 +121,6 @@ class SourceCase:
 
 
 @dataclasses.dataclass(frozen=True)
-class IngestReport:
-    """What became of every case.
-
-    Attributes:
-        prepared: written by this call.
-        kept: finished before, and unchanged.
-        set_aside: reason for every case that could not be used.
-        duplicates: cases with the voxels of an earlier case, and that case.
-        places: folder of every DICOM series set aside, for the screen only.
-        duration_s: of the call.
-    """
-
-    prepared: tuple[str, ...]
-    kept: tuple[str, ...]
-    set_aside: dict[str, str]
-    duplicates: dict[str, str]
-    places: dict[str, str]
-    duration_s: float
-
-
-@dataclasses.dataclass(frozen=True)
 class _Job:
     case: SourceCase
     folder: Path
@@ -139,13 +130,21 @@ class _Job:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Workers:
+    """Who does the jobs: see `run_jobs`."""
+
+    workers: int | None
+    cluster: str | None
+
+
+@dataclasses.dataclass(frozen=True)
 class _Outcome:
     """A record, or why there is none."""
 
     case_id: str
     record: CaseRecord | None = None
     reason: str = ""
-    disk_full: bool = False
+    fatal: StoreError | None = None
 
 
 def store_cases(
@@ -155,6 +154,7 @@ def store_cases(
     preprocess: Preprocess,
     dtype: StoredType = "int16",
     workers: int | None = None,
+    cluster: str | None = None,
     progress: bool = True,
 ) -> tuple[Store, IngestReport]:
     """Read, preprocess and store cases.
@@ -165,13 +165,15 @@ def store_cases(
         preprocess: how scans are brought to [0, 1].
         dtype: type of the stored voxels.
         workers: processes; default one a core, 0 works in this process.
+        cluster: a Dask cluster to work on, see `parts2whole.data.jobs.run_jobs`; default this machine.
         progress: show a progress bar and print a summary.
 
     Returns:
         The store, and what became of every case.
 
     Raises:
-        IngestError: two cases with the same id, or ``workers`` below 0.
+        IngestError: two cases with the same id.
+        parts2whole.data.jobs.JobError: a number of workers or a cluster that can't be used.
         parts2whole.data.store.StoreError: ``out`` is in use, or was prepared in another way.
         parts2whole.data.store.DiskFullError: no space is left; finished cases are kept.
     """
@@ -180,18 +182,17 @@ def store_cases(
     twice = sorted({case for case in ids if ids.count(case) > 1}) if len(set(ids)) < len(ids) else []
     if twice:
         raise IngestError(f"case ids must be unique; twice there: {', '.join(twice[:5])}")
-    if workers is not None and workers < 0:
-        raise IngestError(f"workers must be 0 or more, got {workers}")
+    check_workers(workers, cluster)
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     # Runs that start together share one store of labelled cases: the first prepares it, the others wait.
     with FileLock(out.with_name(f".{out.name}.lock")):
         store = Store.open_or_create(out, preprocess=preprocess, dtype=dtype)
-        return _store_missing(cases, store, began, workers=workers, progress=progress)
+        return _store_missing(cases, store, began, _Workers(workers, cluster), progress=progress)
 
 
 def _store_missing(
-    cases: Sequence[SourceCase], store: Store, began: float, *, workers: int | None, progress: bool
+    cases: Sequence[SourceCase], store: Store, began: float, hands: _Workers, *, progress: bool
 ) -> tuple[Store, IngestReport]:
     """Store the cases that aren't there yet, or have changed."""
     jobs: list[_Job] = []
@@ -206,16 +207,16 @@ def _store_missing(
         if store.has(case.case_id) and store.record(case.case_id).stamp == stamp:
             kept.append(case.case_id)
         else:
-            jobs.append(_Job(case, store.path, store.preprocess, store.dtype, stamp))
+            jobs.append(_Job(case.absolute(), store.path.absolute(), store.preprocess, store.dtype, stamp))
     outcomes: list[_Outcome] = []
     if jobs or any(store.set_aside.get(case) != reason for case, reason in unread.items()):
         store.begin()
         for case_id, reason in unread.items():
             store.exclude(case_id, reason)
         try:
-            outcomes = _run(store, jobs, workers=workers, progress=progress)
+            outcomes = _run(store, jobs, hands, progress=progress)
         finally:
-            store.finish()
+            store.finish(everywhere=hands.cluster is not None)
     set_aside = unread | {o.case_id: o.reason for o in outcomes if o.record is None}
     ids = {case.case_id for case in cases}
     duplicates = {case: first for case, first in store.duplicates().items() if case in ids}
@@ -237,53 +238,17 @@ def _store_missing(
     return store, report
 
 
-def print_report(store: Store, report: IngestReport, console: Console | None = None) -> None:
-    """Print what became of every case, those set aside first."""
-    console = console or Console(stderr=True, highlight=False)
-    for case, reason in report.set_aside.items():
-        place = f"  ({report.places[case]})" if case in report.places else ""
-        console.print(f"[red]set aside[/red]  {escape(case)}: {escape(reason + place)}", soft_wrap=True)
-    table = Table("prepared", "as", "voxels z y x", "mm", "note", show_edge=False)
-    for case in report.prepared[:SHOWN]:
-        record = store.record(case)
-        notes = [note for note in record.notes if not note.startswith(GUESSED)]
-        kind = f"{record.modality}, guessed" if len(notes) < len(record.notes) else record.modality
-        if case in report.duplicates:
-            notes.append(f"same voxels as {report.duplicates[case]}")
-        spacing = " ".join(f"{mm:.3g}" for mm in record.spacing_mm)
-        table.add_row(escape(case), kind, "x".join(map(str, record.shape)), spacing, escape("; ".join(notes)))
-    if table.row_count:
-        console.print(table)
-    if len(report.prepared) > SHOWN:
-        console.print(
-            f"... and {len(report.prepared) - SHOWN} more, listed in {store.path / 'manifest.json'}"
-        )
-    parts = [f"{len(report.prepared)} prepared in {report.duration_s:.1f} s"]
-    if report.kept:
-        parts.append(f"{len(report.kept)} kept from before")
-    parts.append(f"{len(report.set_aside)} set aside")
-    guesses = [
-        note for case in report.prepared for note in store.record(case).notes if note.startswith(GUESSED)
-    ]
-    if guesses:
-        parts.append(f"modality guessed for {len(guesses)}, such as {guesses[0].removeprefix(GUESSED)}")
-    if report.duplicates:
-        parts.append(f"{len(report.duplicates)} with the voxels of another case")
-    console.print(", ".join(parts), soft_wrap=True)
-
-
-def _run(store: Store, jobs: list[_Job], *, workers: int | None, progress: bool) -> list[_Outcome]:
+def _run(store: Store, jobs: list[_Job], hands: _Workers, *, progress: bool) -> list[_Outcome]:
     """Do all jobs and enter their outcomes in the store."""
-    workers = min(os.cpu_count() or 1, len(jobs)) if workers is None else min(workers, len(jobs))
-    stream = run_jobs(_attempt, jobs, workers=workers, lost=_killed)
+    stream = run_jobs(_attempt, jobs, lost=_killed, workers=hands.workers, cluster=hands.cluster)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     outcomes = []
     bar = Progress(*columns, disable=not progress, console=Console(stderr=True))
     with closing(stream), bar:
         task = bar.add_task("Preparing", total=len(jobs))
         for outcome in stream:
-            if outcome.disk_full:
-                raise DiskFullError(outcome.reason)
+            if outcome.fatal is not None:
+                raise outcome.fatal
             if outcome.record is None:
                 store.exclude(outcome.case_id, outcome.reason)
             else:
@@ -302,8 +267,8 @@ def _attempt(job: _Job) -> _Outcome:
     name = job.case.case_id
     try:
         return _Outcome(name, record=_store_case(job))
-    except DiskFullError as error:
-        return _Outcome(name, reason=str(error), disk_full=True)
+    except (DiskFullError, UnseenStoreError) as error:
+        return _Outcome(name, fatal=error)
     except (ReadError, PreprocessError, VolumeError, StoreError, IngestError) as error:
         return _Outcome(name, reason=str(error))
     except MemoryError:
@@ -314,6 +279,11 @@ def _attempt(job: _Job) -> _Outcome:
 
 def _store_case(job: _Job) -> CaseRecord:
     case = job.case
+    if not (job.folder / MANIFEST).exists():
+        raise UnseenStoreError(
+            f"a worker on {socket.gethostname()} doesn't see the store at {job.folder}; workers of a cluster "
+            "need a file system that they share with this machine"
+        )
     scan = _read_channels(case)
     label = None if case.label is None else read_label(case.label)
     if label is None and _named_as_label(case) and looks_like_label(scan):

@@ -16,7 +16,7 @@ CHANCES = 2
 """A job that takes its process down so often, working alone, is lost."""
 
 
-def run_jobs(
+def run_in_processes(
     work: Callable[[Job], Result], jobs: Sequence[Job], *, workers: int, lost: Callable[[Job], Result]
 ) -> Generator[Result]:
     """Do jobs in fresh processes and yield their results as they come.

@@ -127,12 +127,16 @@ def this_process() -> str:
     return f"{socket.gethostname().replace('.', '-')}.{os.getpid()}"
 
 
-def sweep(*folders: Path) -> None:
-    """Remove what processes of this machine that are no more have left half-written."""
+def sweep(*folders: Path, everywhere: bool = False) -> None:
+    """Remove what processes of this machine that are no more have left half-written.
+
+    With ``everywhere``, also what processes of other machines have, which must have ended.
+    """
     for folder in folders:
         for part in folder.glob(".*.part"):
             *_, host, process, _ = part.name.split(".")
-            if host == this_process().split(".")[0] and not _is_alive(int(process)):
+            here = host == this_process().split(".")[0]
+            if not _is_alive(int(process)) if here else everywhere:
                 shutil.rmtree(part, ignore_errors=True)
                 part.unlink(missing_ok=True)
 

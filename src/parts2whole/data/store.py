@@ -271,9 +271,13 @@ class Store:
             self._arrays.forget()
         self.set_aside[case_id] = reason
 
-    def finish(self) -> None:
-        """Write the manifest, with all cases added so far."""
-        sweep(self.path / CASES, self.path / RECORDS)
+    def finish(self, *, everywhere: bool = False) -> None:
+        """Write the manifest, with all cases added so far.
+
+        Args:
+            everywhere: workers on other machines have ended, so remove also what they left half-written.
+        """
+        sweep(self.path / CASES, self.path / RECORDS, everywhere=everywhere)
         self._write_manifest(complete=True)
         self._writing = False
 

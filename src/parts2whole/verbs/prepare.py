@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from parts2whole.data.ingest import IngestReport, SourceCase, store_cases
+from parts2whole.data.jobs import check_workers
 from parts2whole.data.preprocess import Modality, Preprocess, StoredType
 from parts2whole.data.read import ReadError, Which, find_scans
 from parts2whole.data.store import MANIFEST, DiskFullError, Store, StoreError
@@ -29,6 +30,7 @@ def prepare(
     volumes_4d: Which = None,
     keep_series_uids: bool = False,
     workers: int | None = None,
+    cluster: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Store:
@@ -50,7 +52,10 @@ def prepare(
             such files aside.
         keep_series_uids: keep DICOM series UIDs in the manifest; by default they are hashed, as patient ids
             always are.
-        workers: processes; default one a core, 0 works in this process.
+        workers: processes; default one a core, 0 works in this process.  On a queueing system, how many
+            workers to submit.
+        cluster: work on a Dask cluster: the address of its scheduler (``tcp://host:port``), or ``slurm``,
+            ``pbs``, ``sge`` or ``lsf`` to submit workers as ``~/.config/dask/jobqueue.yaml`` says.
         overwrite: delete the store in ``out`` first.
         progress: show a progress bar and print a summary.
 
@@ -60,7 +65,9 @@ def prepare(
     Raises:
         PrepareError: no scans found, none of them usable, or ``out`` holds something else.
         parts2whole.data.store.DiskFullError: no space is left; finished cases are kept.
+        parts2whole.data.jobs.JobError: a number of workers or a cluster that can't be used.
     """
+    check_workers(workers, cluster)
     out = Path(out)
     named = [scans] if isinstance(scans, str | Path) else list(scans)
     try:
@@ -77,7 +84,13 @@ def prepare(
     cases = [SourceCase(source.case_id, (source,), which=volumes_4d) for source in sources]
     try:
         store, report = store_cases(
-            cases, out, preprocess=preprocess, dtype=dtype, workers=workers, progress=progress
+            cases,
+            out,
+            preprocess=preprocess,
+            dtype=dtype,
+            workers=workers,
+            cluster=cluster,
+            progress=progress,
         )
     except DiskFullError:
         raise
