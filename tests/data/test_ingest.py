@@ -206,7 +206,9 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_done(make, tmp_path, monkeyp
 
 
 def test_a_case_that_kills_its_worker_is_set_aside(make, tmp_path, monkeypatch):
-    def deadly(work, jobs, *, lost, workers, cluster):  # what `run_jobs` does, without the processes; see test_pool
+    def deadly(
+        work, jobs, *, lost, workers, cluster
+    ):  # what `run_jobs` does, without the processes; see test_pool
         for job in jobs:
             yield lost(job) if job.case.case_id == "killer" else work(job)
 

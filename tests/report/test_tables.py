@@ -104,7 +104,7 @@ def test_one_arm_has_nothing_to_be_tested_against() -> None:
     table = make_table(rows_of({"scratch": [0.7, 0.8]}))
     assert table.rivals == ()
     assert not table.rows[0].cells["scratch"].best
-    assert "nothing to test against" in table.notes[-1]
+    assert "nothing to test against" in table.notes[1]
     assert "75.00 ± 7.07" in to_markdown(table)
 
 

@@ -190,4 +190,4 @@ class Chart {
   }
 }
 
-for (const chart of data.charts) new Chart(chart, document.querySelector(chart.wide ? ".charts.main" : ".charts.more"));
+for (const chart of data.charts) new Chart(chart, document.querySelector(`.charts.${chart.group}`));

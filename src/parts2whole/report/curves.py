@@ -16,6 +16,13 @@ Role = Literal["main", "faint", "baseline"]
 POINTS = 60_000
 """Points in all charts of a page together."""
 MOST_CHARTS = 12
+MONITORED = frozenset(
+    (
+        *("info_nce_0.1", "info_nce_0.5", "info_nce_chance", "which_whole", "which_whole_chance"),
+        *("distance_within", "distance_between", "alignment", "uniformity", "effective_rank"),
+    )
+)
+"""What the contrast monitor records; `contrast` draws it."""
 NAMES = {
     "baseline_mean_whole": "mean whole",
     "baseline_stretched_part": "stretched part",
@@ -44,6 +51,7 @@ class Chart:
         series: lines.
         percent: values are shares, shown as percentages.
         wide: takes the whole width of the page.
+        group: the section it stands in; default by its width.
     """
 
     title: str
@@ -51,6 +59,7 @@ class Chart:
     series: tuple[Series, ...]
     percent: bool = False
     wide: bool = False
+    group: str = ""
 
     def to_plain(self, most: int = 400) -> dict[str, Any]:
         """The chart as the page's script reads it, with at most ``most`` points a line."""
@@ -60,6 +69,7 @@ class Chart:
             "value": self.value,
             "percent": self.percent,
             "wide": self.wide,
+            "group": self.group or ("main" if self.wide else "more"),
             "series": [
                 {
                     "name": series.name,
@@ -123,7 +133,7 @@ def run_charts(run: Run) -> list[Chart]:
         names = [name for name in names if name not in of]
     for split, found in (("validation", names), ("train", run.metrics("train"))):
         for name in found:
-            if name == "loss" or name in BASELINES:
+            if name == "loss" or name in BASELINES or name in MONITORED:
                 continue
             title = NAMES.get(name, metric_title(name))
             where = "" if name in NAMES else f", {split}"

@@ -14,7 +14,8 @@ def result_rows(runs: Iterable[Run]) -> list[Plain]:
 
     Returns:
         Rows with ``task``, ``metric``, ``fraction``, ``labelled`` (cases trained on), ``arm``, ``seed``
-        ``value`` and ``main`` (whether the metric is the task's main one).
+        ``value``, ``main`` (whether the metric is the task's main one), ``subset`` (which cases were trained
+        on) and ``weights`` (where the initial weights are).
     """
     done = [run for run in runs if run.kind == "finetune" and run.finished]
     arms, tasks = arm_names(done), task_names(done)
@@ -28,6 +29,8 @@ def result_rows(runs: Iterable[Run]) -> list[Plain]:
             "arm": arms[run.folder],
             "seed": run.result.get("seed", 0),
             "value": value,
+            "subset": ",".join(sorted(map(str, run.result.get("train_cases") or ()))) or None,
+            "weights": str(run.result.get("init", "")),
         }
         for run in done
         for place, (metric, value) in enumerate(test_values(run).items())
@@ -68,6 +71,12 @@ def arm_names(runs: Sequence[Run]) -> dict[Path, str]:
 def task_names(runs: Sequence[Run]) -> dict[Path, str]:
     """What to call the task of each fine-tuning run, such as ``Segmentation, hippocampus``."""
     return {run.folder: str(run.result.get("task_name") or spec_name(run.result.get("task"))) for run in runs}
+
+
+def method_name(run: Run) -> str:
+    """The pretext task of a pre-training run, by its arm in a benchmark or by its class."""
+    method = run.result.get("method") or run.config.get("method")
+    return str(run.result.get("arm") or (spec_name(method) if method else run.name))
 
 
 def spec_name(spec: object) -> str:

@@ -78,6 +78,7 @@ class Cell:
         pretraining: digest of the pre-training it starts from; None without one.
         digest: of the settings and of the pre-training.
         folder: where it is kept.
+        metric: what the task is judged by; None leaves it to custom.
     """
 
     arm: str
@@ -88,6 +89,7 @@ class Cell:
     pretraining: str | None
     digest: str
     folder: Path
+    metric: str | None = None
 
     @property
     def title(self) -> str:

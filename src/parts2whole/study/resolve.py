@@ -44,26 +44,10 @@ from parts2whole.tasks.base import Task
 from parts2whole.training.runtime import Hardware
 from parts2whole.weights.load import SCRATCH
 
-KEYS = tuple(
-    [
-        "name",
-        "imports",
-        "data",
-        "network",
-        "arms",
-        "tasks",
-        "fractions",
-        "cases",
-        "seeds",
-        "pretrain",
-        "finetune",
-        "hardware",
-        "table",
-        "keep_models",
-    ]
-)
+KEYS = ("name", "imports", "data", "network", "arms", "tasks", "fractions", "cases", "seeds", "pretrain")
+MORE_KEYS = ("finetune", "hardware", "table", "keep_models")
 OF_ARM = ("method", "init", "network", "pretrain", "finetune")
-OF_TASK = ("task", "pretrain", "finetune", "fractions", "cases", "seeds")
+OF_TASK = ("task", "metric", "pretrain", "finetune", "fractions", "cases", "seeds")
 OF_PRETRAIN = frozenset(["out", "method", "network", "hardware", "resume", "progress"])
 OF_FINETUNE = frozenset(
     ["task", "out", "init", "network", "fraction", "cases", "seed", "cache", "hardware", "resume", "progress"]
@@ -125,7 +109,7 @@ class _Resolver:
     """What is known while a file is read: its folder, its data, its shared settings."""
 
     def __init__(self, source: Path, out: Path, verbs: Verbs, plain: Settings) -> None:
-        refuse_unknown(plain, KEYS, "")
+        refuse_unknown(plain, (*KEYS, *MORE_KEYS), "")
         self.source, self.out, self.verbs, self.plain = source, out, verbs, plain
         self.roots = {out: "<out>", source.parent: "<study>"}
         for module in self._list("imports"):
@@ -246,6 +230,8 @@ class _Resolver:
         if "task" not in plain:
             raise StudyError(f"{where} needs task, such as {{Segmentation: {{data: labelled/}}}}")
         task: Task = read_spec(plain["task"], Task, f"{where}.task", self.locate)  # type: ignore[assignment]
+        if "metric" in plain:
+            read_value(plain["metric"], str, f"{where}.metric", self.locate)
         plain["pretrain"], plain["finetune"] = self._pretrain(plain, where), self._finetune(plain, where)
         return task, plain
 
@@ -304,6 +290,7 @@ class _Resolver:
             start.digest if start else None,
             key,
             self.out / CELLS / name,
+            given.get("metric"),
         )
 
     def _pretraining(self, arm: _Arm, task_name: str, task: Task, given: Settings, seed: int) -> Pretraining:
@@ -326,8 +313,8 @@ class _Resolver:
 
     def _labels(self, given: Settings, where: str) -> list[Settings]:
         """How many labels the cells of a task have; the task's own setting counts before the shared one."""
-        own = {key: given[key] for key in ("fractions", "cases") if key in given}
-        asked: Settings = own or {key: self.plain[key] for key in ("fractions", "cases") if key in self.plain}
+        own = "fractions" in given or "cases" in given
+        asked = given if own else self.plain
         place = f"{where}." if own else ""
         found: list[Settings] = []
         for key, name, kind in (("fractions", "fraction", float), ("cases", "cases", int)):

@@ -90,6 +90,7 @@ def make_jobs(study: Study, *, local_workers: int | None, cluster: bool) -> tupl
     then: list[Job] = []
     for cell in cells:
         about = {"arm": cell.arm, "task_name": cell.task, "labels": cell.labels, "seed": cell.seed}
+        about |= {"monitor": cell.metric} if cell.metric else {}
         job = Job(
             cell.task,
             cell.title,

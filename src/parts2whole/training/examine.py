@@ -16,6 +16,7 @@ from parts2whole.data.sampler import WholeSampler
 from parts2whole.methods.base import Method, Reconstruction, Views, repeat_rows
 from parts2whole.report.figures import write_panel
 from parts2whole.report.runs import Panel, write_volumes
+from parts2whole.training.monitor import ContrastMonitor
 from parts2whole.training.runtime import Runtime
 
 PANEL_ROWS = 6
@@ -51,6 +52,7 @@ class Examiner:
         self.loss = float("inf")
         drawn = [sampler.draw("validation", i) for i in range(wholes)]
         fixed = [sampler.read(whole) for whole in drawn]
+        self.contrast = ContrastMonitor(drawn, fixed, seed=seed, batch_size=batch_size, runtime=runtime)
         self.names = tuple(whole.case_id for whole in drawn)
         self.spacing_mm = sampler.network_spacing(drawn[0])
         self.views: list[Views] = []
@@ -85,7 +87,7 @@ class Examiner:
             self.last_panel = step
         if self.collapsed and step > 0.25 * self.steps:
             self.warn(step)
-        return values | self.baselines
+        return values | self.baselines | self.contrast(module)
 
     @property
     def collapsed(self) -> bool:

@@ -21,7 +21,7 @@ import torch
 from parts2whole.data.jobs import check_workers, run_jobs
 from parts2whole.report.formats import to_csv, to_html, to_latex, to_markdown, to_text
 from parts2whole.report.page import write_report
-from parts2whole.report.results import result_rows
+from parts2whole.report.results import result_rows, test_values
 from parts2whole.report.runs import read_run
 from parts2whole.report.study import write_study
 from parts2whole.report.tables import Table, make_table
@@ -187,7 +187,7 @@ def _make_data(study: Study, *, workers: int | None, cluster: str | None, progre
     for generated in study.generated:
         _generate(generated, progress)
     for store in study.stores:
-        prepare(out=store.folder, **store.settings, workers=workers, progress=progress)
+        prepare(out=store.folder, **store.settings, workers=workers, cluster=cluster, progress=progress)
     for task in study.tasks.values():
         task.labelled(cache=default_cache(), workers=workers, progress=progress)
 
@@ -245,7 +245,7 @@ def _lost(job: Job) -> Outcome:
 
 
 def _table(study: Study) -> Table | None:
-    rows = result_rows(read_run(cell.folder) for cell in study.cells if is_finished(cell.folder))
+    rows = _rows(study)
     if not rows:
         return None
     if "metric" not in study.table:
@@ -257,6 +257,21 @@ def _table(study: Study) -> Table | None:
     return make_table(rows, arms=arms, **settings)
 
 
+def _rows(study: Study) -> list[dict[str, Any]]:
+    """Results of finished cells, each judged by its task's metric."""
+    wanted = {cell.folder: cell.metric for cell in study.cells if is_finished(cell.folder)}
+    runs = []
+    for folder, metric in wanted.items():
+        run = read_run(folder)
+        if metric and metric not in test_values(run):
+            raise BenchmarkError(
+                f"{run.name} has no metric {metric!r}; it has {', '.join(test_values(run))}: correct the metric "
+                "of the task in the study and run it again; nothing is lost"
+            )
+        runs.append(dataclasses.replace(run, result=run.result | ({"monitor": metric} if metric else {})))
+    return result_rows(runs)
+
+
 def _write(study: Study, table: Table | None) -> None:
     """The tables, every cell's result in one file, and the report."""
     runs = [one.folder for one in study.pretrainings.values() if is_finished(one.folder)]
@@ -265,8 +280,7 @@ def _write(study: Study, table: Table | None) -> None:
     if table is not None:
         for name, write in FORMATS.items():
             write_text(study.out / name, write(table))
-        rows = result_rows(read_run(cell.folder) for cell in study.cells if is_finished(cell.folder))
-        write_rows(study.out / "results.csv", rows)
+        write_rows(study.out / "results.csv", _rows(study))
     if runs:
         write_report(study.out)
 
