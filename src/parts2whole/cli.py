@@ -81,6 +81,17 @@ COMMANDS = {
     "compare": Command(
         "parts2whole.verbs.compare:compare", "Tabulate finished fine-tuning runs, with tests.", ("*runs",)
     ),
+    "stats check": Command(
+        "parts2whole.verbs.stats:check",
+        'Test two published results: stats check "98.67±0.23" "98.26±0.27" --n 10.',
+        ("first", "second"),
+    ),
+    "stats power": Command("parts2whole.verbs.stats:plan", "Say how many runs it takes to see a difference."),
+    "stats patients": Command(
+        "parts2whole.verbs.stats:patients",
+        "Tell the noise of patients from that of runs, by bootstrap.",
+        ("*runs",),
+    ),
     "report": Command(
         "parts2whole.report.page:write_report", "Write report.html for a folder of runs.", ("folder",)
     ),

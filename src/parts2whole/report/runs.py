@@ -297,13 +297,13 @@ def _read_cases(path: Path, notes: list[str]) -> tuple[Plain, ...]:
 
 
 def _numbers(row: Mapping[Any, Any]) -> Plain:
-    """A CSV row: the first column and ``target`` are names, other cells are floats where they can be."""
+    """A CSV row: the first column, ``target`` and ``patient`` are names, others floats where they can be."""
     read: Plain = {}
     for place, (key, text) in enumerate(row.items()):
         if not isinstance(text, str) or not text.strip():
             continue
         try:
-            read[str(key)] = text if place == 0 or key == "target" else float(text)
+            read[str(key)] = text if place == 0 or key in ("target", "patient") else float(text)
         except ValueError:
             read[str(key)] = text
     return {k: v for k, v in read.items() if not (isinstance(v, float) and not math.isfinite(v))}

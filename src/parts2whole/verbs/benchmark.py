@@ -265,8 +265,8 @@ def _rows(study: Study) -> list[dict[str, Any]]:
         run = read_run(folder)
         if metric and metric not in test_values(run):
             raise BenchmarkError(
-                f"{run.name} has no metric {metric!r}; it has {', '.join(test_values(run))}: correct the metric "
-                "of the task in the study and run it again; nothing is lost"
+                f"{run.name} has no metric {metric!r}; it has {', '.join(test_values(run))}: correct the "
+                "task's metric in the study and run it again; nothing is lost"
             )
         runs.append(dataclasses.replace(run, result=run.result | ({"monitor": metric} if metric else {})))
     return result_rows(runs)
