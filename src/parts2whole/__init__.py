@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from parts2whole.tasks.segmentation import Segmentation as Segmentation
     from parts2whole.verbs.benchmark import benchmark as benchmark
     from parts2whole.verbs.compare import compare as compare
+    from parts2whole.verbs.embed import embed as embed
     from parts2whole.verbs.evaluate import evaluate as evaluate
     from parts2whole.verbs.finetune import finetune as finetune
     from parts2whole.verbs.inspect import inspect as inspect
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "benchmark": "parts2whole.verbs.benchmark",
     "compare": "parts2whole.verbs.compare",
+    "embed": "parts2whole.verbs.embed",
     "evaluate": "parts2whole.verbs.evaluate",
     "finetune": "parts2whole.verbs.finetune",
     "inspect": "parts2whole.verbs.inspect",

@@ -67,6 +67,11 @@ COMMANDS = {
     "predict": Command(
         "parts2whole.verbs.predict:predict", "Apply a fine-tuned model to new scans.", ("run", "*scans")
     ),
+    "embed": Command(
+        "parts2whole.verbs.embed:embed",
+        "Embed parts of wholes before and after pre-training: plots, distances, retrieval.",
+        ("run",),
+    ),
     "probe": Command(
         "parts2whole.verbs.probe:probe",
         "Measure frozen features with a linear probe, beside an untrained encoder.",

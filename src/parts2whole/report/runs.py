@@ -29,7 +29,7 @@ VOLUMES = Path("panels", "latest.npz")
 CELL = "cell.json"
 """What a benchmark keeps beside the result of a cell; it names the arm and the task."""
 OF_CELL = ("arm", "task_name", "monitor", "commit")
-NOT_RUNS = frozenset({"weights", "checkpoints", "tensorboard", "panels", "cases", "records"})
+NOT_RUNS = frozenset({"weights", "checkpoints", "tensorboard", "panels", "cases", "records", "embedding"})
 
 
 class RunError(ValueError):

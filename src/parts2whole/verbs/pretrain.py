@@ -185,6 +185,7 @@ def pretrain(
         "collapsed": examiner.collapsed,
         "train_cases": len(cases.train),
         "validation_cases": len(cases.validation),
+        "held_out_cases": sorted(set(cases.validation) - set(cases.train)),
         "duration_s": done.seconds,
         "data_fingerprint": scans.fingerprint(),
         "notes": notes,
