@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from parts2whole.report.results import arm_names, main_metric, task_names
@@ -142,13 +143,14 @@ def run_charts(run: Run) -> list[Chart]:
     return charts[:MOST_CHARTS]
 
 
-def overlay_charts(runs: Sequence[Run]) -> list[Chart]:
+def overlay_charts(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Chart]:
     """Validation losses of several pre-training runs; runs without baselines have another kind of loss."""
     charts = []
     for rebuilds in (True, False):
         chosen = [run for run in runs if bool(run.series("validation", "baseline_mean_whole")) == rebuilds]
         lines = [
-            Series(run.name, run.series("validation", "loss"), "main", i) for i, run in enumerate(chosen)
+            Series(names[run.folder], run.series("validation", "loss"), "main", i)
+            for i, run in enumerate(chosen)
         ]
         lines = [series for series in lines if series.points]
         if not lines:

@@ -7,7 +7,7 @@ const hue = (whole) => `hsl(${(whole * 137.508) % 360} var(--point-tone))`; // n
 class Embedding {
   constructor(embeddings, place) {
     this.embeddings = embeddings;
-    this.tools = make("div", { class: "samples" });
+    this.tools = make("div", { class: "bar-of-tools" });
     this.plots = make("div", { class: "plots" });
     this.numbers = make("div", { class: "scroll" });
     this.tip = make("div", { class: "tip part", hidden: "" });
@@ -96,7 +96,7 @@ class Embedding {
     const name = this.now.names[whole];
     const nearest = this.now.nearest[part].map((w, i) => {
       const label = w === whole ? "its own" : `${i + 1}.`;
-      return make("figure", { class: w === whole ? "own" : "", title: this.now.names[w] }, this.thumb(this.now.wholes, w, 52), make("figcaption", {}, label));
+      return make("figure", { class: w === whole ? "own" : "", title: this.now.names[w] }, this.thumb(this.now.wholes, w, 48), make("figcaption", {}, label));
     });
     this.tip.replaceChildren(
       make("b", {}, name),

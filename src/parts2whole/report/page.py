@@ -21,10 +21,10 @@ from parts2whole.report.contrast import contrast_charts, pretraining_names
 from parts2whole.report.curves import Chart, comparison_charts, overlay_charts, run_charts
 from parts2whole.report.figures import error_colours
 from parts2whole.report.formats import to_html
-from parts2whole.report.results import arm_names, result_rows
+from parts2whole.report.results import arm_names, result_rows, run_names
 from parts2whole.report.runs import Plain, Run, RunError, as_number, find_runs, read_run
 from parts2whole.report.sections import case_tables, encode, show_embeddings, show_pictures, show_slices
-from parts2whole.report.study import read_listing
+from parts2whole.report.study import STUDY, read_listing
 from parts2whole.report.summary import (
     Verdict,
     format_duration,
@@ -96,13 +96,20 @@ def _folder_context(folder: Path, runs: Sequence[Run], listing: Plain) -> Plain:
     certain = compare_patients(finetuned, tables[0], resamples=RESAMPLES).summary() if tables else ""
     verdicts = judge_comparison(tables[0]) if tables else []
     judged = [(run, judge_pretraining(run)) for run in pretrained]
-    verdicts += [_named(v, run) for run, v in judged if not tables or v.tone in ("bad", "weak")][:6]
-    charts = run_charts(pretrained[0]) if len(pretrained) == 1 else overlay_charts(pretrained)
+    called = pretraining_names(pretrained)
+    verdicts += [
+        _named(v, called[run.folder]) for run, v in judged if not tables or v.tone in ("bad", "weak")
+    ][:6]
+    charts = (
+        run_charts(pretrained[0])
+        if len(pretrained) == 1
+        else overlay_charts(pretrained, pretraining_names(pretrained))
+    )
     notes += [f"{_place(run, folder)}: {note}" for run in runs for note in run.notes]
     counts = [f"{len(pretrained)} pre-training", f"{len(finetuned)} fine-tuning"]
     facts = [("Runs", ", ".join(counts))]
     if tables:
-        facts += [(f"Pre-training, {run.name}", verdict.headline) for run, verdict in judged[:4]]
+        facts += [(f"Pre-training, {called[run.folder]}", verdict.headline) for run, verdict in judged[:4]]
     facts += list_facts(pretrained[0]) if len(pretrained) == 1 else list_facts(runs[0])[-2:]
     return _context(
         title=str(listing.get("name") or folder.resolve().name),
@@ -133,7 +140,7 @@ def _context(
 ) -> Plain:
     pretrained = [run for run in runs if run.kind != "finetune"]
     finetuned = [run for run in runs if run.kind == "finetune"]
-    names = {run.folder: _place(run, root) if root else run.name for run in runs}
+    names = run_names(runs, root)
     viewers, trouble = show_slices(pretrained, names)
     embeddings, more_trouble = show_embeddings(pretrained, names)
     contrast = contrast_charts(pretrained, pretraining_names(pretrained))
@@ -156,7 +163,7 @@ def _context(
         "pictures": show_pictures(unseen, names),
         "costs": total_cost(runs) if len(runs) > 1 else [],
         "runs": [_describe(run, root) for run in runs] if root else [],
-        "details": _details(runs[0]) if len(runs) == 1 else [],
+        "details": _details(runs, root),
         "notes": [*notes, *trouble, *more_trouble],
         "written": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "version": _version(),
@@ -202,14 +209,18 @@ def _describe(run: Run, root: Path) -> Plain:
     }
 
 
-def _details(run: Run) -> list[tuple[str, str]]:
-    """Files of a run shown as they are, folded away."""
-    pairs = [("Configuration", run.config), ("Environment", run.environment)]
-    return [
+def _details(runs: Sequence[Run], root: Path | None) -> list[tuple[str, str]]:
+    """Files shown as they are, folded away: of a run its settings, of a benchmark its study."""
+    pairs = [("Environment", runs[0].environment)]
+    if root is None:
+        pairs.insert(0, ("Configuration", runs[0].config))
+    found = [
         (name, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
         for name, content in pairs
         if content
     ]
+    study = root / STUDY if root else None
+    return [("Study", study.read_text(encoding="utf-8")), *found] if study and study.exists() else found
 
 
 def _unfinished(runs: Sequence[Run]) -> list[Verdict]:
@@ -232,8 +243,8 @@ def _unfinished(runs: Sequence[Run]) -> list[Verdict]:
     ]
 
 
-def _named(verdict: Verdict, run: Run) -> Verdict:
-    return Verdict(verdict.tone, f"{run.name}: {verdict.headline}", verdict.text)
+def _named(verdict: Verdict, name: str) -> Verdict:
+    return Verdict(verdict.tone, f"{name}: {verdict.headline}", verdict.text)
 
 
 def _place(run: Run, root: Path) -> str:

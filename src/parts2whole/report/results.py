@@ -73,6 +73,30 @@ def task_names(runs: Sequence[Run]) -> dict[Path, str]:
     return {run.folder: str(run.result.get("task_name") or spec_name(run.result.get("task"))) for run in runs}
 
 
+def run_names(runs: Sequence[Run], root: Path | None) -> dict[Path, str]:
+    """What to call runs on a page: by arm, task and seed in a benchmark, else by their folders."""
+    named = {run.folder: _title(run, root) for run in runs}
+    titles = list(named.values())
+    return {
+        run.folder: _place(run, root) if titles.count(named[run.folder]) > 1 else named[run.folder]
+        for run in runs
+    }
+
+
+def _title(run: Run, root: Path | None) -> str:
+    arm = run.result.get("arm")
+    if root is None or not arm:
+        return _place(run, root)
+    if run.kind != "finetune":
+        return str(arm)
+    labels = f", {len(run.result['train_cases'])} labelled" if run.result.get("train_cases") else ""
+    return f"{task_names([run])[run.folder]}{labels}, {arm}, seed {run.result.get('seed', 0)}"
+
+
+def _place(run: Run, root: Path | None) -> str:
+    return run.folder.relative_to(root).as_posix() if root else run.name
+
+
 def method_name(run: Run) -> str:
     """The pretext task of a pre-training run, by its arm in a benchmark or by its class."""
     method = run.result.get("method") or run.config.get("method")

@@ -9,17 +9,24 @@ from typing import Any
 
 from parts2whole.report.runs import Plain, read_mapping
 
-LISTING = "benchmark.json"
+LISTING, STUDY = "benchmark.json", "study.yaml"
 
 
 def write_study(
-    folder: Path, *, name: str, arms: Sequence[str], runs: Sequence[Path], table: Mapping[str, Any]
+    folder: Path,
+    *,
+    name: str,
+    source: Path,
+    arms: Sequence[str],
+    runs: Sequence[Path],
+    table: Mapping[str, Any],
 ) -> Path:
-    """Write ``benchmark.json``: what belongs to the study, and how its table is made.
+    """Write ``benchmark.json``: what belongs to the study, and how its table is made; and copy its file.
 
     Args:
         folder: of the benchmark.
         name: title of the report.
+        source: the study's file.
         arms: in the order of the study.
         runs: folders of finished pre-trainings and cells; others in ``folder`` are of earlier settings.
         table: arguments of `parts2whole.report.tables.make_table`.
@@ -31,6 +38,10 @@ def write_study(
         "table": dict(table),
         "runs": [run.relative_to(folder).as_posix() for run in runs],
     }
+    copy = folder / STUDY
+    beside = copy.with_name(copy.name + ".part")
+    beside.write_bytes(source.read_bytes())
+    beside.replace(copy)
     beside = path.with_name(path.name + ".part")
     beside.write_text(json.dumps(content, indent=1) + "\n")
     beside.replace(path)

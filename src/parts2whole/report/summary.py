@@ -160,14 +160,23 @@ def format_duration(seconds: float | None) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.3g} s"
 
 
-def total_cost(runs: Iterable[Run]) -> list[tuple[str, int, str, str]]:
-    """Kind, number, total and median time of some runs."""
+def total_cost(runs: Iterable[Run]) -> list[tuple[str, int, str, str, str]]:
+    """Kind, number, total and median time, and peak memory of some runs."""
     kinds = {"pretrain": "Pre-training", "finetune": "Fine-tuning", "other": "Other"}
     spent: dict[str, list[float]] = {}
+    peaks: dict[str, float] = {}
     for run in runs:
-        spent.setdefault(kinds[run.kind], []).append(run.duration_s or 0.0)
+        kind = kinds[run.kind]
+        spent.setdefault(kind, []).append(run.duration_s or 0.0)
+        peaks[kind] = max(peaks.get(kind, 0.0), as_number(run.result.get("peak_memory_mb")) or 0.0)
     return [
-        (kind, len(times), format_duration(sum(times)), format_duration(statistics.median(times)))
+        (
+            kind,
+            len(times),
+            format_duration(sum(times)),
+            format_duration(statistics.median(times)),
+            f"{peaks[kind]:,.0f} MB" if peaks[kind] else "–",
+        )
         for kind, times in spent.items()
     ]
 

@@ -17,6 +17,7 @@ from parts2whole.tasks.base import Task
 
 Settings = dict[str, Any]
 
+SOURCE = re.compile(r"[a-z0-9_]{2,}:(?=/)")
 PRETRAININGS, CELLS, STORES, DATA = "pretraining", "cells", "stores", "data"
 
 
@@ -167,6 +168,9 @@ def _portable(plain: Any, roots: Mapping[str, str]) -> Any:
     if isinstance(plain, list):
         return [_portable(value, roots) for value in plain]
     if isinstance(plain, str):
+        source = SOURCE.match(plain)
+        if source:
+            return source[0] + str(_portable(plain[source.end() :], roots))
         for root, word in sorted(roots.items(), key=lambda pair: -len(pair[0])):
             if plain == root or plain.startswith(f"{root}/"):
                 return word + plain[len(root) :]

@@ -276,7 +276,9 @@ def _write(study: Study, table: Table | None) -> None:
     """The tables, every cell's result in one file, and the report."""
     runs = [one.folder for one in study.pretrainings.values() if is_finished(one.folder)]
     runs += [cell.folder for cell in study.cells if is_finished(cell.folder)]
-    write_study(study.out, name=study.name, arms=study.arms, runs=runs, table=study.table)
+    write_study(
+        study.out, name=study.name, source=study.source, arms=study.arms, runs=runs, table=study.table
+    )
     if table is not None:
         for name, write in FORMATS.items():
             write_text(study.out / name, write(table))

@@ -30,6 +30,7 @@ from parts2whole.training.monitor import BAND, choose_distinct, cut_parts
 from parts2whole.training.monitor import embed as embed_images
 from parts2whole.training.runtime import Hardware, Runtime
 from parts2whole.verbs.error_maps import ErrorMaps, write_error_maps
+from parts2whole.weights.card import Card
 from parts2whole.weights.load import load_initialisation
 from parts2whole.weights.native import find_weights
 
@@ -117,38 +118,24 @@ def embed(
     scans, cases, notes = _scans(store, record.config, record.result, start.card.seen)
     if scans.preprocess.window_hu != start.card.preprocess.window_hu:
         notes.append("the store's window differs from the one the encoder was trained with")
-    sampler = WholeSampler(
-        scans, size=WholeSize(start.card.whole_size, start.card.whole_mm), cases=cases, seed=seed
-    )
-    if sampler.channels != start.card.in_channels:
-        raise EmbedError(
-            f"the encoder takes {start.card.in_channels} channels, the scans have {sampler.channels}"
-        )
-    drawn = [sampler.draw("embedded", i) for i in range(CANDIDATES * wholes)]
-    chosen = [drawn[i] for i in choose_distinct(drawn, wholes)]
-    if len(chosen) < 2 or parts < 2:
-        raise EmbedError(f"two or more wholes and parts are needed, got {len(chosen)} wholes, {parts} parts")
-    if len(chosen) < wholes:
-        notes.append(f"only {len(chosen)} different wholes could be drawn")
-    images = torch.stack([sampler.read(whole) for whole in chosen])
-    generator = BatchGenerator.of_step(seed, "embedded parts", 0, rows=len(images))
-    cut = cut_parts(images, generator, parts, part_fraction)
-    torch.manual_seed(int(record.config.get("seed") or 0))
-    untrained = start.card.network.build_encoder(start.card.in_channels)
-    features = {}
-    for stage, built in (("before", untrained), ("after", start.encoder)):
-        if progress:
-            print(f"Embedding {len(cut)} parts of {len(images)} wholes, {stage} training", flush=True)
-        encoder = runtime.place_module(built)
-        if stage == "before":
-            _settle_norms(encoder, cut, runtime)
-        encoder.eval()
-        features[f"{stage}_parts"] = _embed_all(encoder, cut, runtime)
-        features[f"{stage}_wholes"] = _embed_all(encoder, images, runtime)
-    found = _measure(features, chosen, parts, images, cut, neighbours=neighbours, seed=seed)
     target = Path(out) if out is not None else folder / FOLDER
-    write_embedding(target, found, features)
-    write_rows(target / "embedding.csv", _rows(found, parts))
+    found = embed_encoder(
+        start.encoder,
+        start.card,
+        scans,
+        cases,
+        out=target,
+        wholes=wholes,
+        parts=parts,
+        part_fraction=part_fraction,
+        neighbours=neighbours,
+        seed=seed,
+        initial_seed=int(record.config.get("seed") or 0),
+        runtime=runtime,
+        progress=progress,
+    )
+    if len(found.names) < wholes:
+        notes.append(f"only {len(found.names)} different wholes could be drawn")
     maps = None
     if error_maps:
         maps = write_error_maps(
@@ -159,6 +146,54 @@ def embed(
     numbers = {stage: dict(values) for stage, values in found.numbers.items()}
     nearest = tuple(tuple(found.names[i] for i in row) for row in found.nearest)
     return Embedded(target, numbers, nearest, maps, tuple(notes))
+
+
+def embed_encoder(
+    encoder: Encoder,
+    card: Card,
+    scans: Store,
+    cases: tuple[str, ...],
+    *,
+    out: Path,
+    runtime: Runtime,
+    wholes: int = 24,
+    parts: int = 8,
+    part_fraction: tuple[float, float] = BAND,
+    neighbours: int = 5,
+    seed: int = 0,
+    initial_seed: int = 0,
+    progress: bool = False,
+) -> Embedding:
+    """Embed parts with an encoder, and with its network as ``initial_seed`` made it; writes into ``out``.
+
+    Other arguments and errors as of `embed`.
+    """
+    sampler = WholeSampler(scans, size=WholeSize(card.whole_size, card.whole_mm), cases=cases, seed=seed)
+    if sampler.channels != card.in_channels:
+        raise EmbedError(f"the encoder takes {card.in_channels} channels, the scans have {sampler.channels}")
+    drawn = [sampler.draw("embedded", i) for i in range(CANDIDATES * wholes)]
+    chosen = [drawn[i] for i in choose_distinct(drawn, wholes)]
+    if len(chosen) < 2 or parts < 2:
+        raise EmbedError(f"two or more wholes and parts are needed, got {len(chosen)} wholes, {parts} parts")
+    images = torch.stack([sampler.read(whole) for whole in chosen])
+    generator = BatchGenerator.of_step(seed, "embedded parts", 0, rows=len(images))
+    cut = cut_parts(images, generator, parts, part_fraction)
+    torch.manual_seed(initial_seed)
+    untrained = card.network.build_encoder(card.in_channels)
+    features = {}
+    for stage, built in (("before", untrained), ("after", encoder)):
+        if progress:
+            print(f"Embedding {len(cut)} parts of {len(images)} wholes, {stage} training", flush=True)
+        placed = runtime.place_module(built)
+        if stage == "before":
+            _settle_norms(placed, cut, runtime)
+        placed.eval()
+        features[f"{stage}_parts"] = _embed_all(placed, cut, runtime)
+        features[f"{stage}_wholes"] = _embed_all(placed, images, runtime)
+    found = _measure(features, chosen, parts, images, cut, neighbours=neighbours, seed=seed)
+    write_embedding(out, found, features)
+    write_rows(out / "embedding.csv", _rows(found, parts))
+    return found
 
 
 def _scans(
