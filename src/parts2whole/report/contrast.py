@@ -108,7 +108,11 @@ def contrast_charts(runs: Sequence[Run], names: dict[Path, str]) -> list[Chart]:
                 if beside is None or len(runs) == 1 or name != "distance_within"
                 else f"{title} of one whole"
             )
-            charts.append(Chart(shown, title, kept, percent=name == "which_whole", group=GROUP))
+            charts.append(
+                Chart(
+                    shown, title, kept, percent=name == "which_whole", group=GROUP, from_zero=name != INFO_NCE
+                )
+            )
     return charts
 
 
@@ -132,4 +136,4 @@ def _together(run: Run, name: str) -> Chart:
         if first:
             points = [(pair[0], pair[place] / first) for pair in pairs]
             lines.append(Series(words, points, "main", place - 1))
-    return Chart(title, "relative to the first validation", tuple(lines), group=GROUP)
+    return Chart(title, "relative to the first validation", tuple(lines), group=GROUP, from_zero=False)

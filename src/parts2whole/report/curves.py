@@ -53,6 +53,7 @@ class Chart:
         percent: values are shares, shown as percentages.
         wide: takes the whole width of the page.
         group: the section it stands in; default by its width.
+        from_zero: the axis of values begins at zero, where they are positive.
     """
 
     title: str
@@ -61,6 +62,7 @@ class Chart:
     percent: bool = False
     wide: bool = False
     group: str = ""
+    from_zero: bool = True
 
     def to_plain(self, most: int = 400) -> dict[str, Any]:
         """The chart as the page's script reads it, with at most ``most`` points a line."""
@@ -70,6 +72,7 @@ class Chart:
             "value": self.value,
             "percent": self.percent,
             "wide": self.wide,
+            "from_zero": self.from_zero,
             "group": self.group or ("main" if self.wide else "more"),
             "series": [
                 {

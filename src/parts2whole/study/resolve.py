@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import itertools
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -125,7 +126,11 @@ class _Resolver:
         self.network = self._network(plain.get("network"), "network")
 
     def locate(self, text: str) -> Path:
-        """A path of the file: relative to it, or ``phantom:folder`` in data the study makes."""
+        """A path of the file: relative to it, or ``phantom:folder`` in data the study makes.
+
+        ``~`` and environment variables, such as ``${P2W_DATA}``, are replaced where they are set.
+        """
+        text = os.path.expandvars(text)
         kind, colon, rest = text.partition(":")
         if colon and kind in self.generated:
             return self.generated[kind].folder / rest

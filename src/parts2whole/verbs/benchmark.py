@@ -119,7 +119,7 @@ def benchmark(
         parts2whole.data.jobs.JobError: a number of workers or a cluster that can't be used.
     """
     check_workers(workers, cluster)
-    study = read_study(spec, out=out, verbs=_verbs())
+    study = read_study(spec, out=out, verbs=study_verbs())
     check_paths(study)
     if progress:
         print(study.describe(), flush=True)
@@ -178,7 +178,8 @@ def load_generators() -> dict[str, Callable[..., Any]]:
     return found
 
 
-def _verbs() -> Verbs:
+def study_verbs() -> Verbs:
+    """What studies call."""
     return Verbs(prepare, pretrain, finetune, load_generators())
 
 
