@@ -11,6 +11,10 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 Array = npt.NDArray[Any]
+EXACT = 500
+"""Up to so many points the exact t-SNE is the faster one, too."""
+SLOWEST = 10.0
+"""Least learning rate; scikit-learn's own, 50, throws few points about."""
 MOST_COMPONENTS = 50
 """t-SNE and UMAP work on so many principal components at most."""
 
@@ -36,7 +40,11 @@ def project(features: Array, *, seed: int = 0) -> dict[str, npt.NDArray[np.float
     spread = max(float(components[:, 0].std()), 1e-12)
     found = {
         "t-SNE": TSNE(
-            perplexity=min(30.0, len(units) / 4), init=plane / spread * 1e-4, random_state=seed
+            perplexity=min(30.0, len(units) / 4),
+            init=plane / spread * 1e-4,
+            method="exact" if len(units) <= EXACT else "barnes_hut",
+            learning_rate=max(SLOWEST, len(units) / 48),
+            random_state=seed,
         ).fit_transform(components),
         "PCA": plane,
     }
