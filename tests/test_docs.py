@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import parts2whole
-from parts2whole.cli import COMMANDS, build_parser, load, name_positionals
+from parts2whole.cli import COMMANDS, build_parser, load, name_positionals, split_command
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -39,7 +39,7 @@ def test_there_are_commands_to_try():
 @pytest.mark.parametrize("line", COMMAND_LINES)
 def test_every_command_parses(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    name, *arguments = shlex.split(line, comments=True)[1:]
+    name, arguments = split_command(shlex.split(line, comments=True)[1:])
     command = COMMANDS[name]
     build_parser(load(command), name, command).parse_args(name_positionals(command, arguments))
 

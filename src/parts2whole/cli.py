@@ -114,8 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"parts2whole {version('parts2whole')}")
         return 0
-    words = 2 if " ".join(given[:2]) in COMMANDS else 1
-    name, rest = " ".join(given[:words]), given[words:]
+    name, rest = split_command(given)
     if name not in COMMANDS:
         import difflib
 
@@ -137,6 +136,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"\nparts2whole {name}: {error}", file=sys.stderr)
         return 1
+
+
+def split_command(given: Sequence[str]) -> tuple[str, list[str]]:
+    """The name of a command, of one word or two, and the rest."""
+    words = 2 if " ".join(given[:2]) in COMMANDS else 1
+    return " ".join(given[:words]), list(given[words:])
 
 
 def overview() -> str:
