@@ -10,6 +10,8 @@ import pytest
 from scipy import stats
 
 from parts2whole.report.contrast import INFO_NCE, contrast_charts, correlate, pretraining_names
+from parts2whole.report.contrast_figure import write_contrast_figure
+from parts2whole.report.figures import FigureError
 from parts2whole.report.page import write_report
 from parts2whole.report.runs import read_run
 
@@ -83,3 +85,15 @@ def test_methods_stand_side_by_side(tmp_path: Path) -> None:
     }
     page = write_report(tmp_path).read_text()
     assert "Contrastive features" in page
+
+
+def test_the_figure_for_print_has_a_panel_for_every_method(tmp_path: Path) -> None:
+    one = run_with(tmp_path / "a", [5.0, 3.0, 2.5, 2.0], [4.0, 3.5, 3.6, 3.0], "SimCLR")
+    two = run_with(tmp_path / "b", [5.0, 3.0, 2.5, 2.0], [4.0, 3.5, 3.6, 3.0])
+    short = run_with(tmp_path / "c", [5.0], [4.0])
+    narrow = write_contrast_figure(tmp_path / "one.png", [read_run(one), read_run(short)])
+    wide = write_contrast_figure(tmp_path / "two.png", [read_run(one), read_run(two)])
+    widths = [int.from_bytes(path.read_bytes()[16:20]) for path in (narrow, wide)]
+    assert widths[1] == pytest.approx(2 * widths[0], rel=0.01)
+    with pytest.raises(FigureError, match="two validations or more"):
+        write_contrast_figure(tmp_path / "none.png", [read_run(short)])

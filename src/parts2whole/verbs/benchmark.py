@@ -19,6 +19,8 @@ from typing import Any
 import torch
 
 from parts2whole.data.jobs import check_workers, run_jobs
+from parts2whole.report.contrast_figure import write_contrast_figure
+from parts2whole.report.figures import FigureError
 from parts2whole.report.formats import to_csv, to_html, to_latex, to_markdown, to_text
 from parts2whole.report.page import write_report
 from parts2whole.report.results import result_rows, test_values
@@ -285,6 +287,9 @@ def _write(study: Study, table: Table | None) -> None:
             write_text(study.out / name, write(table))
         write_rows(study.out / "results.csv", _rows(study))
     if runs:
+        pretrained = [read_run(one.folder) for one in study.pretrainings.values() if one.folder in runs]
+        with contextlib.suppress(FigureError):  # too few validations to draw
+            write_contrast_figure(study.out / "contrast.png", pretrained)
         write_report(study.out)
 
 
