@@ -8,7 +8,7 @@
   of wholes seen.
 - Semantic: distances between parts of one whole, of two wholes, and at the same place of another patient.
 
-On synthetic torsos unless --scans and --labelled name others.  Finished pre-trainings are never run again.
+On phantoms of abdomens unless --scans and --labelled name others.  Finished pre-trainings are not run again.
 """
 
 from __future__ import annotations
@@ -26,9 +26,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from parts2whole.methods.exemplar import Exemplar
-from parts2whole.methods.moco import MoCo
-from parts2whole.methods.simclr import SimCLR
 
 import parts2whole as p2w
 from parts2whole.data.geometry import crop_resize, draw_boxes
@@ -37,11 +34,16 @@ from parts2whole.data.random import BatchGenerator
 from parts2whole.data.sampler import Whole, WholeSampler, WholeSize
 from parts2whole.data.store import Store
 from parts2whole.methods.base import Method
+from parts2whole.methods.exemplar import Exemplar
+from parts2whole.methods.moco import MoCo
 from parts2whole.methods.parts2whole import Parts2Whole
+from parts2whole.methods.simclr import SimCLR
 from parts2whole.networks.base import count_parameters
-from parts2whole.phantom.shapes import write_torsos
+from parts2whole.tasks.base import Task
+from parts2whole.tasks.liver_segmentation import LiverSegmentation
 from parts2whole.training.monitor import BAND
 from parts2whole.training.optim import AdamW
+from parts2whole.verbs.phantom import phantom
 
 SIZE = (32, 40, 40)
 NETWORK = p2w.UNet3D(size="tiny", norm="instance")
@@ -55,8 +57,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("runs/properties"))
-    parser.add_argument("--scans", type=Path, help="unlabelled scans; default: torsos made here")
-    parser.add_argument("--labelled", type=Path, help="images/ and labels/ for the probe; default: torsos")
+    parser.add_argument("--scans", type=Path, help="unlabelled scans; default: phantoms made here")
+    parser.add_argument("--labelled", type=Path, help="images/ and labels/ for the probe; default: phantoms")
     parser.add_argument("--modality", default="CT")
     parser.add_argument("--seen", type=int, default=3200, help="wholes that every pre-training sees")
     parser.add_argument("--steps", type=int, default=8, help="timed steps of each bank")
@@ -109,8 +111,8 @@ def measure_training(arguments: argparse.Namespace) -> dict[str, list[dict[str, 
     out = arguments.out
     scans, labelled = arguments.scans, arguments.labelled
     if scans is None or labelled is None:
-        write_torsos(out / "data", unlabelled=48, labelled=34)
-        scans, labelled = out / "data" / "scans", out / "data" / "labelled"
+        phantom(out=out / "data", tasks=["LiverSegmentation", "pool"], cases=40, size="tiny", progress=False)
+        scans, labelled = out / "data" / "pool", out / "data" / "LiTS"
     store = p2w.prepare([scans], out=out / "store", modality=arguments.modality, progress=False).path
     context = multiprocessing.get_context("spawn")
     feasible, semantic = [], []
@@ -127,9 +129,7 @@ def measure_training(arguments: argparse.Namespace) -> dict[str, list[dict[str, 
             if job.exitcode:
                 raise SystemExit(f"pre-training in {folder} failed")
         result = json.loads((folder / "result.json").read_text())
-        task = p2w.Segmentation(
-            labelled.resolve(), preprocess=Preprocess(cast_modality(arguments.modality)), test_fraction=0.5
-        )
+        task = target_task(arguments, labelled.resolve())
         probed = p2w.probe(task, init=folder, cases=3, seeds=3, side="test", progress=False)
         scores = [row["iou_mean"] for row in probed.rows]
         feasible.append(
@@ -145,6 +145,13 @@ def measure_training(arguments: argparse.Namespace) -> dict[str, list[dict[str, 
             semantic.append({"method": name} | distances(folder, Store.open(store)))
     semantic.insert(0, {"method": "untrained"} | distances(None, Store.open(store)))
     return {"feasible": feasible, "semantic": semantic}
+
+
+def target_task(arguments: argparse.Namespace, labelled: Path) -> Task:
+    """What is probed: livers of phantoms, or the user's own labels."""
+    if arguments.labelled is None:
+        return LiverSegmentation(labelled, folds="patient", test_fraction=0.3)
+    return p2w.Segmentation(labelled, preprocess=Preprocess(cast_modality(arguments.modality)))
 
 
 def pretrain_one(store: Path, folder: Path, method: Method, batch: int, steps: int) -> None:
@@ -205,7 +212,7 @@ def cast_modality(text: str) -> Modality:
 
 def page(found: dict[str, Any], arguments: argparse.Namespace) -> str:
     """The page, with the command, the date and the machine."""
-    scans = arguments.scans or "synthetic torsos"
+    scans = arguments.scans or "phantoms"
     lines = [
         "# Scalable, feasible, semantic",
         "",

@@ -191,7 +191,7 @@ def pretrain_one(one: Set, store: Path, out: Path, name: str) -> None:
         steps=one.pretrain_steps,
         optimiser=AdamW(lr=4e-3),
         held_out=one.task,
-        resume=True,
+        resume="auto",
         progress=False,
     )
 
@@ -205,7 +205,7 @@ def finetune_one(one: Set, out: Path, arm: str, labels: dict[str, Any], seed: in
         network=NETWORK if scratch else None,
         seed=seed,
         out=folder,
-        resume=True,
+        resume="auto",
         progress=False,
         **labels,
         **one.finetune,

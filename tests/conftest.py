@@ -9,7 +9,8 @@ import pytest
 import torch
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-torch.set_num_threads(max(1, min(2, os.cpu_count() or 1)))
+# The networks in tests are so small that threads wait for each other longer than they work.
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
 
 
 @pytest.fixture(scope="session")

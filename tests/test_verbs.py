@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -12,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import parts2whole as p2w
 from parts2whole.cli import main
@@ -115,6 +117,44 @@ def finetuned(task, pretrained, cache, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("ft") / "run"
     short_finetune(task, out, cache, init=pretrained)
     return out
+
+
+@pytest.mark.parametrize("patience", [None, 0])
+def test_a_resumed_finetuning_is_the_run(task, cache, tmp_path, monkeypatch, patience):
+    settings = {"steps": 5, "validate_every": 1, "patience": patience, "cases": 2}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    short_finetune(task, whole, cache, **settings)
+    loss, count = type(task).loss, 0
+
+    def interrupted(self: p2w.Segmentation, module: torch.nn.Module, batch: dict) -> dict:
+        nonlocal count
+        count += 1
+        if count in (1, 3):  # each time in the middle of a step
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss(self, module, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(task), "loss", interrupted)
+        for resume in (False, True):
+            with contextlib.suppress(
+                Interrupted
+            ):  # with patience 0 the second part may end before its signal
+                short_finetune(task, parts, cache, resume=resume, **settings)
+        assert count >= 1
+    short_finetune(task, parts, cache, resume=True, **settings)
+    ours, theirs = (load_file(run / "weights" / "model.safetensors") for run in (whole, parts))
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
+    results = [json.loads((run / "result.json").read_text()) for run in (whole, parts)]
+    for key in ("test", "validation", "steps", "best_step"):
+        assert results[0][key] == results[1][key], key
+    logs = [
+        [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for run in (whole, parts)
+    ]
+    plain = [
+        [{k: v for k, v in r.items() if k not in ("time_s", "samples_per_s")} for r in log] for log in logs
+    ]
+    assert plain[0] == plain[1]
 
 
 def test_a_pretraining_leaves_what_the_design_promises(pretrained):

@@ -8,7 +8,9 @@ Nothing heavy is imported before a command is chosen, so ``parts2whole --help`` 
 
 from __future__ import annotations
 
+import errno
 import importlib
+import inspect
 import json
 import os
 import sys
@@ -16,10 +18,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from parts2whole.training.stop import INTERRUPTED, stopping_at_once
+
 FAMILIES = {
     "Method": ("parts2whole.methods.base", "parts2whole.methods"),
     "Network": ("parts2whole.networks.base", "parts2whole.networks"),
     "Task": ("parts2whole.tasks.base", "parts2whole.tasks"),
+    "WeightSource": ("parts2whole.weights.base", "parts2whole.weights"),
 }
 """Families of specs whose members may be named by class alone: ``--method Parts2Whole``."""
 
@@ -97,10 +102,30 @@ COMMANDS = {
         "Tell the noise of patients from that of runs, by bootstrap.",
         ("*runs",),
     ),
+    "phantom": Command(
+        "parts2whole.verbs.phantom:phantom", "Write synthetic scans in the public data sets' own formats."
+    ),
     "report": Command(
         "parts2whole.report.page:write_report", "Write report.html for a folder of runs.", ("folder",)
     ),
+    "weights import": Command(
+        "parts2whole.verbs.weights:import_weights",
+        "Bring published weights (SOURCE:PATH) into a weights folder.",
+        ("source",),
+        ("WeightSource",),
+    ),
+    "weights show": Command(
+        "parts2whole.verbs.weights:show_weights",
+        "Print the card of weights and the tree of their tensors.",
+        ("weights",),
+    ),
+    "weights export": Command(
+        "parts2whole.verbs.export:export_weights",
+        "Write weights in a format that other tools load.",
+        ("run",),
+    ),
 }
+"""Commands by their one or two words; two-word commands form a group, such as ``weights``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -114,41 +139,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"parts2whole {version('parts2whole')}")
         return 0
-    name, rest = split_command(given)
+    name, rest = split_name(given)
+    group = [command for command in COMMANDS if command.startswith(f"{name} ")]
+    if group and rest[:1] in ([], ["-h"], ["--help"]):
+        print(overview(group))
+        return 0
     if name not in COMMANDS:
         import difflib
 
-        below = [command for command in COMMANDS if command.startswith(f"{name} ")]
-        close = below or difflib.get_close_matches(name, COMMANDS, n=1)
-        print(
-            f"parts2whole: there is no command {name!r}."
-            + (f" Did you mean {' or '.join(close)}?" if close else "")
-        )
+        name = " ".join([name, *rest[:1]]) if group else name
+
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        print(f"parts2whole: there is no command {name!r}." + (f" Did you mean {close[0]}?" if close else ""))
         print("Run parts2whole --help for the list.", file=sys.stderr)
         return 2
     try:
-        return run(COMMANDS[name], name, rest)
+        with stopping_at_once():
+            return run(COMMANDS[name], name, rest)
     except KeyboardInterrupt as error:
         print(f"\nparts2whole: {str(error) or 'stopped'}", file=sys.stderr)
-        return 130
+        return getattr(error, "exit_code", INTERRUPTED)
     except Exception as error:
         if os.environ.get("PARTS2WHOLE_TRACEBACK") or not _is_meant_for_users(error):
             raise
-        print(f"\nparts2whole {name}: {error}", file=sys.stderr)
+        print(f"\nparts2whole {name}: {error}{_remedy(error)}", file=sys.stderr)
         return 1
 
 
-def split_command(given: Sequence[str]) -> tuple[str, list[str]]:
-    """The name of a command, of one word or two, and the rest."""
+def split_name(given: Sequence[str]) -> tuple[str, list[str]]:
+    """The name of the command, of one or two words, and its arguments."""
     words = 2 if " ".join(given[:2]) in COMMANDS else 1
     return " ".join(given[:words]), list(given[words:])
 
 
-def overview() -> str:
-    """The list of commands."""
-    width = max(map(len, COMMANDS))
+def overview(names: Sequence[str] | None = None) -> str:
+    """The list of commands, or of some of them."""
+    chosen = {name: COMMANDS[name] for name in names or COMMANDS}
+    width = max(map(len, chosen))
     lines = ["usage: parts2whole COMMAND ... (parts2whole COMMAND --help for each)", ""]
-    lines += [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    lines += [f"  {name:<{width}}  {command.summary}" for name, command in chosen.items()]
     return "\n".join(lines)
 
 
@@ -213,11 +242,34 @@ def name_positionals(command: Command, arguments: Sequence[str]) -> list[str]:
         a.replace("--data", "--task.data", 1) if _is_data(a, command) else a
         for a in arguments[len(leading) :]
     ]
-    return named + unnamed + rest
+    return spell_switches(load(command), named + unnamed + rest)
+
+
+def spell_switches(function: Callable[..., Any], arguments: Sequence[str]) -> list[str]:
+    """Let a switch stand alone: ``--resume`` to ``--resume=true``."""
+    parameters = inspect.signature(function).parameters.values()
+    switches = {f"--{parameter.name}" for parameter in parameters if isinstance(parameter.default, bool)}
+    following = [*arguments[1:], "--"]
+    return [
+        f"{argument}=true" if argument in switches and after.startswith("--") else argument
+        for argument, after in zip(arguments, following, strict=True)
+    ]
 
 
 def _is_data(argument: str, command: Command) -> bool:
     return "Task" in command.families and (argument == "--data" or argument.startswith("--data="))
+
+
+def _remedy(error: Exception) -> str:
+    """What to do about an error of the file system, which doesn't say so itself."""
+    remedies = {
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some of your quota",
+        errno.EROFS: "make it writable",
+        errno.EACCES: "make it writable for you",
+    }
+    remedy = remedies.get(error.errno or 0) if isinstance(error, OSError) else None
+    return f"; {remedy}, then run it again (a run goes on with --resume true)" if remedy else ""
 
 
 def _is_meant_for_users(error: Exception) -> bool:

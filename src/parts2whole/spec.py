@@ -104,17 +104,29 @@ def spec_from_dict(plain: Plain, base: type[S]) -> S:
     if not (isinstance(found, type) and issubclass(found, base)):
         raise SpecError(f"{module_name}.{class_name} is not a {base.__name__}")
     known = {field.name for field in dataclasses.fields(found)}
-    unknown = sorted(set(arguments) - known)
+    unknown = sorted(map(str, set(arguments) - known))
     if unknown:
         raise SpecError(f"{class_name} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     hints = typing.get_type_hints(found)
-    values = {name: from_plain(value, hints[name]) for name, value in arguments.items()}
-    return found(**values)
+    try:
+        return found(**{name: from_plain(value, hints[name]) for name, value in arguments.items()})
+    except (TypeError, ValueError) as error:
+        if type(error) not in (TypeError, ValueError):  # an error of this package says what is wrong
+            raise
+        raise SpecError(f"{class_name} can't have {arguments}: {error}") from error
 
 
 def spec_from_yaml(text: str, base: type[S]) -> S:
-    """Read a spec written by `Spec.to_yaml`."""
-    return spec_from_dict(yaml.safe_load(text), base)
+    """Read a spec written by `Spec.to_yaml`.
+
+    Raises:
+        SpecError: it is not YAML, or as `spec_from_dict`.
+    """
+    try:
+        plain = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise SpecError(f"this is not YAML: {' '.join(str(error).split())}") from error
+    return spec_from_dict(plain, base)
 
 
 def from_plain(value: Any, hint: Any) -> Any:

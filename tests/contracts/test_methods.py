@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 
+import parts2whole
 from parts2whole.data.random import BatchGenerator
-from parts2whole.methods.base import Method, Reconstruction
+from parts2whole.methods.base import Discrimination, Method, Reconstruction
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.spec import discover, spec_from_yaml
 
@@ -90,3 +93,59 @@ def test_a_reconstruction_is_an_image_of_the_whole(method, wholes):
     image = method.reconstruct(build(method), views["part"])
     assert image.shape == views["part"].shape
     assert 0 <= float(image.min()) <= float(image.max()) <= 1
+
+
+def run_steps(module, optimiser, method, wholes, steps) -> None:
+    module.train()
+    for step in steps:
+        loss = method.loss(module, method.views(wholes, BatchGenerator.of_step(step, rows=6)))["loss"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+
+def test_a_run_restored_from_its_state_is_the_run(method, wholes, tmp_path):
+    module = build(method)
+    optimiser = torch.optim.AdamW(module.parameters(), lr=3e-3)
+    run_steps(module, optimiser, method, wholes, range(2))
+    torch.save({"module": module.state_dict(), "optimiser": optimiser.state_dict()}, tmp_path / "state")
+    run_steps(module, optimiser, method, wholes, range(2, 4))
+    torch.manual_seed(99)
+    again = method.build(UNet3D(size="tiny"), in_channels=1, whole_size=WHOLE)
+    other = torch.optim.AdamW(again.parameters(), lr=3e-3)
+    state = torch.load(tmp_path / "state", weights_only=True)
+    again.load_state_dict(state["module"])
+    other.load_state_dict(state["optimiser"])
+    run_steps(again, other, method, wholes, range(2, 4))
+    for key, value in module.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
+
+
+def test_validating_leaves_the_state_alone(method, wholes):
+    module = build(method)
+    views = method.views(wholes, BatchGenerator.of_step(1, rows=6))
+    method.loss(module.train(), views)
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    module.eval()
+    with torch.no_grad():
+        first, again = (method.loss(module, views) for _ in range(2))
+    assert {key: float(value) for key, value in first.items()} == {k: float(v) for k, v in again.items()}
+    for key, value in module.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def test_guessing_is_what_a_discrimination_can_be_compared_with(method):
+    if not isinstance(method, Discrimination):
+        pytest.skip("nothing to guess")
+    assert method.candidates(6) > 1
+
+
+def test_its_file_cites_the_paper_and_states_deviations(method):
+    text = inspect.getmodule(type(method)).__doc__
+    assert "https://" in text
+    assert "loss = " in text
+    assert method.citation
+
+
+def test_it_is_part_of_the_package_by_name(method):
+    assert getattr(parts2whole, type(method).__name__) is type(method)

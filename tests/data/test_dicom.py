@@ -9,7 +9,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEGLSLossless, RLELossless, generate_uid
 from scipy.spatial.transform import Rotation
 
 from parts2whole.data.read import (
@@ -126,12 +126,16 @@ def test_each_slice_has_its_own_slope(tmp_path):
     np.testing.assert_array_equal(read_scan(only(tmp_path)).array, array)
 
 
-@pytest.mark.parametrize("compression", ["RLE", "JPEG", "JPEG2000"])
+@pytest.mark.parametrize("compression", ["RLE", "JPEG-LS", "JPEG", "JPEG2000"])
 def test_compressed_slices(tmp_path, compression):
     for number, path in enumerate(write_series(tmp_path, voxels(3))):
         image = pydicom.dcmread(path)
-        if compression == "RLE":
-            image.compress(RLELossless)
+        if compression in ("RLE", "JPEG-LS"):
+            if compression == "JPEG-LS":
+                pytest.importorskip(
+                    "jpeg_ls", reason="pyjpegls, which encodes for this test, isn't installed"
+                )
+            image.compress(RLELossless if compression == "RLE" else JPEGLSLossless)
         else:  # lossless, encoded by SimpleITK, around the same header
             writer = sitk.ImageFileWriter()
             writer.SetImageIO("GDCMImageIO")
@@ -255,6 +259,24 @@ def test_what_is_not_a_scan(tmp_path, tags, said):
     assert said in source.problem
     with pytest.raises(ReadError, match=said[:10]):
         read_scan(source)
+
+
+@pytest.mark.parametrize(
+    ("uid", "said"),
+    [
+        ("1.2.840.10008.1.2.4.201", "High-Throughput JPEG 2000"),
+        ("1.2.840.10008.1.2.4.102", "MPEG-4 AVC/H.264"),
+        ("1.2.840.10008.1.2.4.94", "JPIP Referenced"),
+    ],
+)
+def test_compression_that_can_not_be_decoded_is_named(tmp_path, uid, said):
+    for path in write_series(tmp_path, voxels(3)):
+        image = pydicom.dcmread(path)
+        image.file_meta.TransferSyntaxUID = uid
+        del image.PixelData
+        image.save_as(path)
+    assert said in only(tmp_path).problem
+    assert "store it uncompressed first" in only(tmp_path).problem
 
 
 def test_broken_files_in_a_series(tmp_path):

@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import os
 import pickle
-import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
@@ -147,6 +146,30 @@ def test_it_is_ome_zarr(store):
     assert mask["multiscales"][0]["datasets"][0]["path"] == "0"
 
 
+def test_a_validator_finds_it_ome_zarr(store):
+    """Against the schema of OME-Zarr 0.5, by a library that knows nothing of this one."""
+    models = pytest.importorskip(
+        "ome_zarr_models.v05", reason="ome-zarr-models isn't installed (extra 'test')"
+    )
+    group = zarr.open_group(store.path / "cases" / "a.zarr", mode="r")
+    image = models.Image.from_zarr(group)
+    assert image.ome_attributes.multiscales[0].datasets[0].path == "0"
+    assert models.Labels.from_zarr(group["labels"]).ome_attributes.labels == ["mask"]
+    models.ImageLabel.from_zarr(group["labels/mask"])
+
+
+def test_damage_is_found_by_its_checksum(store):
+    assert store.damage("b") is None
+    shard = store.path / "cases" / "b.zarr" / "0" / "c" / "0" / "0" / "0" / "0"
+    other = store.path / "cases" / "a.zarr" / "0" / "c" / "0" / "0" / "0" / "0"
+    raw = bytearray(shard.read_bytes())
+    raw[40] ^= 255
+    shard.write_bytes(raw)
+    assert store.damage("b") is not None
+    other.unlink()  # read as zeros, which isn't what was written
+    assert "not those that were written" in store.damage("a")
+
+
 def test_another_layout_is_read_by_tensorstore(tmp_path):
     array = voxels((1, 10, 12, 14))
     zarr.create_array(store=tmp_path / "x", data=array, chunks=(1, 4, 4, 4))
@@ -235,7 +258,7 @@ def test_a_crash_leaves_no_half_case(tmp_path, monkeypatch):
     def crash(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("parts2whole.data.store.write_mask", crash)
+    monkeypatch.setattr("parts2whole.data.case_files.write_mask", crash)
     with pytest.raises(KeyboardInterrupt):
         made.write_case(a_record("a"), voxels((1, 4, 5, 6)), voxels((4, 5, 6)))
     assert list((made.path / "cases").iterdir()) == []
@@ -277,7 +300,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(store, monkeypatch, error):
     def full(*_, **__):
         raise error
 
-    monkeypatch.setattr("parts2whole.data.store.write_image", full)
+    monkeypatch.setattr("parts2whole.data.case_files.write_image", full)
     with pytest.raises(DiskFullError, match="no space is left"):
         store.write_case(a_record("c"), voxels((1, 4, 5, 6)))
     assert not any("c.zarr" in path.name for path in (store.path / "cases").iterdir())
@@ -334,7 +357,7 @@ def test_another_preparation_is_refused(store):
     assert len(Store.open_or_create(store.path, preprocess=Preprocess("CT")).cases) == 2
 
 
-def test_many_cases_open_fast_and_read_flat(tmp_path):
+def test_many_cases_open_without_their_files_and_read_flat(tmp_path):
     made = Store.create(tmp_path / "s", preprocess=Preprocess())
     array = voxels((1, 16, 16, 16))
     record = made.write_case(a_record("real", array), array)
@@ -342,11 +365,9 @@ def test_many_cases_open_fast_and_read_flat(tmp_path):
     for number in range(count):
         made.add(a_record(f"{number:06d}", array, checksum=record.checksum))
     made.finish()
-    began = time.perf_counter()
-    store = Store.open(made.path)
+    store = Store.open(made.path)  # touches no file of any case: all but one have none
     assert len(store.cases) == count + 1
     store.read("real")
-    assert time.perf_counter() - began < 2  # no file of any case is touched to open a store
     tracemalloc.start()
     for _ in range(50):
         store.read("real")

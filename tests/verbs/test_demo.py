@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from parts2whole.phantom.shapes import SIZE, make_torso
+from parts2whole.phantom.ct import make_ct
 from parts2whole.training.folder import RunFolderError
 from parts2whole.verbs import demo as module
 from parts2whole.verbs.demo import demo
@@ -27,23 +27,15 @@ def test_only_one_of_scans_and_labelled_is_refused(tmp_path):
         demo(out=tmp_path, scans="somewhere")
 
 
-def test_a_torso_is_a_function_of_seed_and_case():
-    image, label = make_torso(0, 1)
-    again, _ = make_torso(0, 1)
-    other, _ = make_torso(0, 2)
-    assert image.array.shape == label.array.shape == SIZE
-    assert np.array_equal(image.array, again.array)
-    assert not np.array_equal(image.array, other.array)
-    assert set(np.unique(label.array)) == {0, 1}
-    assert image.array.min() < -900
-
-
 def test_look_alikes_differ_by_place_and_not_by_brightness():
     """Many voxels as bright as the liver are elsewhere: brightness alone can't solve the task."""
     precisions = []
-    for case in range(5):
-        image, label = make_torso(0, case)
-        liver = image.array[label.array == 1]
-        alike = (image.array > np.percentile(liver, 10)) & (image.array < np.percentile(liver, 90))
-        precisions.append((alike & (label.array == 1)).sum() / alike.sum())
-    assert np.mean(precisions) < 0.6
+    for case in range(4):
+        scan = make_ct("abdomen", module.PATIENT, seed=0, case=case)
+        liver = scan.liver_label().array > 0
+        bright = scan.image.array[liver]
+        alike = (scan.image.array > np.percentile(bright, 10)) & (
+            scan.image.array < np.percentile(bright, 90)
+        )
+        precisions.append((alike & liver).sum() / alike.sum())
+    assert np.mean(precisions) < 0.75

@@ -63,6 +63,33 @@ def test_new_scans_are_added(scans, tmp_path):
     assert all(store.record(case) == record for case, record in before.items())
 
 
+def test_verifying_repairs_what_is_damaged(scans, tmp_path, capsys):
+    store = prepare(scans, out=tmp_path / "s", modality="CT", workers=0, progress=False)
+    before = {record.case_id: store.read(record.case_id) for record in store.cases}
+    hurt = store.cases[0].case_id
+    shard = next(
+        file for file in (store.path / "cases" / f"{hurt}.zarr" / "0" / "c").rglob("*") if file.is_file()
+    )
+    shard.write_bytes(shard.read_bytes()[:-9])
+    prepare(scans, out=tmp_path / "s", modality="CT", workers=0)
+    assert Store.open(tmp_path / "s").damage(hurt) is not None
+    again = prepare(scans, out=tmp_path / "s", modality="CT", workers=0, verify=True)
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"done again {hurt}: " in said
+    assert "1 prepared" in said
+    for case, voxels in before.items():
+        np.testing.assert_array_equal(again.read(case), voxels)
+
+
+def test_a_store_at_a_url(scans):
+    upath = pytest.importorskip("upath", reason="universal-pathlib isn't installed (extra 'remote')")
+    url = "memory://prepared/s"
+    store = prepare(scans, out=url, modality="CT", workers=0, progress=False)
+    assert len(Store.open(url).cases) == len(store.cases) > 0
+    assert prepare(scans, out=url, modality="CT", workers=0, progress=False, overwrite=True).cases
+    upath.UPath(url).fs.rm("/prepared", recursive=True)
+
+
 def test_one_bad_scan_among_good_ones(scans, tmp_path):
     nib.save(nib.Nifti1Image(np.full((4, 4, 4), np.nan, np.float32), np.eye(4)), scans / "bad.nii")
     (scans / "sp ace ü.nii.gz").write_bytes((scans / "s0.nii.gz").read_bytes()[:300])

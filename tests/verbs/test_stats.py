@@ -49,8 +49,8 @@ def test_what_can_not_be_read_is_told(capsys: pytest.CaptureFixture[str]) -> Non
     assert "not a mean and a standard deviation" in capsys.readouterr().err
     with pytest.raises(StatisticsError, match="comparisons"):
         check("1±1", "1±1", n=3, comparisons=0)
-    assert main(["stats"]) == 2
-    assert "Did you mean stats check or stats power or stats patients?" in capsys.readouterr().out
+    assert main(["stats"]) == 0
+    assert "stats patients" in capsys.readouterr().out
 
 
 def test_power_answers_three_questions() -> None:

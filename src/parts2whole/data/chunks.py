@@ -2,7 +2,8 @@
 
 An array is one file (a shard) of small compressed chunks with an index at its end.  Reading a crop takes one
 `pread` and one decompression a chunk it touches: no threads, no open library handle, so it costs little, and
-is the same in a forked, spawned or threaded loader.  Arrays in another layout are read by tensorstore.
+is the same in any process or thread.  Arrays in another layout are read by tensorstore.  Chunk shape and
+codec were chosen by `benchmarks/sampling.py`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import itertools
 import json
 import os
 import re
+import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import tensorstore
@@ -22,8 +26,14 @@ import zarr
 from numcodecs import blosc
 from zarr.codecs import BloscCodec
 
+from parts2whole.data.place import Ranges, is_local
+
 CHUNK = (16, 32, 32)
 """Voxels (z, y, x) of a chunk: small, so that a crop decodes little that it doesn't need."""
+
+CODEC: Literal["lz4hc"] = "lz4hc"
+LEVEL = 5
+"""Of blosc: slower to write than plain lz4, but smaller, and quicker to read."""
 
 OPEN_ARRAYS = 256
 NOT_WRITTEN = 2**64 - 1
@@ -59,6 +69,12 @@ def write_mask(folder: Path, mask: npt.NDArray[Any], spacing_mm: tuple[float, ..
     _write_array(group, folder / "labels" / "mask", mask, "zyx")
 
 
+def write_cells(folder: Path, counts: npt.NDArray[Any]) -> None:
+    """Write counts (kind, z, y, x) as ``cells/0`` below an image or label; other readers pass them over."""
+    group = zarr.open_group(folder, mode="a", zarr_format=3).create_group("cells")
+    _write_array(group, folder / "cells", counts, "kzyx")
+
+
 class ChunkedArray:
     """One array on disk, opened for reading.
 
@@ -72,6 +88,7 @@ class ChunkedArray:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = -1
+        self._remote: Ranges | None = None
         try:
             plain = json.loads((path / "zarr.json").read_bytes())
             self.shape = tuple(int(edge) for edge in plain["shape"])
@@ -104,12 +121,24 @@ class ChunkedArray:
         shard = self.path.joinpath("c", *("0" for _ in grid))
         if not shard.exists():  # every voxel is zero, so nothing was written
             return
-        self._file = os.open(shard, os.O_RDONLY)
-        size = os.fstat(self._file).st_size
+        if is_local(shard):
+            self._file = os.open(shard, os.O_RDONLY)
+            size = os.fstat(self._file).st_size
+        else:
+            self._remote = Ranges(shard)
+            size = self._remote.size
         if size < self._index.nbytes + 4:
             raise ValueError("its shard is truncated")
-        raw = os.pread(self._file, self._index.nbytes, size - self._index.nbytes - 4)
-        self._index = np.frombuffer(raw, dtype="<u8").reshape(self._index.shape)
+        (raw,) = self._fetch([size - self._index.nbytes - 4], [self._index.nbytes + 4])
+        if google_crc32c.value(raw[:-4]) != int.from_bytes(raw[-4:], "little"):
+            raise ValueError("the index of its shard is damaged")
+        self._index = np.frombuffer(raw[:-4], dtype="<u8").reshape(self._index.shape)
+
+    def _fetch(self, offsets: list[int], lengths: list[int]) -> Iterable[bytes]:
+        """Ranges of the shard: one by one from a file, together from afar."""
+        if self._remote is None:
+            return (os.pread(self._file, n, offset) for offset, n in zip(offsets, lengths, strict=True))
+        return self._remote.read(offsets, lengths)
 
     def _read_own(self, chunk: tuple[int, ...], start: list[int], stop: list[int]) -> npt.NDArray[Any]:
         # Chunks are so small that handing them to threads costs more than decoding them.
@@ -118,29 +147,39 @@ class ChunkedArray:
         if not out.size:
             return out
         decoded = np.empty(chunk, dtype=self.dtype)
-        # Along each axis: the number of each chunk touched, where it lands in the result, and its part used.
+        # Along each axis: the first and last chunk touched, where each lands in the result, its part used.
+        grid = [slice(low // c, -(-high // c)) for low, high, c in zip(start, stop, chunk, strict=True)]
         axes = [
             [
-                (n, slice(max(n * c, low) - low, min((n + 1) * c, high) - low),
+                (slice(max(n * c, low) - low, min((n + 1) * c, high) - low),
                  slice(max(n * c, low) - n * c, min((n + 1) * c, high) - n * c))
-                for n in range(low // c, -(-high // c))
+                for n in range(touched.start, touched.stop)
             ]
-            for low, high, c in zip(start, stop, chunk, strict=True)
+            for low, high, c, touched in zip(start, stop, chunk, grid, strict=True)
         ]  # fmt: skip
-        for pieces in itertools.product(*axes):
-            numbers, targets, parts = zip(*pieces, strict=True)
-            offset, length = self._index[numbers].tolist()
-            if offset == NOT_WRITTEN:
-                continue
-            raw = os.pread(self._file, length, offset)
-            try:
+        places = self._index[tuple(grid)].reshape(-1, 2).tolist()
+        written = [
+            (offset, length, pieces)
+            for (offset, length), pieces in zip(places, itertools.product(*axes), strict=True)
+            if offset != NOT_WRITTEN
+        ]
+        if not written:
+            return out
+        offsets, lengths, boxes = (list(each) for each in zip(*written, strict=True))
+        try:
+            for raw, pieces in zip(self._fetch(offsets, lengths), boxes, strict=True):
+                targets, parts = zip(*pieces, strict=True)
                 blosc.decompress(raw, decoded)
-            except (RuntimeError, ValueError) as error:
-                raise ChunkError(f"{self.path} is damaged ({error}); prepare this case again") from error
-            out[targets] = decoded[parts]
+                out[targets] = decoded[parts]
+        except (RuntimeError, ValueError) as error:
+            raise ChunkError(f"{self.path} is damaged ({error}); prepare this case again") from error
         return out
 
     def _read_foreign(self, start: list[int], stop: list[int]) -> npt.NDArray[Any]:
+        if not is_local(self.path):
+            raise ChunkError(
+                f"{self.path} was written by another program; copy it to a local folder to read it"
+            )
         spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(self.path)}}
         box = tuple(slice(low, high) for low, high in zip(start, stop, strict=True))
         try:
@@ -151,22 +190,29 @@ class ChunkedArray:
 
 
 class ArrayCache:
-    """Arrays opened in this process; the least recently used is closed first."""
+    """Arrays opened in this process, for all its threads; the least recently used is closed first."""
 
     def __init__(self) -> None:
         self._open: OrderedDict[Path, ChunkedArray] = OrderedDict()
+        self._lock = threading.Lock()
 
-    def open(self, path: Path) -> ChunkedArray:
-        """The array in ``path``."""
-        array = self._open.pop(path, None) or ChunkedArray(path)
-        self._open[path] = array
-        while len(self._open) > OPEN_ARRAYS:
-            self._open.popitem(last=False)
+    def open(self, path: Path, *, within: Path) -> ChunkedArray:
+        """The array in ``path``, which links must not lead out of the folder ``within``."""
+        with self._lock:
+            array = self._open.pop(path, None)
+            if array is None:
+                if not path.resolve().is_relative_to(within.resolve()):
+                    raise ChunkError(f"{path} is a link that leaves {within}; copy the case into the store")
+                array = ChunkedArray(path)
+            self._open[path] = array
+            while len(self._open) > OPEN_ARRAYS:
+                self._open.popitem(last=False)
         return array
 
     def forget(self) -> None:
         """Close all, because arrays on disk have changed."""
-        self._open.clear()
+        with self._lock:
+            self._open.clear()
 
 
 def _own_layout(plain: dict[str, Any]) -> tuple[int, ...] | None:
@@ -197,7 +243,7 @@ def _write_array(group: zarr.Group, folder: Path, array: npt.NDArray[Any], axes:
         dtype=array.dtype,
         chunks=chunk,
         shards=tuple(-(-s // c) * c for c, s in zip(chunk, array.shape, strict=True)),
-        compressors=BloscCodec(cname="lz4", clevel=5, shuffle="shuffle", typesize=array.dtype.itemsize),
+        compressors=BloscCodec(cname=CODEC, clevel=LEVEL, shuffle="shuffle", typesize=array.dtype.itemsize),
         fill_value=0,
         dimension_names=tuple(axes),
     )

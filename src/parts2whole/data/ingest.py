@@ -9,18 +9,20 @@ from __future__ import annotations
 import dataclasses
 import re
 import socket
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from parts2whole.data.case_files import MANIFEST, damage, write_case
 from parts2whole.data.ingest_report import IngestReport, print_report
 from parts2whole.data.jobs import check_workers, run_jobs
+from parts2whole.data.place import is_local, to_place
 from parts2whole.data.preprocess import (
     Preprocess,
     PreprocessError,
@@ -31,93 +33,27 @@ from parts2whole.data.preprocess import (
     prepare_volume,
     quantise,
 )
-from parts2whole.data.read import ReadError, ScanSource, Which, file_stamp, read_label, read_scan, read_volume
-from parts2whole.data.store import MANIFEST, Box, CaseRecord, DiskFullError, Store, StoreError, write_case
-from parts2whole.data.volume import (
-    LabelVolume,
-    Volume,
-    VolumeError,
-    content_hash,
-    orientation_code,
-    to_canonical,
-)
+from parts2whole.data.read import ReadError
+from parts2whole.data.source_case import IngestError, SourceCase, read_case_label, read_channels
+from parts2whole.data.store import CaseRecord, DiskFullError, Store, StoreError
+from parts2whole.data.volume import VolumeError, content_hash, to_canonical
 from parts2whole.spec import digest
 
-__all__ = ["IngestError", "IngestReport", "SourceCase", "UnseenStoreError", "print_report", "store_cases"]
-
-SAME_GRID_VOXELS = 0.05
-"""Image and label may lie this far apart, in voxels, and still be one grid."""
+__all__ = [
+    "LABEL_WORDS",
+    "IngestError",
+    "IngestReport",
+    "SourceCase",
+    "UnseenStoreError",
+    "print_report",
+    "store_cases",
+]
 
 LABEL_WORDS = ("label", "labels", "seg", "segmentation", "mask", "gt", "annotation")
 
 
-class IngestError(ValueError):
-    """Cases that can't be written to a store at all."""
-
-
 class UnseenStoreError(StoreError):
     """A store that lies where a worker of a cluster can't see it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class SourceCase:
-    """The files of one case.
-
-    Attributes:
-        case_id: unique, safe as a file name.
-        images: one file, or one `ScanSource`, a channel.
-        label: its label map, on the same grid.
-        patient: cases of one patient share it; None takes the case for a patient of its own.
-        box: the part of the scan to keep, in voxels (z, y, x) of the file's own array.
-        which: of a 4-D file, one volume by its index or ``"channels"`` for all.
-    """
-
-    case_id: str
-    images: tuple[Path | ScanSource, ...]
-    label: Path | None = None
-    patient: str | None = None
-    box: Box | None = None
-    which: Which = None
-
-    def files(self) -> tuple[Path, ...]:
-        """Every file of the case."""
-        images = (image.paths if isinstance(image, ScanSource) else (Path(image),) for image in self.images)
-        label = () if self.label is None else (Path(self.label),)
-        return (*(path for paths in images for path in paths), *label)
-
-    def scan_sources(self) -> tuple[ScanSource, ...]:
-        """The images that `find_scans` found."""
-        return tuple(image for image in self.images if isinstance(image, ScanSource))
-
-    def source(self) -> tuple[str, ...]:
-        """Names of the files, without folders; DICOM files, whose names may identify, are only counted."""
-        slices = {path for image in self.scan_sources() if image.is_series for path in image.paths}
-        names = tuple(path.name for path in self.files() if path not in slices)
-        return (f"{len(slices)} DICOM files", *names) if slices else names
-
-    def absolute(self) -> SourceCase:
-        """The same case for a worker that runs in another folder."""
-        images = tuple(
-            dataclasses.replace(image, paths=tuple(path.absolute() for path in image.paths))
-            if isinstance(image, ScanSource)
-            else Path(image).absolute()
-            for image in self.images
-        )
-        label = None if self.label is None else Path(self.label).absolute()
-        return dataclasses.replace(self, images=images, label=label)
-
-    def stamp(self) -> str:
-        """A text that changes when the case or its files change.
-
-        Raises:
-            ReadError: a file is missing.
-        """
-        try:
-            files = file_stamp(self.files())
-        except OSError as error:
-            raise ReadError(f"{error.filename} can't be read: {error.strerror}") from error
-        said = "".join(f"{source.problem}{source.series}" for source in self.scan_sources())
-        return digest([files, self.patient, str(self.box), self.which, said])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +71,7 @@ class _Workers:
 
     workers: int | None
     cluster: str | None
+    verify: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +92,7 @@ def store_cases(
     dtype: StoredType = "int16",
     workers: int | None = None,
     cluster: str | None = None,
+    verify: bool = False,
     progress: bool = True,
 ) -> tuple[Store, IngestReport]:
     """Read, preprocess and store cases.
@@ -166,6 +104,7 @@ def store_cases(
         dtype: type of the stored voxels.
         workers: processes; default one a core, 0 works in this process.
         cluster: a Dask cluster to work on, see `parts2whole.data.jobs.run_jobs`; default this machine.
+        verify: read cases that are there already back, and store those again that don't have their checksum.
         progress: show a progress bar and print a summary.
 
     Returns:
@@ -183,12 +122,11 @@ def store_cases(
     if twice:
         raise IngestError(f"case ids must be unique; twice there: {', '.join(twice[:5])}")
     check_workers(workers, cluster)
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out = to_place(out)
     # Runs that start together share one store of labelled cases: the first prepares it, the others wait.
-    with FileLock(out.with_name(f".{out.name}.lock")):
+    with FileLock(_lock(out)):
         store = Store.open_or_create(out, preprocess=preprocess, dtype=dtype)
-        return _store_missing(cases, store, began, _Workers(workers, cluster), progress=progress)
+        return _store_missing(cases, store, began, _Workers(workers, cluster, verify), progress=progress)
 
 
 def _store_missing(
@@ -196,7 +134,7 @@ def _store_missing(
 ) -> tuple[Store, IngestReport]:
     """Store the cases that aren't there yet, or have changed."""
     jobs: list[_Job] = []
-    kept: list[str] = []
+    kept: list[_Job] = []
     unread: dict[str, str] = {}
     for case in cases:
         try:
@@ -204,10 +142,11 @@ def _store_missing(
         except ReadError as error:
             unread[case.case_id] = str(error)
             continue
-        if store.has(case.case_id) and store.record(case.case_id).stamp == stamp:
-            kept.append(case.case_id)
-        else:
-            jobs.append(_Job(case.absolute(), store.path.absolute(), store.preprocess, store.dtype, stamp))
+        job = _Job(case.absolute(), store.path.absolute(), store.preprocess, store.dtype, stamp)
+        unchanged = store.has(case.case_id) and store.record(case.case_id).stamp == stamp
+        (kept if unchanged else jobs).append(job)
+    damaged = _find_damaged(store, kept, hands) if hands.verify else {}
+    jobs += [job for job in kept if job.case.case_id in damaged]
     outcomes: list[_Outcome] = []
     if jobs or any(store.set_aside.get(case) != reason for case, reason in unread.items()):
         store.begin()
@@ -222,7 +161,8 @@ def _store_missing(
     duplicates = {case: first for case, first in store.duplicates().items() if case in ids}
     report = IngestReport(
         prepared=tuple(sorted(o.case_id for o in outcomes if o.record is not None)),
-        kept=tuple(kept),
+        kept=tuple(job.case.case_id for job in kept if job.case.case_id not in damaged),
+        damaged=damaged,
         set_aside=dict(sorted(set_aside.items())),
         duplicates=duplicates,
         places={
@@ -236,6 +176,33 @@ def _store_missing(
     if progress and (jobs or set_aside):
         print_report(store, report)
     return store, report
+
+
+def _find_damaged(store: Store, jobs: list[_Job], hands: _Workers) -> dict[str, str]:
+    """Cases of the store that don't have their checksum, and what is wrong with each."""
+    work = [(job.folder, store.record(job.case.case_id)) for job in jobs]
+    found = run_jobs(
+        _check,
+        work,
+        lost=lambda each: (each[1].case_id, "reading it kills its process"),
+        workers=hands.workers,
+        cluster=hands.cluster,
+    )
+    return {case: reason for case, reason in sorted(found) if reason}
+
+
+def _check(stored: tuple[Path, CaseRecord]) -> tuple[str, str]:
+    """What is wrong with a stored case, or nothing."""
+    folder, record = stored
+    return record.case_id, damage(folder, record) or ""
+
+
+def _lock(out: Path) -> Path:
+    """Beside a store, or, where that is remote, a file of this machine."""
+    if not is_local(out):
+        return Path(tempfile.gettempdir()) / f"parts2whole-{digest(str(out))}.lock"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out.with_name(f".{out.name}.lock")
 
 
 def _run(store: Store, jobs: list[_Job], hands: _Workers, *, progress: bool) -> list[_Outcome]:
@@ -284,16 +251,13 @@ def _store_case(job: _Job) -> CaseRecord:
             f"a worker on {socket.gethostname()} doesn't see the store at {job.folder}; workers of a cluster "
             "need a file system that they share with this machine"
         )
-    scan = _read_channels(case)
-    label = None if case.label is None else read_label(case.label)
+    scan = read_channels(case)
+    label = read_case_label(case, scan)
     if label is None and _named_as_label(case) and looks_like_label(scan):
         raise IngestError("looks like a label map, by its name and by its voxels; scans only, please")
-    if label is not None and not label.same_grid(scan, tolerance=SAME_GRID_VOXELS):
-        raise IngestError(
-            f"image and label lie on different grids: {_grid(scan)} against {_grid(label)}; "
-            "resample the label onto its image"
-        )
-    original = content_hash(to_canonical(scan).array)
+    original = to_canonical(scan).array
+    parts = tuple(content_hash(part) for part in original) if original.ndim == 4 else ()
+    whole_hash = parts[0] if len(parts) == 1 else content_hash(original)
     if case.box is not None:
         scan = crop(scan, case.box)
         label = None if label is None else crop(label, case.box)
@@ -312,7 +276,8 @@ def _store_case(job: _Job) -> CaseRecord:
         direction=volume.direction,
         scale=stored.scale,
         offset=stored.offset,
-        content_hash=original,
+        content_hash=whole_hash,
+        channel_hashes=parts if len(parts) > 1 else (),
         series=next((source.series for source in case.scan_sources()), ""),
         source=case.source(),
         notes=(*prepared.notes, *(note for image in case.scan_sources() for note in image.notes)),
@@ -322,36 +287,6 @@ def _store_case(job: _Job) -> CaseRecord:
     return write_case(job.folder, record, stored.array, None if mask is None else mask.array, dtype=job.dtype)
 
 
-def _read_channels(case: SourceCase) -> Volume:
-    """The scan of a case; several files are stacked as channels."""
-    if not case.images:
-        raise IngestError("the case names no image")
-    scans = [
-        read_scan(image, which=case.which)
-        if isinstance(image, ScanSource)
-        else read_volume(Path(image), which=case.which)
-        for image in case.images
-    ]
-    first = scans[0]
-    for file, scan in zip(case.files()[1:], scans[1:], strict=False):
-        if not scan.same_grid(first, tolerance=SAME_GRID_VOXELS):
-            raise IngestError(
-                f"channels lie on different grids: {_grid(first)} against {_grid(scan)} in {file.name}"
-            )
-    if len(scans) == 1:
-        return first
-    arrays = [scan.array.reshape(-1, *scan.shape) for scan in scans]
-    return dataclasses.replace(first, array=np.concatenate(arrays))
-
-
 def _named_as_label(case: SourceCase) -> bool:
     words = re.split(r"[^a-z]+", " ".join(path.name for path in case.files()).lower())
     return any(word in LABEL_WORDS for word in words)
-
-
-def _grid(volume: Volume | LabelVolume) -> str:
-    shape, spacing, origin = volume.shape, volume.spacing_mm, volume.origin_mm
-    return (
-        f"shape {shape}, spacing {tuple(round(s, 4) for s in spacing)} mm, "
-        f"{orientation_code(volume.direction)} from {tuple(round(o, 2) for o in origin)} mm"
-    )

@@ -22,6 +22,7 @@ class IngestReport:
     Attributes:
         prepared: written by this call.
         kept: finished before, and unchanged.
+        damaged: finished before, but what is stored was damaged, and how; done again by this call.
         set_aside: reason for every case that could not be used.
         duplicates: cases with the voxels of an earlier case, and that case.
         places: folder of every DICOM series set aside, for the screen only.
@@ -30,6 +31,7 @@ class IngestReport:
 
     prepared: tuple[str, ...]
     kept: tuple[str, ...]
+    damaged: dict[str, str]
     set_aside: dict[str, str]
     duplicates: dict[str, str]
     places: dict[str, str]
@@ -42,6 +44,8 @@ def print_report(store: Store, report: IngestReport, console: Console | None = N
     for case, reason in report.set_aside.items():
         place = f"  ({report.places[case]})" if case in report.places else ""
         console.print(f"[red]set aside[/red]  {escape(case)}: {escape(reason + place)}", soft_wrap=True)
+    for case, reason in report.damaged.items():
+        console.print(f"[yellow]done again[/yellow]  {escape(case)}: {escape(reason)}", soft_wrap=True)
     table = Table("prepared", "as", "voxels z y x", "mm", "note", show_edge=False)
     for case in report.prepared[:SHOWN]:
         record = store.record(case)

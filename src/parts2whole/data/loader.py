@@ -1,53 +1,62 @@
-"""Batches from an endless numbered sequence of samples, divided over devices without changing it."""
+"""Batches from an endless numbered sequence of samples, divided over devices without changing it.
+
+Samples are read ahead by threads, not processes: reading is decoding and copying, which need no interpreter
+lock.  So nothing is pickled, sent or held twice, whatever the size of the store, and training begins at once.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, default_collate
 
 
 class LoaderError(ValueError):
     """A batch that can't be divided over the devices."""
 
 
+AHEAD = 2
+"""Batches that each thread has read or is reading before they are asked for."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """This process among all, and its loader processes.
+    """This process among all, and its loader threads.
 
     Attributes:
         rank: this process.
         ranks: number of processes.
-        workers: loader processes; 0 reads in the training process.
+        workers: threads that read ahead; 0 reads when a batch is asked for.
     """
 
     rank: int = 0
     ranks: int = 1
     workers: int = 0
 
+    def rows(self, batch_size: int) -> range:
+        """This process's rows of a global batch; the first processes take one more where it is uneven.
 
-class _Numbers(Sampler[list[int]]):
-    """Sample numbers of this process: its rows of every global batch."""
-
-    def __init__(self, first_step: int, steps: int, batch_size: int, share: Share) -> None:
-        self.first_step, self.steps, self.batch_size, self.share = first_step, steps, batch_size, share
-
-    def __len__(self) -> int:
-        return max(0, self.steps - self.first_step)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        rows = self.batch_size // self.share.ranks
-        for step in range(self.first_step, self.steps):
-            first = step * self.batch_size + self.share.rank * rows
-            yield list(range(first, first + rows))
+        Raises:
+            LoaderError: there is less than a row for every process.
+        """
+        if batch_size < self.ranks:
+            raise LoaderError(
+                f"a batch of {batch_size} can't be divided over {self.ranks} devices: "
+                f"choose a batch_size of at least {self.ranks}"
+            )
+        each, more = divmod(batch_size, self.ranks)
+        first = self.rank * each + min(self.rank, more)
+        return range(first, first + each + (self.rank < more))
 
 
 def load_batches(
     samples: Dataset[Any], *, batch_size: int, first_step: int, steps: int, share: Share
-) -> DataLoader[Any]:
+) -> Iterator[Any]:
     """One batch a step, from ``first_step`` to ``steps``.
 
     Args:
@@ -60,13 +69,43 @@ def load_batches(
     Raises:
         LoaderError: the batch can't be divided over the processes.
     """
-    if batch_size % share.ranks:
-        raise LoaderError(f"a batch of {batch_size} can't be divided over {share.ranks} devices")
-    return DataLoader(
-        samples,
-        batch_sampler=_Numbers(first_step, steps, batch_size, share),
-        num_workers=share.workers,
-        persistent_workers=share.workers > 0,
-        pin_memory=torch.cuda.is_available(),
-        multiprocessing_context="spawn" if share.workers else None,
+    rows = share.rows(batch_size)
+    numbers = (
+        range(step * batch_size + rows.start, step * batch_size + rows.stop)
+        for step in range(first_step, steps)
     )
+    return _collated(samples, numbers, share.workers)
+
+
+def _collated(samples: Dataset[Any], numbers: Iterator[range], workers: int) -> Iterator[Any]:
+    # Stacked here and not by the threads, each of which would get its own pool of torch's threads.
+    for each in _read_ahead(samples, numbers, workers) if workers else (_read(samples, n) for n in numbers):
+        batch = default_collate(each)
+        yield _pinned(batch) if torch.cuda.is_available() else batch
+
+
+def _read_ahead(samples: Dataset[Any], numbers: Iterator[range], workers: int) -> Iterator[list[Any]]:
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="loader")
+    waiting: deque[Future[list[Any]]] = deque()
+    try:
+        for each in numbers:
+            waiting.append(pool.submit(_read, samples, each))
+            if len(waiting) >= AHEAD * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read(samples: Dataset[Any], numbers: range) -> list[Any]:
+    return [samples[number] for number in numbers]
+
+
+def _pinned(batch: Any) -> Any:
+    """Tensors in memory that an accelerator fetches from without waiting."""
+    if isinstance(batch, torch.Tensor):
+        return batch.pin_memory()
+    if isinstance(batch, dict):
+        return {key: _pinned(value) for key, value in batch.items()}
+    return [_pinned(value) for value in batch] if isinstance(batch, list | tuple) else batch

@@ -47,8 +47,16 @@ class BatchGenerator:
         cls, *labels: int | str, rows: int, rank: int = 0, ranks: int = 1, device: torch.device | str = "cpu"
     ) -> BatchGenerator:
         """The generator of the step named by ``labels`` for device ``rank`` of ``ranks``."""
+        mine = range(rows * rank, rows * (rank + 1))
+        return cls.of_rows(*labels, rows=mine, total=rows * ranks, device=device)
+
+    @classmethod
+    def of_rows(
+        cls, *labels: int | str, rows: range, total: int, device: torch.device | str = "cpu"
+    ) -> BatchGenerator:
+        """The generator of the step named by ``labels`` for some ``rows`` of a batch of ``total``."""
         generator = torch.Generator().manual_seed(stream_seed(*labels))
-        return cls(generator, rows * ranks, rows * rank, rows, torch.device(device))
+        return cls(generator, total, rows.start, len(rows), torch.device(device))
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform numbers in [0, 1), shape (rows, *shape)."""
@@ -59,3 +67,9 @@ class BatchGenerator:
         """Standard normal numbers, shape (rows, *shape)."""
         numbers = torch.randn(self.total, *shape, generator=self.generator)
         return numbers[self.first : self.first + self.rows].to(self.device)
+
+    def row_generators(self) -> list[np.random.Generator]:
+        """One NumPy generator for every row, for draws whose number differs from row to row."""
+        seeds = torch.randint(2**62, (self.total,), generator=self.generator)
+        mine = seeds[self.first : self.first + self.rows].tolist()
+        return [np.random.Generator(np.random.SFC64(seed)) for seed in mine]

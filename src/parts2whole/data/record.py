@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import math
 import os
 import shutil
 import socket
@@ -14,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from parts2whole.data.chunks import ChunkError, ChunkSpaceError
+from parts2whole.data.place import is_local
 from parts2whole.data.volume import Direction, Triple
+
+Box = tuple[slice, slice, slice]
 
 
 class StoreError(ValueError):
@@ -41,6 +45,7 @@ class CaseRecord:
         scale: value in [0, 1] = stored * scale + offset.
         offset: see ``scale``.
         content_hash: of the original voxels in canonical orientation, before any preprocessing.
+        channel_hashes: the same of every channel by itself, where there are several.
         checksum: of the stored voxels and labels.
         series: of a DICOM series a salted hash of its UID, or the UID if that was asked for.
         source: names of the files it was made from, without folders.
@@ -70,6 +75,24 @@ class CaseRecord:
     notes: tuple[str, ...] = ()
     quantisation_error: float = 0.0
     stamp: str = ""
+    channel_hashes: tuple[str, ...] = ()
+
+    def hashes(self) -> frozenset[str]:
+        """Hashes of the scan and of every channel by itself: what it shares with a copy of any of them."""
+        return frozenset((self.content_hash, *self.channel_hashes))
+
+    def __post_init__(self) -> None:
+        """Manifests may come from others: a case stays in the store's folder, and sizes make sense."""
+        if not is_plain_name(self.case_id):
+            raise StoreError(f"case id {self.case_id!r} is not a plain name, as those that prepare gives")
+        shape: tuple[Any, ...] = self.shape
+        spacing: tuple[Any, ...] = self.spacing_mm
+        if len(shape) != 3 or not all(type(n) is int and 1 <= n < 2**31 for n in (self.channels, *shape)):
+            raise StoreError(f"case {self.case_id}: impossible size {self.shape}, {self.channels} channels")
+        if len(spacing) != 3 or not all(1e-6 < float(edge) < 1e6 for edge in spacing):
+            raise StoreError(f"case {self.case_id}: impossible spacing {self.spacing_mm} mm")
+        if not (math.isfinite(self.scale) and math.isfinite(self.offset) and self.scale != 0):
+            raise StoreError(f"case {self.case_id}: impossible scale {self.scale} or offset {self.offset}")
 
     def to_plain(self) -> dict[str, Any]:
         """Data for JSON."""
@@ -77,11 +100,26 @@ class CaseRecord:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> CaseRecord:
-        """Read what `to_plain` made."""
+        """Read what `to_plain` made.
+
+        Raises:
+            StoreError: values that no record of this program has.
+            TypeError: fields are missing, unknown, or of another kind.
+        """
         return cls(**{key: _tuples(value) if type(value) is list else value for key, value in plain.items()})
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(CaseRecord))
+
+
+def is_plain_name(name: object) -> bool:
+    """Whether a name can be that of a file in a folder and nothing else: no path, no hidden file."""
+    return (
+        isinstance(name, str)
+        and 0 < len(name.encode(errors="replace")) <= 240
+        and not name.startswith(".")
+        and not any(sign in name for sign in "/\\\0")
+    )
 
 
 def read_records(folder: Path) -> list[CaseRecord]:
@@ -91,13 +129,16 @@ def read_records(folder: Path) -> list[CaseRecord]:
         if not file.name.startswith("."):
             try:
                 found.append(CaseRecord.from_plain(json.loads(file.read_text(encoding="utf-8"))))
-            except (json.JSONDecodeError, TypeError) as error:
+            except (ValueError, TypeError, AttributeError, RecursionError) as error:
                 raise StoreError(f"{file} is not a record: {error}; delete it and prepare again") from error
     return found
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a file beside its place, then rename."""
+    """Write a file beside its place, then rename; objects are put whole anyway."""
+    if not is_local(file):
+        file.write_text(text, encoding="utf-8")
+        return
     beside = file.with_name(f".{file.name}.{this_process()}.part")
     with disk_full_said(file.parent):
         try:

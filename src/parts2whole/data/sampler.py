@@ -8,8 +8,8 @@ conversion also happens in the batch.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,14 @@ from torch.utils.data import Dataset
 
 from parts2whole.data.geometry import Boxes, Size, crop_resize
 from parts2whole.data.random import sample_generator
-from parts2whole.data.store import CaseRecord, Store
+from parts2whole.data.store import CaseRecord, Store, StoreError
 from parts2whole.data.volume import Triple
+from parts2whole.data.where import Where, WhereError
+
+Weights = Literal["scans", "voxels"] | Mapping[str, float]
+"""How often each case is drawn."""
+
+Sample = Tensor | dict[str, Tensor]
 
 
 class SamplerError(ValueError):
@@ -50,11 +56,23 @@ class WholeSize:
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-    """Where one whole lies: a case and its first voxel; ``size`` may reach past the border (padded)."""
+    """Where one whole lies.
+
+    Attributes:
+        case_id: the scan.
+        start: first voxel (z, y, x).
+        size: extent in voxels of the scan; it may reach past the border (padded).
+        number: its number in the sampler's bank; None without a bank.
+    """
 
     case_id: str
     start: Size
     size: Size
+    number: int | None = None
+
+
+SCANS_TRIED = 100
+"""Scans drawn for one whole before giving up, where ``where`` finds no place in them."""
 
 
 class WholeSampler:
@@ -65,6 +83,10 @@ class WholeSampler:
         cases: which of them; default all.
         size: size of a whole.
         seed: another seed, other wholes.
+        where: rule for the place in a scan; default anywhere.  Scans without such a place are passed over.
+        weights: how often each case is drawn, against the others: ``scans`` all alike, ``voxels`` by their
+            number of voxels, or a number for every case.
+        bank: draw from this many fixed wholes only, which depend on the seed alone; default: endlessly many.
     """
 
     def __init__(
@@ -74,10 +96,17 @@ class WholeSampler:
         size: WholeSize,
         cases: Sequence[str] | None = None,
         seed: int = 0,
+        where: Where | None = None,
+        weights: Weights = "scans",
+        bank: int | None = None,
     ) -> None:
+        if bank is not None and bank < 1:
+            raise SamplerError(f"a bank must hold at least 1 whole, got {bank}")
         self.store = store
+        self.where = where
         self.size = size
         self.seed = seed
+        self.bank = bank
         self.records: tuple[CaseRecord, ...] = (
             store.cases if cases is None else tuple(store.record(case) for case in cases)
         )
@@ -87,17 +116,46 @@ class WholeSampler:
         if len(channels) > 1:
             raise SamplerError(f"scans with different numbers of channels in one store: {sorted(channels)}")
         self.channels = channels.pop()
+        self._shares = None if weights == "scans" else _cumulated(self.records, weights)
 
     def draw(self, *labels: int | str) -> Whole:
         """The whole that belongs to ``labels`` (such as step, index): a scan, and a place in it."""
+        if self.bank is None:
+            return self._place(*labels)
+        number = int(sample_generator(self.seed, "number", *labels).integers(self.bank))
+        return dataclasses.replace(self._place("bank", number), number=number)
+
+    def _place(self, *labels: int | str) -> Whole:
         generator = sample_generator(self.seed, "whole", *labels)
-        record = self.records[int(generator.integers(len(self.records)))]
+        for _ in range(SCANS_TRIED if self.where else 0):
+            if (whole := self._placed(self._choose(generator), generator)) is not None:
+                return whole
+        if self.where:
+            raise SamplerError(
+                f"{self.where} finds no place in {SCANS_TRIED} scans drawn from {self.store.path}"
+            )
+        record = self._choose(generator)
         size = self.size.in_scan(record.spacing_mm)
         start = [
             int(generator.integers(edge - wanted + 1)) if edge > wanted else (edge - wanted) // 2
             for edge, wanted in zip(record.shape, size, strict=True)
         ]
         return Whole(record.case_id, (start[0], start[1], start[2]), size)
+
+    def _choose(self, generator: np.random.Generator) -> CaseRecord:
+        if self._shares is None:
+            return self.records[int(generator.integers(len(self.records)))]
+        return self.records[int(np.searchsorted(self._shares, generator.random(), side="right"))]
+
+    def _placed(self, record: CaseRecord, generator: np.random.Generator) -> Whole | None:
+        """A whole where ``where`` wants it, if it finds a place in this scan."""
+        assert self.where is not None
+        size = self.size.in_scan(record.spacing_mm)
+        try:
+            start = self.where.place(self.store, record, size, generator)
+        except (WhereError, StoreError) as error:
+            raise SamplerError(str(error)) from error
+        return None if start is None else Whole(record.case_id, start, size)
 
     def network_spacing(self, whole: Whole) -> Triple:
         """Distance between voxels of a whole as the network sees it, (z, y, x) in mm."""
@@ -116,12 +174,38 @@ class WholeSampler:
     def read(self, whole: Whole) -> Tensor:
         """The whole as (C, D, H, W) floats in [0, 1]."""
         record = self.store.record(whole.case_id)
-        voxels = read_padded(self.store, whole)
-        image = torch.from_numpy(voxels).float().mul_(record.scale).add_(record.offset).clamp_(0, 1)
+        # In NumPy, because this runs in the loader's threads, which had better not start torch's own.
+        values = read_padded(self.store, whole).astype(np.float32)
+        values *= np.float32(record.scale)
+        values += np.float32(record.offset)
+        image = torch.from_numpy(np.clip(values, 0, 1, out=values))
         if whole.size != self.size.voxels:
             box = Boxes(torch.zeros(1, 3, dtype=torch.long), torch.tensor([whole.size]))
             image = crop_resize(image[None], box, self.size.voxels)[0]
         return image
+
+    def read_sample(self, whole: Whole) -> Sample:
+        """The whole, or, with a bank, ``{"whole": the whole, "number": its number in the bank}``."""
+        voxels = self.read(whole)
+        return voxels if whole.number is None else {"whole": voxels, "number": torch.tensor(whole.number)}
+
+
+def _cumulated(records: Sequence[CaseRecord], weights: Weights) -> npt.NDArray[np.float64]:
+    """Where each case ends, of [0, 1)."""
+    if weights == "voxels":
+        found = np.array([float(np.prod(record.shape)) for record in records])
+    elif isinstance(weights, Mapping):
+        missing = [record.case_id for record in records if record.case_id not in weights]
+        if missing:
+            raise SamplerError(f"weights name no number for {len(missing)} cases, such as {missing[0]!r}")
+        found = np.array([float(weights[record.case_id]) for record in records])
+    else:
+        raise SamplerError(f"weights must be scans, voxels or a number for every case, got {weights!r}")
+    if not (np.isfinite(found).all() and found.min() >= 0 and found.sum() > 0):
+        raise SamplerError("weights must be finite, not negative, and not all zero")
+    sums: npt.NDArray[np.float64] = np.cumsum(found) / found.sum()
+    sums[-1] = 1.0
+    return sums
 
 
 def read_padded(store: Store, whole: Whole, *, label: bool = False) -> npt.NDArray[Any]:
@@ -148,13 +232,20 @@ def read_padded(store: Store, whole: Whole, *, label: bool = False) -> npt.NDArr
     return padded
 
 
-class Wholes(Dataset[Tensor]):
-    """The endless sequence of a sampler's wholes: sample number = step x batch size + index."""
+class Wholes(Dataset[Sample]):
+    """The endless sequence of a sampler's samples: sample number = step x batch size + index."""
 
     def __init__(self, sampler: WholeSampler, batch_size: int) -> None:
         self.sampler = sampler
         self.batch_size = batch_size
 
-    def __getitem__(self, number: int) -> Tensor:
+    def __getitem__(self, number: int) -> Sample:
+        return self.sampler.read_sample(self._whole(number))
+
+    def case_of(self, number: int) -> str:
+        """The case that sample ``number`` is cut from."""
+        return self._whole(number).case_id
+
+    def _whole(self, number: int) -> Whole:
         step, index = divmod(number, self.batch_size)
-        return self.sampler.read(self.sampler.draw(step, index))
+        return self.sampler.draw(step, index)

@@ -3,7 +3,8 @@
     store/
       manifest.json               version, preprocessing, records of all cases, cases set aside and why
       records/<case>.json         written last: a case without its record isn't there
-      cases/<case>.zarr/          OME-Zarr 0.5: image "0" (c, z, y, x), label "labels/mask/0" (z, y, x)
+      cases/<case>.zarr/          OME-Zarr 0.5: image "0" (c, z, y, x), label "labels/mask/0" (z, y, x);
+                                  beside each "cells/0", counts of what lies where, see `cells`
 
 A case is written beside its place and renamed, so it is never half there.  Values in [0, 1] are
 ``stored * scale + offset``.
@@ -11,10 +12,8 @@ A case is written beside its place and renamed, so it is never half there.  Valu
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,16 +21,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from parts2whole.data.chunks import ArrayCache, ChunkedArray, ChunkError, write_image, write_mask
+from parts2whole.data.case_files import CASES, MANIFEST, RECORDS, case_path, damage, remove_case, write_case
+from parts2whole.data.chunks import ArrayCache, ChunkError
+from parts2whole.data.place import is_local, to_place
 from parts2whole.data.preprocess import Preprocess, PreprocessError, StoredType
 from parts2whole.data.record import (
+    Box,
     CaseRecord,
     DiskFullError,
     StoreError,
     disk_full_said,
     read_records,
     sweep,
-    this_process,
     write_text,
 )
 from parts2whole.data.volume import Volume, content_hash, to_canonical
@@ -39,10 +40,7 @@ from parts2whole.spec import SpecError, spec_from_dict
 
 __all__ = ["Box", "CaseRecord", "DiskFullError", "Store", "StoreError", "write_case"]
 
-Box = tuple[slice, slice, slice]
-
 VERSION = 1
-MANIFEST, RECORDS, CASES = "manifest.json", "records", "cases"
 STORED_TYPES = ("int16", "uint8", "float16")
 
 
@@ -75,16 +73,20 @@ class Store:
     def open(cls, path: str | Path) -> Store:
         """Open a store to read it.
 
+        Args:
+            path: its folder, or a URL that fsspec knows, such as ``s3://bucket/store``.
+
         Raises:
             StoreError: there is no store, it can't be read, or it is of a later version.
+            parts2whole.data.place.PlaceError: the library for this kind of URL isn't installed.
         """
-        path = Path(path)
+        path = to_place(path)
         file = path / MANIFEST
         try:
             plain = json.loads(file.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise StoreError(f"{path} is not a store: it has no {MANIFEST}; make one with prepare") from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise StoreError(f"{file} is not a manifest: {error}") from error
         try:
             if plain["version"] != VERSION:
@@ -94,7 +96,9 @@ class Store:
             complete = bool(plain["complete"])
             records = [CaseRecord.from_plain(record) for record in plain["cases"]] if complete else []
             set_aside = dict(plain["set_aside"])
-        except (KeyError, TypeError, SpecError, PreprocessError) as error:
+        except StoreError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, SpecError, PreprocessError) as error:
             raise StoreError(f"{file} is not a manifest this program can read: {error!r}") from error
         if not complete:
             records = read_records(path / RECORDS)
@@ -109,14 +113,14 @@ class Store:
             StoreError: ``path`` is in use, or ``dtype`` isn't one of int16, uint8, float16.
             DiskFullError: no space is left.
         """
-        path = Path(path)
+        path = to_place(path)
         if dtype not in STORED_TYPES:
             raise StoreError(f"dtype must be one of {', '.join(STORED_TYPES)}, got {dtype!r}")
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
             raise StoreError(f"{path} is in use; choose another folder, or empty it first")
         with disk_full_said(path):
-            (path / RECORDS).mkdir(parents=True)
-            (path / CASES).mkdir()
+            (path / RECORDS).mkdir(parents=True, exist_ok=True)
+            (path / CASES).mkdir(parents=True, exist_ok=True)
         store = cls(path, preprocess=preprocess, dtype=dtype, records={}, set_aside={})
         store.begin()
         return store
@@ -130,7 +134,7 @@ class Store:
         Raises:
             StoreError: the store there was prepared in another way.
         """
-        path = Path(path)
+        path = to_place(path)
         if not (path / MANIFEST).exists():
             return cls.create(path, preprocess=preprocess, dtype=dtype)
         store = cls.open(path)
@@ -174,7 +178,7 @@ class Store:
     def read(self, case_id: str, box: Box | None = None) -> npt.NDArray[Any]:
         """Stored voxels (channel, z, y, x) of a box, or of the whole volume; reads only the chunks needed."""
         self.record(case_id)
-        return self._read(_case_path(self.path, case_id) / "0", (slice(None), *(box or ())))
+        return self._read(case_path(self.path, case_id) / "0", (slice(None), *(box or ())))
 
     def read_label(self, case_id: str, box: Box | None = None) -> npt.NDArray[Any]:
         """Labels (z, y, x) of a box, or of the whole volume.
@@ -184,7 +188,21 @@ class Store:
         """
         if not self.record(case_id).has_label:
             raise StoreError(f"case {case_id!r} in {self.path} has no label")
-        return self._read(_case_path(self.path, case_id) / "labels" / "mask" / "0", box or ())
+        return self._read(case_path(self.path, case_id) / "labels" / "mask" / "0", box or ())
+
+    def read_cells(self, case_id: str, *, label: bool = False) -> npt.NDArray[Any]:
+        """Counts (kind, z, y, x) of what lies in the cells of a case, see `cells`.
+
+        Raises:
+            StoreError: the case was stored before cells were counted.
+        """
+        self.record(case_id)
+        place = case_path(self.path, case_id)
+        return self._read((place / "labels" / "mask" if label else place) / "cells" / "0", ())
+
+    def damage(self, case_id: str) -> str | None:
+        """What is wrong with the stored voxels and labels of a case, which are all read; None if nothing."""
+        return damage(self.path, self.record(case_id))
 
     def fingerprint(self) -> str:
         """A hash over the content of all scans, whatever their names or order."""
@@ -251,7 +269,7 @@ class Store:
     def begin(self) -> None:
         """Say in the manifest that cases are being written, until `finish`."""
         if not self._writing:
-            sweep(self.path / CASES, self.path / RECORDS)
+            self._sweep()
             self._write_manifest(complete=False)
             self._writing = True
 
@@ -265,8 +283,7 @@ class Store:
     def exclude(self, case_id: str, reason: str) -> None:
         """List a case as set aside; one that was stored from an older source is removed."""
         if self._records.pop(case_id, None) is not None:
-            (self.path / RECORDS / f"{case_id}.json").unlink(missing_ok=True)
-            shutil.rmtree(_case_path(self.path, case_id), ignore_errors=True)
+            remove_case(self.path, case_id)
             self._cases = None
             self._arrays.forget()
         self.set_aside[case_id] = reason
@@ -277,7 +294,7 @@ class Store:
         Args:
             everywhere: workers on other machines have ended, so remove also what they left half-written.
         """
-        sweep(self.path / CASES, self.path / RECORDS, everywhere=everywhere)
+        self._sweep(everywhere=everywhere)
         self._write_manifest(complete=True)
         self._writing = False
 
@@ -291,9 +308,13 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r}, {len(self._records)} cases)"
 
+    def _sweep(self, *, everywhere: bool = False) -> None:
+        if is_local(self.path):
+            sweep(self.path / CASES, self.path / RECORDS, everywhere=everywhere)
+
     def _read(self, path: Path, box: tuple[slice, ...]) -> npt.NDArray[Any]:
         try:
-            return self._arrays.open(path).read(box)
+            return self._arrays.open(path, within=self.path).read(box)
         except ChunkError as error:
             raise StoreError(str(error)) from error
 
@@ -310,57 +331,3 @@ class Store:
         rows = ",\n".join(json.dumps(record.to_plain()) for record in self.cases) if complete else ""
         text = f'{json.dumps(plain, indent=1)[:-2]},\n "cases": [\n{rows}\n]}}\n'
         write_text(self.path / MANIFEST, text)
-
-
-def write_case(
-    path: Path,
-    record: CaseRecord,
-    array: npt.NDArray[Any],
-    label: npt.NDArray[Any] | None = None,
-    *,
-    dtype: StoredType,
-) -> CaseRecord:
-    """`Store.write_case` for a worker, which needs the folder and not the records."""
-    expected = (record.channels, *record.shape)
-    if array.shape != expected or array.dtype != np.dtype(dtype):
-        raise StoreError(f"{record.case_id}: expected {dtype} {expected}, got {array.dtype} {array.shape}")
-    if label is not None and (label.shape != record.shape or label.dtype.kind not in "iu"):
-        raise StoreError(
-            f"{record.case_id}: expected an integer label {record.shape}, got {label.dtype} {label.shape}"
-        )
-    record = dataclasses.replace(
-        record,
-        checksum=_checksum(array, label),
-        has_label=label is not None,
-        label_values=() if label is None else tuple(int(value) for value in np.unique(label)),
-    )
-    final = _case_path(path, record.case_id)
-    beside = final.with_name(f".{final.name}.{this_process()}.part")
-    with disk_full_said(path):
-        try:
-            (path / RECORDS / f"{record.case_id}.json").unlink(missing_ok=True)
-            write_image(beside, record.case_id, array, record.spacing_mm)
-            if label is not None:
-                write_mask(beside, label, record.spacing_mm)
-            again = None if label is None else ChunkedArray(beside / "labels" / "mask" / "0").read()
-            if _checksum(ChunkedArray(beside / "0").read(), again) != record.checksum:
-                raise StoreError(f"{record.case_id}: what was written reads back differently; check the disk")
-            shutil.rmtree(final, ignore_errors=True)
-            beside.rename(final)
-            write_text(path / RECORDS / f"{record.case_id}.json", json.dumps(record.to_plain(), indent=1))
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-    return record
-
-
-def _checksum(array: npt.NDArray[Any], label: npt.NDArray[Any] | None) -> str:
-    hasher = hashlib.blake2b(digest_size=16)
-    for part in (array, label):
-        if part is not None:
-            hasher.update(f"{part.dtype.str}{part.shape}".encode())
-            hasher.update(np.ascontiguousarray(part).data)
-    return hasher.hexdigest()
-
-
-def _case_path(path: Path, case_id: str) -> Path:
-    return path / CASES / f"{case_id}.zarr"

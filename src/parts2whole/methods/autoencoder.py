@@ -12,6 +12,7 @@ https://doi.org/10.1126/science.1127647 (the principle; the network here is conv
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,10 @@ class Autoencoder(Reconstruction):
         skips: connect encoder and decoder by skip connections, which makes the task trivial.
     """
 
+    citation: ClassVar[str] = (
+        "Hinton, Salakhutdinov: Reducing the Dimensionality of Data with Neural Networks. Science 313 (2006) "
+        "504-507, doi:10.1126/science.1127647"
+    )
     skips: bool = False
 
     def build(self, network: Network, *, in_channels: int, whole_size: Size) -> Model:

@@ -1,7 +1,8 @@
 """What a pretext task is: a spec that turns a batch of wholes into views, and views into a loss.
 
 A method knows nothing of the loop, the store or the devices.  The loop calls, in this order,
-`build` once, then at every step `views` (no gradient) and `loss`.
+`build` once, then at every step `views` (no gradient) and `loss`.  A batch is a tensor of wholes; only a
+`FixedBank` is also told which wholes of its bank they are.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from parts2whole.networks.heads import Model
 from parts2whole.spec import Spec
 
 Views = dict[str, Tensor]
+Batch = Tensor | dict[str, Tensor]
 
 
 class MethodError(ValueError):
@@ -31,9 +33,12 @@ class Method(Spec, abc.ABC):
 
     Attributes:
         citation: what to cite, kept in the card of the weights.
+        rows_are_independent: the loss is a mean over wholes that don't see each other. Only then may a batch
+            be computed in pieces, or divided unevenly over devices.
     """
 
     citation: ClassVar[str] = ""
+    rows_are_independent: ClassVar[bool] = False
 
     @abc.abstractmethod
     def build(self, network: Network, *, in_channels: int, whole_size: Size) -> Model:
@@ -56,9 +61,47 @@ class Reconstruction(Method, abc.ABC):
     may serve several parts in a row.
     """
 
+    rows_are_independent: ClassVar[bool] = True
+
     @abc.abstractmethod
     def reconstruct(self, module: nn.Module, part: Tensor) -> Tensor:
         """The image the module makes of ``part``: (B, C, D, H, W) in [0, 1]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Discrimination(Method, abc.ABC):
+    """A pretext task that asks which whole a part comes from; guessing costs the log of the candidates."""
+
+    @abc.abstractmethod
+    def candidates(self, wholes: int) -> int:
+        """Number of answers to choose from, in a batch of ``wholes``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedBank(Discrimination, abc.ABC):
+    """A pretext task that knows its wholes by number, so it trains on a fixed bank of them.
+
+    Attributes:
+        bank: number of wholes.
+    """
+
+    bank: int
+
+    @abc.abstractmethod
+    def views(self, wholes: Tensor, generator: BatchGenerator, numbers: Tensor | None = None) -> Views:
+        """As `Method.views`, with the (B,) numbers of the wholes in the bank.
+
+        Without ``numbers`` the rows of the global batch are taken for the first wholes of the bank.
+        """
+
+
+def make_views(method: Method, batch: Batch, generator: BatchGenerator) -> Views:
+    """The views of what the loader delivers: wholes, or ``{"whole": wholes, "number": numbers}``."""
+    if isinstance(batch, Tensor):
+        return method.views(batch, generator)
+    if not isinstance(method, FixedBank):
+        return method.views(batch["whole"], generator)
+    return method.views(batch["whole"], generator, batch["number"])
 
 
 def repeat_rows(wholes: Tensor, count: int) -> Tensor:

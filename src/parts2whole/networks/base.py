@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
@@ -21,12 +22,18 @@ class Encoder(nn.Module, abc.ABC):
         channels: width of every level, finest first.
         strides: total stride (z, y, x) of every level, finest first.
         norm: normalisation, so that a decoder built on top matches.
+        decoder_widths: width of a fresh decoder at input resolution (only where ``strides[0]`` isn't 1) and
+            at every level but the deepest, finest first; None is the widths of the encoder.
+        input_axes: for every tensor of its state that grows with ``in_channels``, the axis along which it
+            does; its first ``in_channels`` entries are those of the input channels.
     """
 
     in_channels: int
     channels: tuple[int, ...]
     strides: tuple[Stride, ...]
     norm: str
+    decoder_widths: tuple[int, ...] | None = None
+    input_axes: Mapping[str, int] = {}
 
     @abc.abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -38,6 +45,28 @@ class Encoder(nn.Module, abc.ABC):
         return math.lcm(*(s for stride in self.strides for s in stride))
 
 
+class Own(nn.Module, abc.ABC):
+    """The decoder or head that a network was published with.
+
+    Attributes:
+        final: name of the last layer, which is fresh where classes change.
+        is_decoder: it gives a map of logits; otherwise logits of the whole volume.
+        input_axes: as for `Encoder`.
+    """
+
+    final: str
+    is_decoder: bool
+    input_axes: Mapping[str, int] = {}
+
+    @abc.abstractmethod
+    def forward(self, pyramid: tuple[Tensor, ...]) -> Tensor:
+        """Pyramid (finest first) to logits (B, classes, d, h, w), or (B, classes, time) of a video head."""
+
+    @abc.abstractmethod
+    def forward_endpoints(self, pyramid: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """Pyramid to every named result, by its published name."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Network(Spec, abc.ABC):
     """How an encoder is built."""
@@ -45,6 +74,10 @@ class Network(Spec, abc.ABC):
     @abc.abstractmethod
     def build_encoder(self, in_channels: int) -> Encoder:
         """A freshly initialised encoder for ``in_channels`` input channels."""
+
+    def build_own(self, in_channels: int, out_channels: int) -> Own | None:
+        """The decoder or head it was published with, freshly initialised; None where there is none."""
+        return None
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -68,18 +68,51 @@ class ConvUnit(nn.Sequential):
         )
 
 
+def pad_same(x: Tensor, kernel: Stride, stride: Stride) -> Tensor:
+    """Zero padding as TensorFlow's SAME: as much as the size needs, the smaller half in front.
+
+    An even edge with kernel 3 and stride 2 gets 0 voxels in front and 1 behind; an odd one 1 and 1.
+    """
+    pads: list[int] = []
+    for edge, size, step in zip(reversed(x.shape[2:]), reversed(kernel), reversed(stride), strict=True):
+        total = max(size - (edge % step or step), 0)
+        pads += [total // 2, total - total // 2]
+    return F.pad(x, pads) if any(pads) else x
+
+
+class SameConv3d(nn.Conv3d):
+    """Convolution that pads as TensorFlow's SAME does, from the size of its actual input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, D, H, W) to (B, out, ceil(D/s), ceil(H/s), ceil(W/s))."""
+        kernel: Stride = self.kernel_size  # type: ignore[assignment]
+        stride: Stride = self.stride  # type: ignore[assignment]
+        padded = pad_same(x, kernel, stride)
+        return F.conv3d(padded, self.weight, self.bias, self.stride)
+
+
 class Decoder(nn.Module):
     """From a pyramid back to input resolution, with or without skip connections.
 
     At every step the deeper map is upsampled by a transposed convolution that keeps its width, joined
     with the encoder's map of that resolution (only if ``skips``), and passed through two units of that
     level's width.  An encoder whose finest map is below input resolution gets more steps without skips.
+    With ``widths`` the decoder is narrower than the encoder: a transposed convolution then gives at most
+    twice the width of its target.
 
     Attributes:
         out_channels: width of the map that comes out.
     """
 
-    def __init__(self, channels: Sequence[int], strides: Sequence[Stride], *, skips: bool, norm: str) -> None:
+    def __init__(
+        self,
+        channels: Sequence[int],
+        strides: Sequence[Stride],
+        *,
+        skips: bool,
+        norm: str,
+        widths: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         self.skips = skips
         self.levels = len(channels)
@@ -88,14 +121,20 @@ class Decoder(nn.Module):
         width = channels[-1]
         targets = [*zip(channels[:-1], strides[:-1], strict=True)]
         if strides[0] != (1, 1, 1):
-            targets.insert(0, (max(channels[0] // 2, 8), (1, 1, 1)))
+            targets.insert(0, (0, (1, 1, 1)))
         self.first_skip = len(targets) - (len(channels) - 1)
+        narrows = widths is not None
+        if widths is None:
+            widths = [skip or max(channels[0] // 2, 8) for skip, _ in targets]
+        if len(widths) != len(targets):
+            raise NetworkError(f"a decoder of {len(targets)} steps needs as many widths, got {list(widths)}")
         below = strides[-1]
         for index in range(len(targets) - 1, -1, -1):
-            out, stride = targets[index]
+            (skip, stride), out = targets[index], widths[index]
             factor = tuple(b // s for b, s in zip(below, stride, strict=True))
-            self.ups.append(nn.ConvTranspose3d(width, width, factor, stride=factor))  # type: ignore[arg-type]
-            joined = width + (out if skips and index >= self.first_skip else 0)
+            kept = min(width, 2 * out) if narrows else width
+            self.ups.append(nn.ConvTranspose3d(width, kept, factor, stride=factor))  # type: ignore[arg-type]
+            joined = kept + (skip if skips else 0)
             self.units.append(nn.Sequential(ConvUnit(joined, out, norm), ConvUnit(out, out, norm)))
             width, below = out, stride
         self.out_channels = width
@@ -114,7 +153,9 @@ class Decoder(nn.Module):
 
 def build_decoder(encoder: Encoder, *, skips: bool) -> Decoder:
     """A fresh decoder for ``encoder``."""
-    return Decoder(encoder.channels, encoder.strides, skips=skips, norm=encoder.norm)
+    return Decoder(
+        encoder.channels, encoder.strides, skips=skips, norm=encoder.norm, widths=encoder.decoder_widths
+    )
 
 
 def check_input(x: Tensor, *, channels: int, divisor: int) -> None:

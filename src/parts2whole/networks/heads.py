@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from parts2whole.networks.base import Encoder
+from parts2whole.networks.base import Encoder, Own
 from parts2whole.networks.blocks import build_decoder
 
 
@@ -50,6 +51,24 @@ class EncoderDecoder(Model):
         """Logits at input resolution."""
         logits: Tensor = self.head(self.decoder(self.encoder(x)))
         return logits
+
+
+class OwnDecoder(Model):
+    """Encoder and the decoder it was published with: (B, C, D, H, W) to (B, classes, D, H, W).
+
+    Logits at a lower resolution are interpolated to that of the input.
+    """
+
+    def __init__(self, encoder: Encoder, own: Own) -> None:
+        super().__init__(encoder)
+        self.decoder = own
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits at input resolution."""
+        logits: Tensor = self.decoder(self.encoder(x))
+        if logits.shape[2:] == x.shape[2:]:
+            return logits
+        return F.interpolate(logits, size=x.shape[2:], mode="trilinear", align_corners=False)
 
 
 class PooledClassifier(Model):

@@ -11,10 +11,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
-from parts2whole.networks.base import Encoder, Network
-from parts2whole.networks.blocks import ConvUnit, NetworkError, Norm, build_norm, check_input
+from parts2whole.networks.base import Network, Own
+from parts2whole.networks.blocks import ConvUnit, Decoder, NetworkError, Norm, build_norm
+from parts2whole.networks.published import NamedEncoder
 
 WIDTHS = {"tiny": 8, "small": 16, "base": 64}
 """Width of the finest level; every further level doubles it. ``base`` is the published size."""
@@ -38,12 +40,16 @@ class UNet3D(Network):
             raise NetworkError(f"unknown size {self.size!r}; choose from {', '.join(WIDTHS)}")
         build_norm(self.norm, 8)
 
-    def build_encoder(self, in_channels: int) -> Encoder:
+    def build_encoder(self, in_channels: int) -> UNetEncoder:
         """A freshly initialised encoder."""
         return UNetEncoder(in_channels, width=WIDTHS[self.size], norm=self.norm)
 
+    def build_own(self, in_channels: int, out_channels: int) -> UNetDecoder:
+        """The expanding path with skip connections, and a 1 x 1 x 1 convolution."""
+        return UNetDecoder(self.build_encoder(in_channels), out_channels)
 
-class UNetEncoder(Encoder):
+
+class UNetEncoder(NamedEncoder):
     """Contracting path; see `UNet3D`."""
 
     def __init__(self, in_channels: int, *, width: int, norm: str) -> None:
@@ -52,6 +58,8 @@ class UNetEncoder(Encoder):
         self.channels = tuple(width * 2**level for level in range(4))
         self.strides = tuple((2**level,) * 3 for level in range(4))
         self.norm = norm
+        self.level_names = tuple(f"out{width}" for width in self.channels)
+        self.input_axes = {"levels.0.0.0.weight": 1}
         self.levels = nn.ModuleList()
         below = in_channels
         for out in self.channels:
@@ -60,11 +68,32 @@ class UNetEncoder(Encoder):
             below = out
         self.pool = nn.MaxPool3d(2)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(B, C, D, H, W) to four maps at strides 1, 2, 4, 8."""
-        check_input(x, channels=self.in_channels, divisor=8)
-        pyramid: list[Tensor] = []
-        for level in self.levels:
-            x = level(self.pool(x) if pyramid else x)
-            pyramid.append(x)
-        return tuple(pyramid)
+    def forward_endpoints(self, x: Tensor) -> dict[str, Tensor]:
+        """Maps at strides 1, 2, 4, 8, named by their widths: ``out64`` to ``out512`` at ``size="base"``."""
+        found: dict[str, Tensor] = {}
+        for name, level in zip(self.level_names, self.levels, strict=True):
+            x = level(self.pool(x) if found else x)
+            found[name] = x
+        return found
+
+
+class UNetDecoder(Own):
+    """The expanding path of the published network; a sigmoid gives its reconstruction."""
+
+    final = "head"
+    is_decoder = True
+
+    def __init__(self, encoder: UNetEncoder, out_channels: int) -> None:
+        super().__init__()
+        self.decoder = Decoder(encoder.channels, encoder.strides, skips=True, norm=encoder.norm)
+        self.head = nn.Conv3d(self.decoder.out_channels, out_channels, 1)
+
+    def forward(self, pyramid: tuple[Tensor, ...]) -> Tensor:
+        """Logits at input resolution."""
+        logits: Tensor = self.head(self.decoder(pyramid))
+        return logits
+
+    def forward_endpoints(self, pyramid: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """``final_conv``, the logits, and ``output``, their sigmoid."""
+        logits = self(pyramid)
+        return {"final_conv": logits, "output": torch.sigmoid(logits)}

@@ -59,7 +59,7 @@ def arm_names(runs: Sequence[Run]) -> dict[Path, str]:
 
     A pre-training run is called by its method; two of one method are told apart by their folders.
     """
-    named = {run.folder: _arm(run) for run in runs}
+    named = {run.folder: _marked(run, *_arm(run)) for run in runs}
     sources: dict[str, set[str]] = {}
     for name, source in named.values():
         sources.setdefault(name, set()).add(source)
@@ -110,6 +110,13 @@ def spec_name(spec: object) -> str:
     name = str(spec.get("class_path", "unknown")).rpartition(".")[2]
     data = (spec.get("init_args") or {}).get("data")
     return f"{name}, {Path(str(data)).stem}" if data else name
+
+
+def _marked(run: Run, name: str, source: str) -> tuple[str, str]:
+    """An arm says wherever it is named what sets it apart: its decoder, and test cases its weights saw."""
+    if run.result.get("decoder") == "own":  # of the network as published
+        name = f"{name}, own decoder"
+    return (f"{name} [saw test cases]" if run.result.get("leaks") else name), source
 
 
 def _arm(run: Run) -> tuple[str, str]:

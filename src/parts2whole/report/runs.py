@@ -255,7 +255,7 @@ def read_mapping(path: Path, notes: list[str]) -> Plain:
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         notes.append(f"{path.name} can't be read: {' '.join(str(error).split())}")
         return {}
     if not isinstance(content, dict):
@@ -274,7 +274,7 @@ def _parse_metrics(path: Path) -> tuple[list[Plain], int]:
     for number, line in enumerate(lines):
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             record = None
         if isinstance(record, dict) and as_number(record.get("step")) is not None:
             records.append(record)

@@ -11,7 +11,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +21,20 @@ from torch.utils.data import Dataset
 from parts2whole.data.geometry import Size
 from parts2whole.data.preprocess import Preprocess
 from parts2whole.data.random import BatchGenerator, sample_generator
+from parts2whole.data.read import find_scans
+from parts2whole.data.source_case import SourceCase
 from parts2whole.data.split import Split, split_by_patient
 from parts2whole.data.store import Store
+from parts2whole.data.volume import Triple
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.heads import Model
 from parts2whole.spec import Spec, digest, to_plain
 
 Batch = Mapping[str, Tensor]
+
+
+PUBLIC_SALT = b"public data set"
+"""Ids of public data sets are hashed with this, so that cases and splits are the same on every machine."""
 
 
 class Run(Protocol):
@@ -55,6 +62,9 @@ class Item:
         patient: never split over two sides.
         target: class index, for classification.
         side: ``train``, ``validation`` or ``test`` where the data set itself prescribes it.
+        centre: where in the stored volume it lies, in voxels (z, y, x); None is all of the volume.
+        lesions: what a candidate hits, of `Labelled.lesions`.
+        irrelevant: a candidate on a finding that counts neither as a lesion nor as a false positive.
     """
 
     item_id: str
@@ -62,6 +72,9 @@ class Item:
     patient: str
     target: int | None = None
     side: str | None = None
+    centre: Triple | None = None
+    lesions: tuple[str, ...] = ()
+    irrelevant: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +86,14 @@ class Labelled:
         items: what there is to learn from.
         classes: names of the classes; index 0 of a segmentation is background.
         notes: what the user should know, such as cases set aside.
+        lesions: of a detection task, every lesion of a case, found by a candidate or not.
     """
 
     store: Store
     items: tuple[Item, ...]
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    lesions: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def item(self, item_id: str) -> Item:
         """The item called ``item_id``."""
@@ -129,7 +144,11 @@ class Task(Spec, abc.ABC):
         validation_fraction: share of the patients that settings and stopping are chosen on.
         test_fraction: share of the patients that results are reported on.
         split_seed: another seed, another split.
+        rows_are_independent: the loss is a mean over samples that don't see each other. Only then may a batch
+            be computed in pieces, or divided unevenly over devices.
     """
+
+    rows_are_independent: ClassVar[bool] = False
 
     data: Path
     preprocess: Preprocess = Preprocess()
@@ -192,10 +211,17 @@ class Task(Spec, abc.ABC):
         """Content hashes of the validation and test scans, which a fair pre-training must not see."""
         labelled = self.labelled(cache=cache)
         split = self.split(labelled)
-        return {
-            labelled.store.record(labelled.item(item).case_id).content_hash
-            for item in (*split.validation, *split.test)
-        }
+        cases = {labelled.item(item).case_id for item in (*split.validation, *split.test)}
+        return {found for case in cases for found in labelled.store.record(case).hashes()}
+
+    def prepared_with(self) -> Any:
+        """Settings of a task, as plain data, that change what is stored: other settings, another cache."""
+        return None
+
+    def find_inputs(self, scans: Sequence[str | Path]) -> list[SourceCase]:
+        """New scans to predict for: here one a file or DICOM series, with its series UID as it is."""
+        found = find_scans(list(scans), keep_series_uids=True)
+        return [SourceCase(source.case_id, (source,)) for source in found]
 
     def cache_folder(self, cache: Path) -> Path:
         """Where this task's prepared data go: changes with the data and with how they are prepared."""
@@ -208,6 +234,7 @@ class Task(Spec, abc.ABC):
                 stat = path.stat()
                 listing.append([str(path.relative_to(root)), stat.st_size, stat.st_mtime_ns])
         plain = [type(self).__name__, str(root.resolve()), to_plain(self.preprocess), listing]
+        plain += [self.prepared_with()] if self.prepared_with() is not None else []
         return cache / f"{type(self).__name__.lower()}-{digest(plain)}"
 
 
@@ -225,9 +252,13 @@ class Samples(Dataset[dict[str, Any]], abc.ABC):
         self.batch_size = batch_size
 
     def __getitem__(self, number: int) -> dict[str, Any]:
+        return self.draw(self.case_of(number), sample_generator(self.seed, "sample", number))
+
+    def case_of(self, number: int) -> str:
+        """The item that sample ``number`` is of."""
         round_, place = divmod(number, len(self.items))
         order = sample_generator(self.seed, "round", round_).permutation(len(self.items))
-        return self.draw(self.items[order[place]], sample_generator(self.seed, "sample", number))
+        return self.items[int(order[place])]
 
     @abc.abstractmethod
     def draw(self, item_id: str, generator: np.random.Generator) -> dict[str, Any]:
@@ -238,6 +269,26 @@ def default_cache() -> Path:
     """Where prepared labelled data are kept: ``$XDG_CACHE_HOME/parts2whole``, or below ``~/.cache``."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "parts2whole"
+
+
+def same_scan_same_patient(store: Store) -> dict[str, str]:
+    """Patient of every case; patients that share a scan, voxel for voxel, are taken for one."""
+    named: dict[str, str] = {}
+
+    def root(patient: str) -> str:
+        while named.get(patient, patient) != patient:
+            patient = named[patient]
+        return patient
+
+    for case, earlier in store.duplicates().items():
+        named[root(store.record(case).patient)] = root(store.record(earlier).patient)
+    return {record.case_id: root(record.patient) for record in store.cases}
+
+
+def name_some(names: Sequence[str], most: int = 5) -> str:
+    """The first few names, and how many more there are."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def to_unit(voxels: npt.NDArray[Any], scale: float, offset: float) -> npt.NDArray[np.float32]:

@@ -9,7 +9,7 @@ import abc
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ class ClassificationTask(Task, abc.ABC):
     hidden: int = 0
     dropout: float = 0.0
     augmentation: Augmentation = Augmentation()
+    rows_are_independent: ClassVar[bool] = True
 
     @property
     def monitor(self) -> str:

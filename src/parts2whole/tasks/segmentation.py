@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from parts2whole.data.ingest import SourceCase
-from parts2whole.tasks.base import TaskError
-from parts2whole.tasks.segmenting import SegmentationTask
-
-SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr", ".mgz")
+from parts2whole.tasks.base import TaskError, name_some
+from parts2whole.tasks.pairs import pair_folders, patient_of, stem_of
+from parts2whole.tasks.segmenting import SegmentationTask, Sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Segmentation(SegmentationTask):
 
     patient_separator: str | None = None
 
-    def sources(self) -> list[SourceCase]:
+    def sources(self) -> Sources:
         """Images and labels, by case."""
         root = Path(self.data)
         if not root.is_dir():
@@ -41,35 +40,16 @@ class Segmentation(SegmentationTask):
         images, labels = root / "images", root / "labels"
         if not (images.is_dir() and labels.is_dir()):
             raise TaskError(f"{root} needs images/ and labels/ folders, or a dataset.json")
-        return self._pair(images, labels)
+        return Sources(pair_folders(images, labels, self.patient_separator))
 
-    def _pair(self, images: Path, labels: Path) -> list[SourceCase]:
-        by_case = _by_stem(labels)
-        if not by_case:
-            raise TaskError(f"no label maps in {labels}; known are {', '.join(SUFFIXES)}")
-        channels: dict[str, list[Path]] = {}
-        for stem, path in _by_stem(images).items():
-            case = stem if stem in by_case else stem.rpartition("_")[0]
-            channels.setdefault(case if case in by_case else stem, []).append(path)
-        unlabelled = sorted(set(channels) - set(by_case))
-        without_image = sorted(set(by_case) - set(channels))
-        if without_image:
-            raise TaskError(f"labels without an image in {images}: {_some(without_image)}")
-        if unlabelled:
-            raise TaskError(
-                f"{len(unlabelled)} images have no label in {labels}: {_some(unlabelled)}. Images and labels "
-                "pair by equal file names; move unlabelled images elsewhere"
-            )
-        return [self._case(case, paths, by_case[case]) for case, paths in sorted(channels.items())]
-
-    def _from_json(self, root: Path, listing: Path) -> list[SourceCase]:
+    def _from_json(self, root: Path, listing: Path) -> Sources:
         try:
             plain: dict[str, Any] = json.loads(listing.read_text())
         except json.JSONDecodeError as error:
             raise TaskError(f"{listing} is not JSON: {error}") from error
         training = plain.get("training")
         if not isinstance(training, list):
-            return self._pair(root / "imagesTr", root / "labelsTr")
+            return Sources(pair_folders(root / "imagesTr", root / "labelsTr", self.patient_separator))
         cases = []
         for entry in training:
             if not (isinstance(entry, dict) and {"image", "label"} <= set(entry)):
@@ -77,27 +57,10 @@ class Segmentation(SegmentationTask):
             image, label = (_inside(root, str(entry[key])) for key in ("image", "label"))
             missing = [str(path) for path in (image, label) if not path.exists()]
             if missing:
-                raise TaskError(f"{listing} names files that don't exist: {_some(missing)}")
-            cases.append(self._case(_stem(image), [image], label))
-        return cases
-
-    def _case(self, case: str, images: list[Path], label: Path) -> SourceCase:
-        patient = case.partition(self.patient_separator)[0] if self.patient_separator else case
-        return SourceCase(case, tuple(sorted(images)), label, patient)
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise TaskError(f"{folder} doesn't exist")
-    found = sorted(p for p in folder.iterdir() if p.name.endswith(SUFFIXES) and not p.name.startswith("."))
-    return {_stem(path): path for path in found}
-
-
-def _stem(path: Path) -> str:
-    for suffix in SUFFIXES:
-        if path.name.endswith(suffix):
-            return path.name.removesuffix(suffix)
-    return path.stem
+                raise TaskError(f"{listing} names files that don't exist: {name_some(missing)}")
+            name = stem_of(image)
+            cases.append(SourceCase(name, (image,), label, patient_of(name, self.patient_separator)))
+        return Sources(cases)
 
 
 def _inside(root: Path, name: str) -> Path:
@@ -105,8 +68,3 @@ def _inside(root: Path, name: str) -> Path:
     if not path.is_relative_to(root.resolve()):
         raise TaskError(f"{name!r} leaves the folder {root}")
     return path
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

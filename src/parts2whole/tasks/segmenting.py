@@ -7,23 +7,25 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.losses.dice import DiceCELoss
+import torch.nn.functional as F
+from monai.losses.dice import DiceCELoss, DiceLoss
 from torch import Tensor, nn
 
-from parts2whole.data.geometry import Size
+from parts2whole.data.geometry import Size, resize
 from parts2whole.data.ingest import SourceCase, store_cases
-from parts2whole.data.random import BatchGenerator, sample_generator
+from parts2whole.data.random import BatchGenerator
 from parts2whole.data.sampler import Whole, read_padded
 from parts2whole.data.store import Store
 from parts2whole.evaluation.inference import sliding_window
-from parts2whole.evaluation.metrics import mean_over_cases, segmentation_metrics
+from parts2whole.evaluation.metrics import mean_over_cases
+from parts2whole.evaluation.regions import Regions, RegionScores, class_regions
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.heads import EncoderDecoder, Model
 from parts2whole.tasks.augment import Augmentation, augment_image, augment_label, draw_augmentation
@@ -37,10 +39,29 @@ from parts2whole.tasks.base import (
     Segmented,
     Task,
     TaskError,
+    same_scan_same_patient,
     to_unit,
 )
+from parts2whole.tasks.patches import Patches, box_around, class_indices
 
-LOCATIONS_PER_CLASS = 1000
+__all__ = ["SegmentationTask", "Sources", "class_indices"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sources:
+    """The cases of a data set.
+
+    Attributes:
+        cases: what to store.
+        set_aside: reason for every case that can't be used.
+        sides: ``train``, ``validation`` or ``test`` of cases, where the data set prescribes it.
+        notes: what else the user should know.
+    """
+
+    cases: Sequence[SourceCase]
+    set_aside: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    sides: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,19 +71,25 @@ class SegmentationTask(Task, abc.ABC):
     Attributes:
         foreground_share: share of the training patches centred on a foreground voxel, every class alike.
         augmentation: how far training patches are changed.
+        crop_size: voxels (z, y, x) of the scan that are cut out and resized to ``patch_size``; default
+            ``patch_size``, nothing is resized.
         window_size: largest size in voxels (z, y, x) of the windows at inference; default ``patch_size``. A
             window that covers a volume takes one pass instead of several. It shrinks to the volume: much
             padding, which training never showed, would mislead instance norm.
         overlap: of neighbouring windows at inference, as a share of the window.
+        loss_function: ``dice_ce`` (Dice and cross-entropy) or ``dice`` (1 - soft Dice with smoothing 1 over
+            the batch, as in the public code of Models Genesis).
     """
 
     foreground_share: float = 0.5
     augmentation: Augmentation = Augmentation()
+    crop_size: Size | None = None
     window_size: Size | None = None
     overlap: float = 0.5
+    loss_function: Literal["dice_ce", "dice"] = "dice_ce"
 
     @abc.abstractmethod
-    def sources(self) -> list[SourceCase]:
+    def sources(self) -> Sources:
         """Images and labels, by case."""
 
     @property
@@ -70,24 +97,53 @@ class SegmentationTask(Task, abc.ABC):
         """Mean Dice over foreground classes."""
         return "dice_mean"
 
+    @property
+    def cut_size(self) -> Size:
+        """Voxels of the scan that a training patch covers."""
+        return self.crop_size or self.patch_size
+
+    def classes_in(self, values: Sequence[int]) -> tuple[str, ...]:
+        """Names of the classes, given the label values that occur; names are the values of written masks."""
+        return tuple(str(value) for value in values)
+
+    def to_classes(self, label: npt.NDArray[Any], classes: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Stored label values as class indices."""
+        return class_indices(label, classes)
+
+    def regions(self, classes: Sequence[str]) -> Regions:
+        """What is measured: unions of classes; here every foreground class."""
+        return class_regions(classes)
+
+    def items(self, store: Store, sources: Sources) -> tuple[Item, ...]:
+        """What there is to learn from: here all labelled volumes."""
+        patients = same_scan_same_patient(store)
+        wanted = {case.case_id for case in sources.cases}
+        return tuple(
+            Item(r.case_id, r.case_id, patients[r.case_id], side=sources.sides.get(r.case_id))
+            for r in store.cases
+            if r.has_label and r.case_id in wanted
+        )
+
     def labelled(self, *, cache: Path, workers: int | None = None, progress: bool = True) -> Labelled:
         """Prepare images and labels once into ``cache``, and open them."""
+        sources = self.sources()
         store, report = store_cases(
-            self.sources(),
+            sources.cases,
             self.cache_folder(cache),
             preprocess=self.preprocess,
             workers=workers,
             progress=progress,
         )
-        notes = tuple(f"{case} was set aside: {reason}" for case, reason in report.set_aside.items())
+        set_aside = {**sources.set_aside, **report.set_aside}
+        notes = tuple(f"{case} was set aside: {reason}" for case, reason in set_aside.items())
         records = [record for record in store.cases if record.has_label]
         if not records:
             raise TaskError(f"no usable labelled case in {self.data}. " + "; ".join(notes))
         values = sorted({value for record in records for value in record.label_values} | {0})
         if len(values) < 2:
             raise TaskError(f"the labels in {self.data} hold nothing but background")
-        items = tuple(Item(record.case_id, record.case_id, record.patient) for record in records)
-        return Labelled(store, items, tuple(str(value) for value in values), notes)
+        items = self.items(store, sources)
+        return Labelled(store, items, self.classes_in(values), (*notes, *sources.notes))
 
     def build(self, encoder: Encoder, classes: Sequence[str]) -> Model:
         """The encoder and a fresh decoder with skip connections."""
@@ -95,7 +151,16 @@ class SegmentationTask(Task, abc.ABC):
 
     def samples(self, labelled: Labelled, items: Sequence[str], *, seed: int, batch_size: int) -> Samples:
         """Patches of ``patch_size``."""
-        return Patches(self, labelled, items, seed=seed, batch_size=batch_size)
+        return Patches(
+            labelled,
+            items,
+            cut_size=self.cut_size,
+            patch_size=self.patch_size,
+            foreground_share=self.foreground_share,
+            to_classes=self.to_classes,
+            seed=seed,
+            batch_size=batch_size,
+        )
 
     def augment(self, batch: Batch, generator: BatchGenerator) -> Batch:
         """Image and label moved alike, image intensities changed."""
@@ -104,41 +169,76 @@ class SegmentationTask(Task, abc.ABC):
         return {"image": augment_image(batch["image"], drawn), "label": augment_label(batch["label"], drawn)}
 
     def loss(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Dice over the batch, foreground classes alike, plus cross-entropy."""
+        """Dice over the batch, foreground classes alike, plus cross-entropy if asked."""
         logits = module(batch["image"]).float()
+        if self.loss_function == "dice":
+            smooth = DiceLoss(
+                softmax=True, to_onehot_y=True, include_background=False, batch=True, smooth_nr=1, smooth_dr=1
+            )
+            return {"loss": smooth(logits, batch["label"])}
         measure = DiceCELoss(softmax=True, to_onehot_y=True, include_background=False, batch=True)
         return {"loss": measure(logits, batch["label"])}
 
     def examine(self, run: Run, labelled: Labelled, items: Sequence[str], *, thorough: bool) -> Examination:
-        """Dice and IoU per class on whole volumes; ``thorough`` adds surface distances."""
+        """Dice and IoU per region on whole items; ``thorough`` adds surface distances and mean IoU over
+        thresholds, and what the voxels of all items pooled give.
+        """
+        scores = RegionScores(self.regions(labelled.classes))
         rows: list[dict[str, Any]] = []
         for item in items:
-            predicted = self.predict_case(run, labelled.store, labelled.item(item).case_id)
-            rows.append({"case": item} | self._score(predicted, labelled, item, thorough))
-        return Examination(mean_over_cases(rows), rows)
+            logits = self.logits(run, self.image(labelled, item)[None])[0]
+            found = scores.score(
+                logits.argmax(dim=0).numpy(),
+                self.reference(labelled, item),
+                torch.softmax(logits, dim=0).numpy() if thorough else None,
+                spacing_mm=labelled.store.record(labelled.item(item).case_id).spacing_mm,
+                surface=thorough,
+            )
+            rows.append({"case": item, "patient": labelled.item(item).patient} | found)
+        return Examination(mean_over_cases(rows) | (scores.pooled() if thorough else {}), rows)
 
     def show(self, run: Run, labelled: Labelled, item: str) -> Segmented:
-        """Image, reference and prediction of a case."""
-        record = labelled.store.record(labelled.item(item).case_id)
+        """Image, reference and prediction of an item."""
+        image = self.image(labelled, item)
         return Segmented(
-            to_unit(labelled.store.read(record.case_id), record.scale, record.offset)[0],
-            class_indices(labelled.store.read_label(record.case_id), labelled.classes),
-            self.predict_case(run, labelled.store, record.case_id),
-            record.spacing_mm,
+            image[0].numpy(),
+            self.reference(labelled, item),
+            self.segment(run, image[None]),
+            labelled.store.record(labelled.item(item).case_id).spacing_mm,
         )
 
-    def predict_case(self, run: Run, store: Store, case_id: str) -> npt.NDArray[np.int64]:
-        """Class indices (z, y, x) of a stored volume."""
-        record = store.record(case_id)
-        image = torch.from_numpy(to_unit(store.read(case_id), record.scale, record.offset))[None]
-        return self.segment(run, image)
+    def image(self, labelled: Labelled, item_id: str) -> Tensor:
+        """The image (C, D, H, W) of an item: the volume, or the box around its centre."""
+        item = labelled.item(item_id)
+        record = labelled.store.record(item.case_id)
+        box = self._box(labelled, item)
+        voxels = labelled.store.read(item.case_id) if box is None else read_padded(labelled.store, box)
+        return torch.from_numpy(to_unit(voxels, record.scale, record.offset))
+
+    def reference(self, labelled: Labelled, item_id: str) -> npt.NDArray[np.int64]:
+        """Class indices (D, H, W) of an item, on the voxels of `image`."""
+        item = labelled.item(item_id)
+        box = self._box(labelled, item)
+        store = labelled.store
+        label = store.read_label(item.case_id) if box is None else read_padded(store, box, label=True)[0]
+        return self.to_classes(label, labelled.classes)
 
     def segment(self, run: Run, image: Tensor) -> npt.NDArray[np.int64]:
         """Class indices (z, y, x) of a prepared image (1, C, D, H, W)."""
-        window = self.fit_window(image, run.divisor)
-        logits = sliding_window(run, image, window=window, overlap=self.overlap)
-        classes: npt.NDArray[np.int64] = logits[0].argmax(dim=0).numpy()
+        classes: npt.NDArray[np.int64] = self.logits(run, image)[0].argmax(dim=0).numpy()
         return classes
+
+    def logits(self, run: Run, image: Tensor) -> Tensor:
+        """Logits (1, K, D, H, W) of a prepared image (1, C, D, H, W)."""
+        if self.crop_size is None or self.crop_size == self.patch_size:
+            window = self.fit_window(image, run.divisor)
+            return sliding_window(run, image, window=window, overlap=self.overlap)
+
+        def resized(windows: Tensor) -> Tensor:
+            found = run(resize(windows, self.patch_size))
+            return F.interpolate(found, windows.shape[2:], mode="trilinear", align_corners=False)
+
+        return sliding_window(resized, image, window=self.crop_size, overlap=self.overlap)
 
     def fit_window(self, image: Tensor, divisor: int) -> Size:
         """The window for an image (1, C, D, H, W): no axis is padded beyond the patch or the divisor."""
@@ -150,84 +250,6 @@ class SegmentationTask(Task, abc.ABC):
         )
         return (z, y, x)
 
-    def _score(
-        self, predicted: npt.NDArray[np.int64], labelled: Labelled, item: str, thorough: bool
-    ) -> dict[str, float]:
-        reference = class_indices(labelled.store.read_label(labelled.item(item).case_id), labelled.classes)
-        spacing = labelled.store.record(labelled.item(item).case_id).spacing_mm
-        return segmentation_metrics(
-            predicted,
-            reference,
-            classes=range(1, len(labelled.classes)),
-            spacing_mm=spacing,
-            surface=thorough,
-        )
-
-
-class Patches(Samples):
-    """Random patches; a share of them centred on a foreground voxel of a random class."""
-
-    def __init__(
-        self, task: SegmentationTask, labelled: Labelled, items: Sequence[str], *, seed: int, batch_size: int
-    ) -> None:
-        super().__init__(items, seed=seed, batch_size=batch_size)
-        self.task = task
-        self.store = labelled.store
-        self.classes = labelled.classes
-        self.cases = {item: labelled.item(item).case_id for item in items}
-        self.locations = {item: self._locate(item) for item in items}
-        found = {name for places in self.locations.values() for name in places}
-        absent = [name for name in self.classes[1:] if name not in found]
-        if absent:
-            raise TaskError(
-                f"class {', '.join(absent)} is absent from all {len(items)} training cases: "
-                "raise the fraction, or choose another seed or split_seed"
-            )
-
-    def _locate(self, item: str) -> dict[str, npt.NDArray[np.int64]]:
-        """Some voxels of every foreground class of a case."""
-        label = self.store.read_label(self.cases[item])
-        found = {}
-        for name in self.classes[1:]:
-            places = np.argwhere(label == int(name))
-            if len(places):
-                keep = min(LOCATIONS_PER_CLASS, len(places))
-                generator = sample_generator("locations", item, name)
-                found[name] = places[generator.choice(len(places), keep, replace=False)]
-        return found
-
-    def draw(self, item_id: str, generator: np.random.Generator) -> dict[str, Any]:
-        """``image`` (C, D, H, W) in [0, 1] and ``label`` (1, D, H, W) class indices."""
-        record = self.store.record(self.cases[item_id])
-        size = self.task.patch_size
-        places = self.locations[item_id]
-        if places and generator.random() < self.task.foreground_share:
-            names = sorted(places)
-            chosen = places[names[int(generator.integers(len(names)))]]
-            centre = chosen[int(generator.integers(len(chosen)))]
-            start = [
-                int(np.clip(c - s // 2, min(0, e - s), max(0, e - s)))
-                for c, s, e in zip(centre, size, record.shape, strict=True)
-            ]
-        else:
-            start = [
-                int(generator.integers(min(0, e - s), max(0, e - s) + 1))
-                for s, e in zip(size, record.shape, strict=True)
-            ]
-        whole = Whole(record.case_id, (start[0], start[1], start[2]), size)
-        image = to_unit(read_padded(self.store, whole), record.scale, record.offset)
-        label = class_indices(read_padded_label(self.store, whole), self.classes)
-        return {"image": image, "label": label[None]}
-
-
-def read_padded_label(store: Store, whole: Whole) -> npt.NDArray[Any]:
-    """Stored labels of a box, padded with background where it leaves the scan."""
-    label: npt.NDArray[Any] = read_padded(store, whole, label=True)[0]
-    return label
-
-
-def class_indices(label: npt.NDArray[Any], classes: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Label values as indices into ``classes``."""
-    values = np.array([int(name) for name in classes])
-    indices: npt.NDArray[np.int64] = np.searchsorted(values, label).astype(np.int64)
-    return indices
+    def _box(self, labelled: Labelled, item: Item) -> Whole | None:
+        """The box of an item that has a centre."""
+        return None if item.centre is None else box_around(item.case_id, item.centre, self.cut_size)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 FOLDER = "checkpoints"
-BEST = "best.safetensors"
+KEPT = 2
+"""Checkpoints that stay, so that a damaged newest one costs one interval and not the run."""
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that is missing, damaged or from another run."""
+    """A checkpoint that can't be written, or is from another run."""
 
 
 @dataclasses.dataclass
@@ -29,6 +35,9 @@ class Progress:
         best: lowest of them.
         best_step: step of the lowest.
         seconds: time spent training, over all parts of a resumed run.
+        micro_batches: how many a device's batch is divided into.
+        sums: of the objective's scalars since the last training record.
+        summed: steps in ``sums``.
     """
 
     step: int = 0
@@ -36,55 +45,63 @@ class Progress:
     best: float = float("inf")
     best_step: int = 0
     seconds: float = 0.0
+    micro_batches: int = 1
+    sums: dict[str, float] = dataclasses.field(default_factory=dict)
+    summed: int = 0
 
 
 def save_checkpoint(
-    folder: Path, *, module: nn.Module, optimiser: torch.optim.Optimizer, progress: Progress
+    folder: Path,
+    *,
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    progress: Progress,
+    scaler: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write ``checkpoints/step-N.ckpt`` with a checksum beside it, then drop the older one."""
+    """Write ``checkpoints/step-N.ckpt`` with a checksum beside it, then drop all but the newest `KEPT`.
+
+    Raises:
+        CheckpointError: it can't be written; those before it are untouched.
+    """
     target = folder / FOLDER
-    target.mkdir(parents=True, exist_ok=True)
     path = target / f"step-{progress.step:08d}.ckpt"
-    beside = path.with_suffix(".part")
     state = {
         "module": module.state_dict(),
         "optimiser": optimiser.state_dict(),
         "progress": dataclasses.asdict(progress),
+        "scaler": dict(scaler or {}),
     }
-    try:
+    with _written_whole(path) as beside:
         torch.save(state, beside)
-    except (RuntimeError, OSError) as error:  # torch reports a full disk as a RuntimeError
-        beside.unlink(missing_ok=True)
-        raise CheckpointError(
-            f"can't write {path}: {str(error).splitlines()[0]}. The checkpoint before it is kept; make "
-            "room (or make the folder writable) and go on with --resume"
-        ) from error
-    path.with_suffix(".sha256").write_text(_checksum(beside))
-    beside.replace(path)
-    for old in sorted(target.glob("step-*.ckpt"))[:-1]:
-        old.with_suffix(".sha256").unlink(missing_ok=True)
-        old.unlink()
+        path.with_suffix(".sha256").write_text(_checksum(beside))
+    _drop_older(target)
     return path
 
 
 def load_checkpoint(
     folder: Path, *, module: nn.Module, optimiser: torch.optim.Optimizer
-) -> tuple[Progress, list[str]]:
+) -> tuple[Progress, dict[str, Any], list[str]]:
     """Restore the newest complete checkpoint of a run folder.
 
     Returns:
-        The progress (zero where there is no checkpoint yet) and a message for every one passed over.
+        The progress (zero where there is no checkpoint yet), the state of the loss scaling, and a message
+        for every checkpoint passed over.
 
     Raises:
         CheckpointError: the checkpoint belongs to another network or optimiser.
     """
     messages: list[str] = []
-    for path in sorted((folder / FOLDER).glob("step-*.ckpt"), reverse=True):
+    for path in list_checkpoints(folder)[::-1]:
         checksum = path.with_suffix(".sha256")
         if not checksum.exists() or checksum.read_text() != _checksum(path):
             messages.append(f"{path.name} is damaged (checksum differs) and was passed over")
             continue
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            progress = Progress(**state["progress"])
+        except Exception as error:  # there is no end to what a foreign file can make an unpickler say
+            messages.append(f"{path.name} is no checkpoint ({_first_line(error)}) and was passed over")
+            continue
         try:
             module.load_state_dict(state["module"])
             optimiser.load_state_dict(state["optimiser"])
@@ -93,20 +110,33 @@ def load_checkpoint(
                 f"{path} doesn't fit this network or optimiser; resume with the settings it was started "
                 f"with (config.yaml beside it): {error}"
             ) from error
-        return Progress(**state["progress"]), messages
-    return Progress(), messages
+        return progress, state.get("scaler", {}), messages
+    if messages:
+        messages.append("no checkpoint is left: starting again from the first step")
+    return Progress(), {}, messages
 
 
-def save_best(folder: Path, module: nn.Module) -> None:
-    """Keep the weights with the best validation value."""
-    target = folder / FOLDER
-    target.mkdir(parents=True, exist_ok=True)
-    write_tensors(target / BEST, module.state_dict())
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run folder, oldest first."""
+    return sorted((folder / FOLDER).glob("step-*.ckpt"))
 
 
-def load_best(folder: Path, module: nn.Module) -> bool:
-    """Put the best weights back; False where none were kept."""
-    path = folder / FOLDER / BEST
+def drop_later(folder: Path, step: int) -> None:
+    """Remove what a run has left past the ``step`` it is resumed from: damaged, or to be written again."""
+    for path in [*list_checkpoints(folder), *_list_best(folder / FOLDER)]:
+        if _step_of(path) > step:
+            path.with_suffix(".sha256").unlink(missing_ok=True)
+            path.unlink()
+
+
+def save_best(folder: Path, module: nn.Module, step: int) -> None:
+    """Keep the weights with the best validation value, that of ``step``."""
+    write_tensors(folder / FOLDER / f"best-{step:08d}.safetensors", module.state_dict())
+
+
+def load_best(folder: Path, module: nn.Module, step: int) -> bool:
+    """Put the best weights, those of ``step``, back; False where none were kept."""
+    path = folder / FOLDER / f"best-{step:08d}.safetensors"
     if not path.exists():
         return False
     module.load_state_dict(load_file(path))
@@ -117,10 +147,54 @@ def write_tensors(
     path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None
 ) -> None:
     """Write a safetensors file atomically."""
-    beside = path.with_suffix(".part")
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    save_file(plain, beside, metadata=metadata)
-    beside.replace(path)
+    with _written_whole(path) as beside:
+        save_file(plain, beside, metadata=metadata)
+
+
+@contextlib.contextmanager
+def _written_whole(path: Path) -> Iterator[Path]:
+    """Write beside ``path``, down to the disk, then rename; say what to do where that fails."""
+    beside = path.with_suffix(".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except (RuntimeError, OSError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        kept = list_checkpoints(path.parent.parent)
+        last = f"The checkpoint before it, {kept[-1].name}, is kept" if kept else "There is no checkpoint yet"
+        free = shutil.disk_usage(next(p for p in path.parents if p.exists())).free
+        raise CheckpointError(
+            f"can't write {path} ({free / 1e6:.1f} MB are free there): {_first_line(error)}. {last}; make "
+            "room (or make the folder writable) and go on with --resume true"
+        ) from error
+
+
+def _drop_older(target: Path) -> None:
+    """Keep the newest checkpoints, and the best weights that each of them knows."""
+    checkpoints = list_checkpoints(target.parent)
+    best = _list_best(target)
+    steps = [_step_of(path) for path in checkpoints[-KEPT:]]
+    known = {max((p for p in best if _step_of(p) <= step), default=None) for step in steps}
+    for path in [*checkpoints[:-KEPT], *(p for p in best if p not in known and _step_of(p) <= steps[-1])]:
+        path.with_suffix(".sha256").unlink(missing_ok=True)
+        path.unlink()
+
+
+def _list_best(target: Path) -> list[Path]:
+    return sorted(target.glob("best-*.safetensors"))
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _checksum(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,23 +11,28 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
 from parts2whole.data.random import BatchGenerator
 from parts2whole.data.sampler import WholeSampler
-from parts2whole.methods.base import Method, Reconstruction, Views, repeat_rows
+from parts2whole.methods.base import Discrimination, Method, Reconstruction, Views, make_views, repeat_rows
+from parts2whole.networks.heads import Model, pooled_features
 from parts2whole.report.figures import write_panel
 from parts2whole.report.runs import Panel, write_volumes
 from parts2whole.training.monitor import ContrastMonitor
 from parts2whole.training.runtime import Runtime
 
 PANEL_ROWS = 6
+CONSTANT = 1e-3
+"""Spread over wholes, relative to what it should be, below which an output counts as constant."""
 
 
 class Examiner:
     """Measures a pretext task on fixed held-out wholes with fixed views, beside what needs no learning.
 
-    The trivial baselines expose a collapse: predicting the mean training whole, and, for a method that
-    rebuilds, giving back what the network sees (the part stretched to the whole).
+    The trivial baselines expose a collapse.  For a method that rebuilds: predicting the mean training whole,
+    and giving back what the network sees (the part stretched to the whole).  For one that tells wholes apart:
+    guessing.
     """
 
     def __init__(
@@ -41,25 +47,33 @@ class Examiner:
         runtime: Runtime,
         folder: Path,
         panel_every: int,
+        every: int,
         steps: int,
     ) -> None:
         self.method = method
         self.runtime = runtime
         self.folder = folder
         self.panel_every = panel_every
+        self.every = every
         self.steps = steps
-        self.last_panel = 0
         self.loss = float("inf")
+        self.output_spread, self.feature_spread = float("inf"), float("inf")
         drawn = [sampler.draw("validation", i) for i in range(wholes)]
-        fixed = [sampler.read(whole) for whole in drawn]
-        self.contrast = ContrastMonitor(drawn, fixed, seed=seed, batch_size=batch_size, runtime=runtime)
+        fixed = [sampler.read_sample(whole) for whole in drawn]
+        read = [sample if isinstance(sample, Tensor) else sample["whole"] for sample in fixed]
+        self.contrast = ContrastMonitor(drawn, read, seed=seed, batch_size=batch_size, runtime=runtime)
         self.names = tuple(whole.case_id for whole in drawn)
         self.spacing_mm = sampler.network_spacing(drawn[0])
+        first_batch = default_collate(fixed[:batch_size])
+        self.wholes = first_batch if isinstance(first_batch, Tensor) else first_batch["whole"]
         self.views: list[Views] = []
-        for first in range(0, wholes, batch_size):
-            batch = torch.stack(fixed[first : first + batch_size])
-            generator = BatchGenerator.of_step(seed, "validation views", first, rows=len(batch))
-            self.views.append(method.views(batch, generator))
+        self.rows: list[int] = []
+        starts = [first for first in range(0, wholes, batch_size) if first == 0 or wholes - first > 1]
+        for first, end in zip(starts, [*starts[1:], wholes], strict=True):  # a single whole isn't left over
+            batch = default_collate(fixed[first:end])
+            generator = BatchGenerator.of_step(seed, "validation views", first, rows=end - first)
+            self.views.append(make_views(method, batch, generator))
+            self.rows.append(end - first)
         self.baselines: dict[str, float] = {}
         if isinstance(method, Reconstruction):
             mean = torch.stack([train.read(train.draw("mean whole", i)) for i in range(4 * wholes)]).mean(0)
@@ -67,41 +81,80 @@ class Examiner:
             stretched = self._error(lambda views: views["part"])
             if stretched > 0:  # an autoencoder sees the whole itself
                 self.baselines["baseline_stretched_part"] = stretched
+        if isinstance(method, Discrimination):
+            guesses = [rows * math.log(method.candidates(rows)) for rows in self.rows]
+            self.baselines["baseline_guessing"] = sum(guesses) / wholes
 
     def __call__(self, module: nn.Module, step: int) -> dict[str, float]:
-        """Losses and baselines; also draws the panel when it is time."""
-        sums: dict[str, float] = {}
-        count = 0
-        for views in self.views:
-            rows = len(views["whole"])
-            with self.runtime.autocast():
-                losses = self.method.loss(module, self.runtime.place(views))
-            for key, value in losses.items():
-                sums[key] = sums.get(key, 0.0) + float(value) * rows
-            count += rows
-        values = {key: total / count for key, total in sums.items()}
+        """Losses, spreads and baselines; also draws the panel when it is time."""
+        mine = [
+            self._losses(module, views, rows) if number % self.runtime.ranks == self.runtime.rank else {}
+            for number, (views, rows) in enumerate(zip(self.views, self.rows, strict=True))
+        ]
+        # Batches are the same for any number of processes and are added in the same order.
+        batches = [max(found, key=len) for found in zip(*self.runtime.gather(mine), strict=True)]
+        values = {key: sum(batch[key] for batch in batches) / sum(self.rows) for key in batches[0]}
         self.loss = values["loss"]
-        due = step - self.last_panel >= self.panel_every or step >= self.steps
-        if isinstance(self.method, Reconstruction) and self.runtime.is_main and due:
-            self._draw_panel(module, step)
-            self.last_panel = step
-        if self.collapsed and step > 0.25 * self.steps:
+        if float(_spread(self.wholes)) > CONSTANT:  # wholes that are all alike can't show a collapse
+            self.feature_spread = values["feature_spread"] = self._feature_spread(module)
+            if isinstance(self.method, Reconstruction):
+                self.output_spread = values["output_spread"] = self._output_spread(module)
+        if isinstance(self.method, Reconstruction):
+            due = step // self.panel_every > max(0, step - self.every) // self.panel_every
+            if self.runtime.is_main and (due or step >= self.steps):
+                self._draw_panel(module, step)
+        if self.collapsed and step > 0.25 * self.steps and self.runtime.is_main:
             self.warn(step)
         return values | self.baselines | self.contrast(module)
 
+    def _losses(self, module: nn.Module, views: Views, rows: int) -> dict[str, float]:
+        """Sums over the rows of a batch."""
+        with self.runtime.autocast():
+            losses = self.method.loss(module, self.runtime.place(views))
+        return {key: float(value) * rows for key, value in losses.items()}
+
     @property
     def collapsed(self) -> bool:
-        """Whether the loss is no better than what needs no learning."""
-        return bool(self.baselines) and not self.loss < min(self.baselines.values())
+        """Whether the loss is no better than what needs no learning, or everything looks alike inside."""
+        trivial = bool(self.baselines) and not self.loss < min(self.baselines.values())
+        return trivial or self.is_constant
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether output or features hardly depend on what the network sees."""
+        return min(self.output_spread, self.feature_spread) < CONSTANT
 
     def warn(self, step: int) -> None:
         """Say loudly that nothing has been learned yet."""
+        if self.is_constant:
+            print(
+                f"WARNING: at step {step} the network gives nearly the same for every whole (spread of its "
+                f"output {self.output_spread:.2g} of that of the wholes, spread of its features "
+                f"{self.feature_spread:.2g} of their size). It has collapsed.",
+                flush=True,
+            )
+            return
         figures = ", ".join(f"{key.removeprefix('baseline_')} {v:.4g}" for key, v in self.baselines.items())
         print(
             f"WARNING: at step {step} the validation loss {self.loss:.4g} is no better than a trivial "
             f"prediction ({figures}). The network may have collapsed.",
             flush=True,
         )
+
+    def _feature_spread(self, module: nn.Module) -> float:
+        """How far the features of different wholes lie apart, relative to their size."""
+        assert isinstance(module, Model)
+        with self.runtime.autocast():
+            pooled = pooled_features(module.encoder, self.runtime.place(self.wholes)).double()
+        return float(_spread(pooled) / pooled.square().mean().sqrt().clamp_min(1e-30))
+
+    def _output_spread(self, module: nn.Module) -> float:
+        """How far what is rebuilt of different wholes lies apart, relative to the wholes themselves."""
+        assert isinstance(self.method, Reconstruction)
+        part, whole = self.views[0]["part"], self.views[0]["whole"]
+        with self.runtime.autocast():
+            rebuilt = self.method.reconstruct(module, self.runtime.place(part[:: len(part) // len(whole)]))
+        return float(_spread(rebuilt.double().cpu()) / _spread(whole.double()))
 
     def _error(self, predict: Callable[[Views], Tensor]) -> float:
         total, count = 0.0, 0
@@ -138,6 +191,11 @@ class Examiner:
             title=f"step {step:,}",
         )
         write_volumes(self.folder, panel)
+
+
+def _spread(rows: Tensor) -> Tensor:
+    """Root mean square distance of rows from their mean."""
+    return (rows - rows.mean(0)).square().mean().sqrt()
 
 
 def _first_channel(x: Tensor) -> npt.NDArray[np.float32]:

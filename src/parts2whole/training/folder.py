@@ -6,12 +6,13 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 CONFIG = "config.yaml"
 RESULT = "result.json"
+Resume = bool | Literal["auto"]
 FREE_TO_CHANGE = ("resume", "progress", "hardware", "out", "cache")
 """Settings that may differ between the first part of a run and its resumption."""
 
@@ -20,23 +21,27 @@ class RunFolderError(RuntimeError):
     """An out folder that can't be used."""
 
 
-def start_run(out: Path, config: dict[str, Any], *, environment: dict[str, Any], resume: bool) -> Path:
+def start_run(out: Path, config: dict[str, Any], *, environment: dict[str, Any], resume: Resume) -> Path:
     """Make the run folder and write what is known before training.
 
     Args:
         out: the folder.
         config: resolved arguments, as plain data.
         environment: versions and hardware.
-        resume: go on in a folder that holds an unfinished run; a new folder is made if there is none.
+        resume: True goes on with the run there, ``auto`` too, or starts one if there is none.
 
     Raises:
-        RunFolderError: it holds a run (without ``resume``), or one with other settings.
+        RunFolderError: it holds a run (without ``resume``), none (with it), or one with other settings.
     """
     path = out / CONFIG
+    if resume is True and not path.exists():
+        raise RunFolderError(f"{out} holds no run to go on with; start one with --resume auto, or without")
     if path.exists():
         if not resume:
             state = "a finished run" if (out / RESULT).exists() else "an unfinished run"
-            raise RunFolderError(f"{out} already holds {state}: choose another --out, or go on with --resume")
+            raise RunFolderError(
+                f"{out} already holds {state}: choose another --out, or go on with --resume true"
+            )
         before = yaml.safe_load(path.read_text()) or {}
         changed = [
             f"{key}: was {before.get(key)!r}, now {config.get(key)!r}"
@@ -47,7 +52,7 @@ def start_run(out: Path, config: dict[str, Any], *, environment: dict[str, Any],
             raise RunFolderError(f"{out} was started with other settings: " + "; ".join(changed))
     elif out.exists() and not out.is_dir():
         raise RunFolderError(f"{out} is a file; --out must be a folder")
-    elif out.exists() and any(out.iterdir()) and not resume:
+    elif out.exists() and any(out.iterdir()):
         raise RunFolderError(f"{out} is not empty and holds no run: choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     write_text(path, yaml.safe_dump(config, sort_keys=False))

@@ -7,38 +7,39 @@ computed on which device, `runtime` knows.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-import signal
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from parts2whole.data.loader import Share, load_batches
-from parts2whole.data.random import BatchGenerator, stream_seed
-from parts2whole.training.checkpoint import Progress, load_checkpoint, save_best, save_checkpoint
+from parts2whole.data.loader import load_batches
+from parts2whole.training.checkpoint import (
+    Progress,
+    drop_later,
+    list_checkpoints,
+    load_checkpoint,
+    save_best,
+    save_checkpoint,
+)
+from parts2whole.training.health import Health, name_cases
 from parts2whole.training.optim import Optimiser, Schedule, set_rates
 from parts2whole.training.runtime import Runtime, unwrap
-from parts2whole.training.track import Track
+from parts2whole.training.step import MakeViews, Objective, TrainStep
+from parts2whole.training.stop import Interrupted, StopSignal
+from parts2whole.training.track import Averages, Track
 
-MakeViews = Callable[[Any, BatchGenerator], Any]
-Objective = Callable[[nn.Module, Any], dict[str, Tensor]]
+__all__ = ["FitError", "Interrupted", "Plan", "fit"]
+
 Validate = Callable[[nn.Module, int], dict[str, float]]
 
 
 class FitError(RuntimeError):
-    """Training that can't go on: a loss that is not a number, or a folder in use."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop and has saved its state."""
+    """Training that can't go on: a loss that is not a number, or processes that have come apart."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Plan:
         patience: validations without improvement before stopping early; None never stops early.
         clip_norm: largest gradient norm; None doesn't clip.
         keep_best: keep the weights with the best ``monitor``.
+        independent: the objective is a mean over rows that don't see each other, so that a batch may be
+            computed in pieces.
     """
 
     steps: int
@@ -70,6 +73,7 @@ class Plan:
     patience: int | None = None
     clip_norm: float | None = None
     keep_best: bool = False
+    independent: bool = False
 
 
 def fit(
@@ -114,14 +118,14 @@ def fit(
 
     Raises:
         FitError: the loss is not finite.
-        Interrupted: SIGINT or SIGTERM arrived; the state is saved.
+        Interrupted: SIGINT, SIGTERM or SIGUSR1 arrived; the state is saved.
+        parts2whole.training.step.MemoryShortage: a batch doesn't fit, and can't be computed in pieces.
+        parts2whole.training.checkpoint.CheckpointError: a checkpoint can't be written or doesn't fit.
     """
     built = optimiser.build(groups)
     module, built = runtime.prepare(module, built)
     inner = unwrap(module)
-    progress, messages = (
-        load_checkpoint(folder, module=inner, optimiser=built) if resume else (Progress(), [])
-    )
+    progress, messages = _restore(folder, inner, built, runtime, resume)
     track = Track(
         folder,
         steps=plan.steps,
@@ -131,77 +135,95 @@ def fit(
         show=show,
         write=runtime.is_main,
     )
-    averages = _Averages()
-    with track, _StopSignal() as stop:
+    averages = Averages(progress.sums, progress.summed, device=runtime.device)
+    health = Health(runtime)
+    with track, StopSignal() as stop:
         for message in messages:
             track.say(message)
+        train = TrainStep(
+            module,
+            built,
+            views=views,
+            objective=objective,
+            batch_size=plan.batch_size,
+            seed=plan.seed,
+            clip_norm=plan.clip_norm,
+            independent=plan.independent,
+            micro_batches=progress.micro_batches,
+            runtime=runtime,
+            say=track.say,
+        )
         for batch in load_batches(
             samples,
             batch_size=plan.batch_size,
             first_step=progress.step,
-            steps=plan.steps,
-            share=Share(runtime.rank, runtime.ranks, runtime.hardware.workers),
+            steps=progress.step if _is_over(progress, plan) else plan.steps,
+            share=train.share,
         ):
             step = progress.step
             rate = optimiser.base_lr * schedule.factor(step, steps=plan.steps, values=progress.values)
             set_rates(built, rate, step)
-            losses = _train_step(module, batch, step, views, objective, built, plan, runtime)
+            losses = train(batch, step)
             averages.add(losses)
+            health.watch(losses["loss"], step)
             progress.step = step = step + 1
-            progress.seconds = track.seconds
             track.advance(step)
             if on_step is not None:
                 on_step(inner, step)
             last = step == plan.steps
-            if step % plan.log_every == 0 or last:
-                _log(track, averages, step, rate, plan, runtime, folder)
-            if validate is not None and (step % plan.validate_every == 0 or last):
+            log, check, save = (
+                last or step % every == 0
+                for every in (plan.log_every, plan.validate_every, plan.checkpoint_every)
+            )
+            if log or check:
+                _refuse_bad_loss(health, samples, plan, folder)
+            if log:
+                _log(track, averages, step, rate, plan, train, runtime)
+            if validate is not None and check:
                 _validate(module, inner, validate, progress, plan, runtime, track, folder)
-            waited = (step - progress.best_step) // plan.validate_every
-            early = plan.patience is not None and bool(progress.values) and waited > plan.patience
-            if runtime.is_main and (step % plan.checkpoint_every == 0 or last or early or stop.asked):
-                save_checkpoint(folder, module=inner, optimiser=built, progress=progress)
+            early = _is_over(progress, plan) and not last
+            asked = runtime.any(stop.exit_code)
+            if save or early or asked:
+                _refuse_bad_loss(health, samples, plan, folder)
+                progress.seconds, progress.micro_batches = track.seconds, train.micro_batches
+                progress.sums, progress.summed = _reduce(averages.sums, train, runtime), averages.count
+                if runtime.is_main:
+                    scaler = runtime.scaler_state()
+                    save_checkpoint(folder, module=inner, optimiser=built, progress=progress, scaler=scaler)
+                runtime.barrier()
             if early:
                 track.say(f"Stopped early at step {step}: best {plan.monitor} was at {progress.best_step}.")
                 break
-            if stop.asked and not last:
-                raise Interrupted(f"stopped at step {step}; the state is saved, go on with --resume")
+            if asked and not last:
+                text = f"stopped at step {step}; the state is saved, go on with --resume true"
+                raise Interrupted(text, exit_code=asked)
     return progress
 
 
-def _train_step(
-    module: nn.Module,
-    batch: Any,
-    step: int,
-    views: MakeViews,
-    objective: Objective,
-    optimiser: torch.optim.Optimizer,
-    plan: Plan,
-    runtime: Runtime,
-) -> dict[str, Tensor]:
-    """One optimiser step; returns the objective's scalars, detached."""
-    module.train()
-    # Dropout and the like draw from the global generator: tie it to the step, so that a resume is exact.
-    torch.manual_seed(stream_seed(plan.seed, "step", step, runtime.rank))
-    generator = BatchGenerator.of_step(
-        plan.seed,
-        "views",
-        step,
-        rows=plan.batch_size // runtime.ranks,
-        rank=runtime.rank,
-        ranks=runtime.ranks,
-        device=runtime.device,
-    )
-    with torch.no_grad():
-        seen = runtime.place(views(runtime.place(batch), generator))
-    optimiser.zero_grad(set_to_none=True)
-    with runtime.autocast():
-        losses = objective(module, seen)
-    runtime.backward(losses["loss"])
-    if plan.clip_norm is not None:
-        runtime.fabric.clip_gradients(module, optimiser, max_norm=plan.clip_norm)
-    optimiser.step()
-    return {key: value.detach() for key, value in losses.items()}
+def _restore(
+    folder: Path, inner: nn.Module, optimiser: torch.optim.Optimizer, runtime: Runtime, resume: bool
+) -> tuple[Progress, list[str]]:
+    """Go on where the run folder's newest complete checkpoint is, on all processes alike."""
+    if not resume:
+        return Progress(), []
+    progress, scaler, messages = load_checkpoint(folder, module=inner, optimiser=optimiser)
+    runtime.restore_scaler(scaler)
+    steps = runtime.gather(progress.step)
+    if len(set(steps)) > 1:
+        raise FitError(
+            f"the processes found checkpoints of different steps ({steps}): {folder} must be one folder on a "
+            "file system that all nodes share"
+        )
+    if runtime.is_main:
+        drop_later(folder, progress.step)
+    return progress, messages
+
+
+def _is_over(progress: Progress, plan: Plan) -> bool:
+    """Whether the last step is done, or validation has not improved for long enough."""
+    waited = (progress.step - progress.best_step) // plan.validate_every
+    patient = plan.patience is None or not progress.values or waited <= plan.patience
+    return progress.step >= plan.steps or not patient
 
 
 def _validate(
@@ -217,7 +239,7 @@ def _validate(
     """Validate, record, and keep the weights if they are the best so far."""
     module.eval()
     with torch.no_grad():
-        values = validate(inner, progress.step)
+        values = runtime.from_main(validate(inner, progress.step))
     track.record(progress.step, "validation", values)
     value = values[plan.monitor] * (-1 if plan.higher_is_better else 1)
     value = math.inf if math.isnan(value) else value  # undefined is never the best
@@ -225,70 +247,40 @@ def _validate(
     if value < progress.best or not progress.best_step:
         progress.best, progress.best_step = value, progress.step
         if plan.keep_best and runtime.is_main:
-            save_best(folder, inner)
+            save_best(folder, inner, progress.step)
 
 
 def _log(
     track: Track,
-    averages: _Averages,
+    averages: Averages,
     step: int,
     rate: float,
     plan: Plan,
+    train: TrainStep,
     runtime: Runtime,
-    folder: Path,
 ) -> None:
-    """Record the averages since the last record, and refuse to go on with a loss that isn't finite."""
+    """Record the means over all rows since the last record."""
     values, per_second = averages.take()
-    reduced = {key: float(runtime.mean(value)) for key, value in values.items()}
-    if not all(math.isfinite(value) for value in reduced.values()):
-        raise FitError(
-            f"the loss is not finite by step {step} ({reduced}). The last checkpoint in "
-            f"{folder / 'checkpoints'} is from before; lower the learning rate, or set clip_norm"
-        )
-    track.record(
-        step, "train", reduced | {"lr": rate, "samples_per_s": round(per_second * plan.batch_size, 2)}
+    figures = {"lr": rate, "samples_per_s": round(per_second * plan.batch_size, 2)}
+    track.record(step, "train", _reduce(values, train, runtime) | figures)
+
+
+def _reduce(values: Mapping[str, Tensor | float], train: TrainStep, runtime: Runtime) -> dict[str, float]:
+    """Means over all processes, each by the number of its rows."""
+    mine = {key: float(value) * train.weight for key, value in values.items()}
+    everyone = runtime.gather(mine)
+    return {key: sum(theirs[key] for theirs in everyone) / len(everyone) for key in mine}
+
+
+def _refuse_bad_loss(health: Health, samples: Dataset[Any], plan: Plan, folder: Path) -> None:
+    """Stop at a loss that isn't finite, before it is saved."""
+    bad = health.bad_step()
+    if bad is None:
+        return
+    kept = list_checkpoints(folder)
+    last = f"The last good checkpoint is {kept[-1]}" if kept else "There is no checkpoint yet"
+    raise FitError(
+        f"the loss is not finite at step {bad + 1}, in a batch of "
+        f"{name_cases(samples, step=bad, batch_size=plan.batch_size)}. {last}. Look at these cases; if they "
+        "are sound, start again with a lower learning rate or a clip_norm"
     )
-
-
-class _Averages:
-    """Running means of the objective's scalars, kept on the device so that no step waits for them."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.count = 0
-        self.since = time.monotonic()
-
-    def add(self, losses: dict[str, Tensor]) -> None:
-        for key, value in losses.items():
-            self.sums[key] = self.sums[key] + value if key in self.sums else value.clone()
-        self.count += 1
-
-    def take(self) -> tuple[dict[str, Tensor], float]:
-        """The means and the steps per second since the last call."""
-        means = {key: total / self.count for key, total in self.sums.items()}
-        per_second = self.count / max(1e-9, time.monotonic() - self.since)
-        self.sums, self.count, self.since = {}, 0, time.monotonic()
-        return means, per_second
-
-
-class _StopSignal(contextlib.AbstractContextManager["_StopSignal"]):
-    """Turns the first SIGINT or SIGTERM into a wish to stop after the step; the second one kills."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self.before: dict[int, Any] = {}
-
-    def __enter__(self) -> _StopSignal:
-        with contextlib.suppress(ValueError):  # signals can only be handled in the main thread
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.before[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        for asked, handler in self.before.items():
-            signal.signal(asked, handler)

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from parts2whole.data.preprocess import Preprocess
-from parts2whole.networks.base import Network
-from parts2whole.networks.heads import Model
+from parts2whole.networks.base import Encoder, Network
+from parts2whole.networks.heads import Model, OwnDecoder
 from parts2whole.spec import from_plain, spec_from_dict, to_plain
 from parts2whole.tasks.base import Run, Task
+from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.checkpoint import write_tensors
 from parts2whole.training.folder import write_json
 from parts2whole.training.runtime import Runtime, unwrap
 
 TENSORS = "model.safetensors"
 CARD = "model.json"
+Decoder = Literal["fresh", "own"]
+"""What goes on an encoder to segment: the task's decoder, or the one that its network was published with."""
 
 
 class ModelError(ValueError):
-    """A folder without a fine-tuned model, or with a damaged one."""
+    """A folder without a fine-tuned model, or with a damaged one, or a model that can't be built."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +43,9 @@ class ModelCard:
         classes: names of the classes.
         preprocess: how scans were prepared, with the modality resolved.
         seen: content hashes of the scans its encoder was pre-trained on.
+        series: series UIDs of these scans, hashed unless they were kept.
+        trained: content hashes of the scans it was fine-tuned on.
+        decoder: what is on the encoder.
     """
 
     task: Task
@@ -47,6 +54,46 @@ class ModelCard:
     classes: tuple[str, ...]
     preprocess: Preprocess
     seen: tuple[str, ...] = ()
+    series: tuple[str, ...] = ()
+    trained: tuple[str, ...] = ()
+    decoder: Decoder = "fresh"
+
+
+def build_model(
+    task: Task, network: Network, encoder: Encoder, classes: Sequence[str], *, decoder: Decoder
+) -> Model:
+    """The model for a task: with the task's own decoder or head, or the network's.
+
+    Raises:
+        ModelError: the network's decoder is asked for, but it has none, or the task doesn't segment.
+    """
+    if decoder == "fresh":
+        return task.build(encoder, classes)
+    if not isinstance(task, SegmentationTask):
+        raise ModelError(f"decoder='own' is for segmentation; {type(task).__name__} has a head: leave it out")
+    own = network.build_own(encoder.in_channels, len(classes))
+    if own is None or not own.is_decoder:
+        raise ModelError(f"{type(network).__name__} was published without a decoder; use decoder='fresh'")
+    return OwnDecoder(encoder, own)
+
+
+def load_own_decoder(module: Model, state: Mapping[str, Tensor]) -> list[str]:
+    """Load the weights of the network's own decoder, but its last layer.
+
+    Returns:
+        What the user should know: whether there were any.
+    """
+    if not isinstance(module, OwnDecoder):
+        raise ModelError(f"{type(module).__name__} has no decoder of its own")
+    last = f"{module.decoder.final}."
+    if not state:
+        return ["the network's own decoder is fresh: the weights hold the encoder alone"]
+    kept = {key: value for key, value in state.items() if not key.startswith(last)}
+    missing = module.decoder.load_state_dict(kept, strict=False)
+    wrong = [key for key in missing.missing_keys if not key.startswith(last)] + missing.unexpected_keys
+    if wrong:
+        raise ModelError(f"the weights of the own decoder don't fit it: {', '.join(wrong[:4])}")
+    return [f"{len(kept)} tensors of the network's own decoder are loaded; its last layer is fresh"]
 
 
 def save_model(folder: Path, module: Model, card: ModelCard) -> None:
@@ -75,10 +122,14 @@ def load_model(folder: Path) -> tuple[Model, ModelCard]:
             classes=from_plain(plain["classes"], tuple[str, ...]),
             preprocess=spec_from_dict(plain["preprocess"], Preprocess),
             seen=from_plain(plain.get("seen", []), tuple[str, ...]),
+            series=from_plain(plain.get("series", []), tuple[str, ...]),
+            trained=from_plain(plain.get("trained", []), tuple[str, ...]),
+            decoder=plain.get("decoder", "fresh"),
         )
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{target / CARD} is damaged: {error!r}") from error
-    module = card.task.build(card.network.build_encoder(card.in_channels), card.classes)
+    encoder = card.network.build_encoder(card.in_channels)
+    module = build_model(card.task, card.network, encoder, card.classes, decoder=card.decoder)
     try:
         module.load_state_dict(load_file(target / TENSORS), strict=True)
     except Exception as error:

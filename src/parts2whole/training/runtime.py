@@ -8,23 +8,32 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import logging
 import os
 import platform
 import sys
 from collections.abc import Mapping
 from importlib import metadata
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
+from parts2whole.networks.synchronised import synchronise_norms
 from parts2whole.spec import Spec
+from parts2whole.training.cluster import ClusterError, read_launch
 from parts2whole.training.provenance import code_version
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 _Definite = Literal["32-true", "bf16-mixed", "16-mixed"]
+Thing = TypeVar("Thing")
+
+BUCKET_NUMBERS = 8_000_000
+"""Gradients that are exchanged at once: 32 MB of float32, enough to fill a network link."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,19 +42,45 @@ class Hardware(Spec):
 
     Attributes:
         accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        devices: devices per node; ``auto`` takes all GPUs, or one CPU process.
-        nodes: number of nodes.
+        devices: devices per node; ``auto`` takes what torchrun or srun started, else all GPUs, or one CPU
+            process.
+        nodes: number of nodes; ``auto`` takes what torchrun or srun started, else one.
         precision: ``auto`` is bfloat16 autocast where the hardware has it, else float32.
         compile: compile the network with torch.compile.
-        workers: loader processes; 0 reads in the training process.
+        workers: threads that read ahead; 0 reads when a batch is asked for.
+        micro_batch: rows a device computes at once, at most; gradients of several micro-batches are added
+            up, so the batch size stays. Default all, halved when memory runs out.
+        deterministic: use algorithms that give the same bits in every run, also on GPUs. Slower, and an
+            error where there is none.
+        timeout_minutes: how long processes wait for one that doesn't answer before all stop.
     """
 
     accelerator: str = "auto"
     devices: int | Literal["auto"] = "auto"
-    nodes: int = 1
+    nodes: int | Literal["auto"] = "auto"
     precision: Precision = "auto"
     compile: bool = False
     workers: int = 0
+    micro_batch: int | None = None
+    deterministic: bool = False
+    timeout_minutes: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ClusterError(f"micro_batch must be at least 1, got {self.micro_batch}")
+        if not self.timeout_minutes > 0:
+            raise ClusterError(f"timeout_minutes must be above 0, got {self.timeout_minutes}")
+
+
+class _Processes(DDPStrategy):
+    """Fabric's process group without DistributedDataParallel around the module.
+
+    `Runtime.average_gradients` does the exchange, so that a method may call any part of its module, as
+    often as it likes, and need not use all of it.
+    """
+
+    def setup_module(self, module: nn.Module) -> nn.Module:  # type: ignore[override]
+        return module
 
 
 class Runtime:
@@ -56,14 +91,27 @@ class Runtime:
         logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
         self.hardware = hardware
         self.precision = resolve_precision(hardware.precision, hardware.accelerator)
+        if hardware.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True)
+            torch.backends.cudnn.benchmark = False
+        devices, nodes = resolve_layout(hardware)
+        many = nodes > 1 or (devices != "auto" and devices > 1)
+        if devices == "auto" and hardware.accelerator in ("auto", "cuda", "gpu"):
+            many = many or torch.cuda.device_count() > 1
+        wait = datetime.timedelta(minutes=hardware.timeout_minutes)
         self.fabric = Fabric(
             accelerator=hardware.accelerator,
-            devices=hardware.devices,
-            num_nodes=hardware.nodes,
+            devices=devices,
+            num_nodes=nodes,
             precision=self.precision,
+            strategy=_Processes(timeout=wait) if many else "auto",
         )
-        if self.fabric.world_size > 1 or os.environ.get("WORLD_SIZE"):
+        self.control: dist.ProcessGroup | None = None
+        if many:
             self.fabric.launch()
+            # Wishes and figures travel over the CPU, so that asking for them doesn't wait for the device.
+            self.control = dist.new_group(backend="gloo", timeout=wait)
 
     @property
     def device(self) -> torch.device:
@@ -86,12 +134,32 @@ class Runtime:
         return self.fabric.is_global_zero
 
     def prepare(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
-        """Move to the device, choose channels-last, compile and wrap for gradient exchange."""
+        """Move to the device, choose channels-last, compile, and make all processes start alike."""
         module = to_channels_last(module)
-        if self.hardware.compile:
-            module = torch.compile(module)  # type: ignore[assignment]
-        wrapped: tuple[nn.Module, Any] = self.fabric.setup(module, optimiser)
+        if self.ranks > 1:
+            synchronise_norms(module, device=self.device)
+        compiled: Any = torch.compile(module) if self.hardware.compile else module
+        wrapped: tuple[nn.Module, Any] = self.fabric.setup(compiled, optimiser)
+        if self.ranks > 1:
+            for tensor in module.state_dict().values():
+                dist.broadcast(tensor, src=0)
         return wrapped
+
+    def average_gradients(self, module: nn.Module) -> None:
+        """Replace every gradient by its mean over all processes; one that a process lacks counts as zero."""
+        if self.ranks == 1:
+            return
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        for parameter in trained:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        for bucket in _buckets([p.grad for p in trained if p.grad is not None]):
+            flat = torch.cat([gradient.flatten() for gradient in bucket])
+            dist.all_reduce(flat)
+            flat /= self.ranks
+            pieces = torch.split(flat, [gradient.numel() for gradient in bucket])
+            for gradient, piece in zip(bucket, pieces, strict=True):
+                gradient.copy_(piece.view_as(gradient))
 
     def place_module(self, module: nn.Module) -> nn.Module:
         """A module on the device in channels-last order, for inference."""
@@ -115,10 +183,38 @@ class Runtime:
         """Back-propagate with the right scaling."""
         self.fabric.backward(loss)
 
-    def mean(self, value: Tensor) -> Tensor:
-        """Average of a scalar over all processes."""
-        reduced: Tensor = self.fabric.all_reduce(value, reduce_op="mean")  # type: ignore[assignment]
-        return reduced
+    def gather(self, thing: Thing) -> list[Thing]:
+        """What every process has, in the order of their ranks."""
+        if self.ranks == 1:
+            return [thing]
+        everything: list[Any] = [None] * self.ranks
+        dist.all_gather_object(everything, thing, group=self.control)
+        return everything
+
+    def from_main(self, thing: Thing) -> Thing:
+        """What the main process has, so that all decide alike."""
+        return self.gather(thing)[0]
+
+    def any(self, wish: int) -> int:
+        """The largest of all processes' wishes; all must ask."""
+        if self.ranks == 1:
+            return wish
+        largest = torch.tensor(wish)
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=self.control)
+        return int(largest)
+
+    def free_memory(self) -> None:
+        """Give back what a failed attempt has left in the allocator."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def scaler_state(self) -> dict[str, Any]:
+        """State of the loss scaling of 16-bit floats; empty for other precisions."""
+        return self.fabric.strategy.precision.state_dict()
+
+    def restore_scaler(self, state: dict[str, Any]) -> None:
+        """Put back what `scaler_state` gave."""
+        self.fabric.strategy.precision.load_state_dict(state)
 
     def barrier(self) -> None:
         """Wait for all processes."""
@@ -149,6 +245,38 @@ def resolve_precision(precision: Precision, accelerator: str = "auto") -> _Defin
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
     has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
     return "bf16-mixed" if has_bf16 else "32-true"
+
+
+def resolve_layout(hardware: Hardware) -> tuple[int | Literal["auto"], int]:
+    """Devices a node and nodes: what a launcher has started, else what is asked for.
+
+    Raises:
+        ClusterError: what is asked for isn't what was started.
+    """
+    launched = read_launch()
+    asked = hardware.devices, hardware.nodes
+    if launched is None:
+        return hardware.devices, 1 if hardware.nodes == "auto" else hardware.nodes
+    if any(a not in ("auto", b) for a, b in zip(asked, (launched.devices, launched.nodes), strict=True)):
+        raise ClusterError(
+            f"{launched.by} started {launched.devices} processes a node on {launched.nodes} nodes, the "
+            f"settings ask for devices {asked[0]} and nodes {asked[1]}; leave both at auto"
+        )
+    return launched.devices, launched.nodes
+
+
+def _buckets(gradients: list[Tensor]) -> list[list[Tensor]]:
+    """Gradients of one type, in groups of about `BUCKET_NUMBERS` numbers."""
+    buckets: list[list[Tensor]] = []
+    size = 0
+    for gradient in sorted(gradients, key=lambda g: str(g.dtype)):
+        same = bool(buckets) and buckets[-1][0].dtype == gradient.dtype
+        if not same or size + gradient.numel() > BUCKET_NUMBERS:
+            buckets.append([])
+            size = 0
+        buckets[-1].append(gradient)
+        size += gradient.numel()
+    return buckets
 
 
 def describe_environment(runtime: Runtime | None = None) -> dict[str, Any]:

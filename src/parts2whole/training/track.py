@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -18,6 +20,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from torch import Tensor
 
 METRICS = "metrics.jsonl"
 
@@ -48,6 +51,7 @@ class Track:
     ) -> None:
         self.path = folder / METRICS
         self.write = write
+        self.first_step = first_step
         self.started = time.monotonic()
         self.before_s = seconds
         if write:
@@ -72,7 +76,9 @@ class Track:
         if self.write:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(str(self.folder / "tensorboard"))
+            self.board = SummaryWriter(
+                str(self.folder / "tensorboard"), purge_step=self.first_step + 1 if self.first_step else None
+            )
         self.bar.start()
         return self
 
@@ -115,6 +121,36 @@ class Track:
         self.bar.console.print(message)
 
 
+class Averages:
+    """Running means of the objective's scalars, kept on the device so that no step waits for them.
+
+    Args:
+        sums: what a resumed run had added up since its last record.
+        count: steps in ``sums``.
+        device: where the scalars are.
+    """
+
+    def __init__(self, sums: Mapping[str, float], count: int, *, device: torch.device) -> None:
+        self.sums = {key: torch.tensor(value, device=device) for key, value in sums.items()}
+        self.count = count
+        self.timed = 0
+        self.since = time.monotonic()
+
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        """Add the scalars of a step."""
+        for key, value in losses.items():
+            self.sums[key] = self.sums[key] + value if key in self.sums else value.clone()
+        self.count += 1
+        self.timed += 1
+
+    def take(self) -> tuple[dict[str, float], float]:
+        """This process's means since the last call, and its steps per second."""
+        means = {key: float(total / self.count) for key, total in self.sums.items()}
+        per_second = self.timed / max(1e-9, time.monotonic() - self.since)
+        self.sums, self.count, self.timed, self.since = {}, 0, 0, time.monotonic()
+        return means, per_second
+
+
 def cut_records(path: Path, *, after_step: int) -> None:
     """Drop records past ``after_step``: they were written after the checkpoint that is resumed."""
     if not path.exists():
@@ -123,7 +159,7 @@ def cut_records(path: Path, *, after_step: int) -> None:
     for line in path.read_text().splitlines():
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             break
         if record["step"] <= after_step:
             kept.append(line)

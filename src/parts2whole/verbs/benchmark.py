@@ -9,11 +9,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -34,15 +31,13 @@ from parts2whole.study.resolve import Verbs, read_study
 from parts2whole.study.work import FAILURE, Job, Outcome, is_finished, make_jobs
 from parts2whole.tasks.base import default_cache
 from parts2whole.training.folder import write_json, write_rows, write_text
+from parts2whole.training.stop import INTERRUPTED, Interrupted
 from parts2whole.verbs.cell import do_job
 from parts2whole.verbs.finetune import finetune
 from parts2whole.verbs.prepare import prepare
 from parts2whole.verbs.pretrain import pretrain
 
-GENERATORS = {
-    "phantom": "parts2whole.verbs.phantom:phantom",
-    "torsos": "parts2whole.phantom.shapes:write_torsos",
-}
+GENERATORS = {"phantom": "parts2whole.verbs.phantom:phantom"}
 """What a study can make its own data with."""
 FORMATS: dict[str, Callable[[Table], str]] = {
     "table.md": to_markdown,
@@ -117,6 +112,7 @@ def benchmark(
 
     Raises:
         StudyError: the study can't be read; nothing has been run.
+        parts2whole.training.stop.Interrupted: Ctrl-C or SIGTERM; finished cells stay.
         BenchmarkError: not a single cell could be finished.
         parts2whole.data.jobs.JobError: a number of workers or a cluster that can't be used.
     """
@@ -132,10 +128,14 @@ def benchmark(
         return Benchmark(study.out, _table(study), reused, reused, {})
     gpus = torch.cuda.device_count()
     count = workers if workers is not None or cluster or not gpus else gpus
-    with _stop_on_sigterm():
+    try:
         _make_data(study, workers=workers, cluster=cluster, progress=progress)
         first, then = make_jobs(study, local_workers=count, cluster=cluster is not None)
         failures = _run_all(first, then, workers=count, cluster=cluster, progress=progress)
+    except KeyboardInterrupt as error:
+        code = getattr(error, "exit_code", INTERRUPTED)
+        message = "stopped; finished cells stay, run the same command to go on"
+        raise Interrupted(message, exit_code=code) from None
     table = _table(study)
     _write(study, table)
     finished = sum(is_finished(cell.folder) for cell in study.cells)
@@ -291,22 +291,3 @@ def _write(study: Study, table: Table | None) -> None:
         with contextlib.suppress(FigureError):  # too few validations to draw
             write_contrast_figure(study.out / "contrast.png", pretrained)
         write_report(study.out)
-
-
-@contextlib.contextmanager
-def _stop_on_sigterm() -> Iterator[None]:
-    """Make SIGTERM end a study as Ctrl-C does: workers are ended, finished cells stay."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("stopped; finished cells stay, run the same command to go on") from None
-    finally:
-        signal.signal(signal.SIGTERM, before)

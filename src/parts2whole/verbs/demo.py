@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from pathlib import Path
 
+from parts2whole.data.jobs import run_jobs
 from parts2whole.data.preprocess import Modality, Preprocess
+from parts2whole.data.read import write_nifti
 from parts2whole.data.store import Store
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.unet3d import UNet3D
-from parts2whole.phantom.shapes import write_torsos
+from parts2whole.phantom.ct import Resolution, make_ct
 from parts2whole.report.formats import to_text
 from parts2whole.report.page import write_report
 from parts2whole.report.runs import find_runs
@@ -24,6 +27,8 @@ from parts2whole.verbs.pretrain import pretrain
 
 UNLABELLED, LABELLED = 60, 34
 SIZE, WINDOW = (32, 40, 40), (40, 56, 56)
+PATIENT = Resolution(pixels=56, slices=40, smallest_mm=10.0)
+"""Coarse, about 6.5 mm, so that all of a patient fits and training takes minutes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +61,8 @@ def demo(
 ) -> Demo:
     """Run prepare, pretrain and finetune (from scratch, and pre-trained), and compare.
 
-    Without ``scans`` and ``labelled`` it makes its own: torsos of ellipsoids, in which the liver must be
-    told from a spleen of the same brightness.
+    Without ``scans`` and ``labelled`` it makes its own: CT of synthetic abdomens, in which the liver must be
+    told from spleen, kidneys, vessels and bowel of about the same brightness.
 
     Args:
         out: folder for everything; finished parts of an earlier demo in it are used again.
@@ -82,9 +87,8 @@ def demo(
     if (scans is None) != (labelled is None):
         raise RunFolderError("give both scans (unlabelled) and labelled, or neither")
     if scans is None or labelled is None:
-        _say("1/4  Making synthetic torsos", progress)
-        write_torsos(folder / "data", unlabelled=UNLABELLED, labelled=LABELLED, seed=seed)
-        scans, labelled = str(folder / "data" / "scans"), str(folder / "data" / "labelled")
+        _say("1/4  Making synthetic abdomens", progress)
+        scans, labelled = _make_data(folder / "data", seed)
     task = Segmentation(
         Path(labelled),
         preprocess=Preprocess(modality),
@@ -107,7 +111,7 @@ def demo(
         steps=pretrain_steps,
         held_out=task,
         validate_every=max(1, pretrain_steps // 6),
-        resume=True,
+        resume="auto",
         progress=progress,
     )
     _say(f"4/4  Fine-tuning on {labelled_cases} labelled patients, {seeds} seeds an arm", progress)
@@ -123,13 +127,58 @@ def demo(
                 optimiser=AdamW(lr=8e-3),
                 validate_every=max(1, finetune_steps // 4),
                 out=folder / "runs" / f"{arm}-seed{number}",
-                resume=True,
+                resume="auto",
                 progress=progress,
             )
     runs = find_runs(folder / "runs")
     table = compare(runs).table
     report = write_report(folder / "runs")
     return Demo(folder, report, to_text(table), time.monotonic() - began)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Case:
+    """A synthetic patient to be written."""
+
+    seed: int
+    case: int
+    image: Path
+    label: Path | None
+
+
+def _make_data(folder: Path, seed: int) -> tuple[str, str]:
+    """Write unlabelled and labelled abdomens as NIfTI, unless they are there."""
+    scans, labelled = folder / "scans", folder / "labelled"
+    cases = []
+    for number in range(UNLABELLED + LABELLED):
+        name = f"abdomen_{number:03d}.nii.gz"
+        if number < UNLABELLED:
+            cases.append(_Case(seed, number, scans / name, None))
+        else:
+            cases.append(_Case(seed, number, labelled / "images" / name, labelled / "labels" / name))
+    missing = [c for c in cases if not (c.image.exists() and (c.label is None or c.label.exists()))]
+    workers = min(os.cpu_count() or 1, len(missing) // 16)  # few are sooner made than a process is started
+    problems = [problem for problem in run_jobs(_write_case, missing, workers=workers, lost=_lost) if problem]
+    if problems:
+        raise RunFolderError(f"synthetic patients could not be written: {problems[0]}")
+    return str(scans), str(labelled)
+
+
+def _write_case(case: _Case) -> str:
+    """Write a patient; returns what went wrong."""
+    try:
+        scan = make_ct("abdomen", PATIENT, seed=case.seed, case=case.case)
+        write_nifti(scan.image, case.image)
+        if case.label is not None:
+            liver = scan.liver_label()
+            write_nifti(dataclasses.replace(liver, array=(liver.array > 0).astype("uint8")), case.label)
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def _lost(case: _Case) -> str:
+    return f"the process that made {case.image.name} was killed (out of memory?)"
 
 
 def _say(text: str, progress: bool) -> None:

@@ -19,9 +19,18 @@ from parts2whole.report.page import write_report
 from parts2whole.spec import to_plain
 from parts2whole.tasks.base import Examination, Labelled, Run, Task, default_cache
 from parts2whole.training.checkpoint import load_best
-from parts2whole.training.folder import read_result, start_run, write_json, write_rows
+from parts2whole.training.folder import Resume, read_result, start_run, write_json, write_rows
+from parts2whole.training.leak import check_leaks, find_leaks, hashes_of
+from parts2whole.training.lock import one_run_a_folder
 from parts2whole.training.loop import Plan, fit
-from parts2whole.training.model import ModelCard, as_function, save_model
+from parts2whole.training.model import (
+    Decoder,
+    ModelCard,
+    as_function,
+    build_model,
+    load_own_decoder,
+    save_model,
+)
 from parts2whole.training.optim import AdamW, Cosine, Optimiser, Schedule, parameter_groups
 from parts2whole.training.provenance import peak_memory_mb, reset_peak_memory
 from parts2whole.training.runtime import Hardware, Runtime, describe_environment
@@ -47,6 +56,7 @@ class Finetuned:
         return found
 
 
+@one_run_a_folder
 def finetune(
     task: Task,
     *,
@@ -61,6 +71,7 @@ def finetune(
     optimiser: Optimiser = AdamW(lr=3e-3),
     schedule: Schedule = Cosine(warmup_fraction=0.1),
     encoder: Literal["train", "freeze"] = "train",
+    decoder: Decoder = "fresh",
     encoder_lr: float = 1.0,
     layer_decay: float = 1.0,
     encoder_warmup: float = 0.0,
@@ -68,9 +79,10 @@ def finetune(
     validate_every: int = 100,
     patience: int | None = None,
     checkpoint_every: int = 500,
+    accept_leak: str | None = None,
     cache: str | Path | None = None,
     hardware: Hardware = Hardware(),
-    resume: bool = False,
+    resume: Resume = False,
     progress: bool = True,
 ) -> Finetuned:
     """Fine-tune a model for ``task``, keep the step that is best on validation cases, and test it.
@@ -78,7 +90,8 @@ def finetune(
     Args:
         task: the target task.
         out: the run folder to make.
-        init: ``scratch``, a pre-training run folder, or a weights folder.
+        init: ``scratch``, a pre-training run folder, a weights folder, or ``SOURCE:PATH`` of published
+            weights.
         network: the encoder when training from scratch; default ``UNet3D()``. With ``init`` the weights
             decide.
         fraction: share of the training patients whose labels are used; subsets of one seed are nested.
@@ -89,6 +102,8 @@ def finetune(
         optimiser: how gradients move parameters.
         schedule: how the learning rate changes.
         encoder: ``train`` it, or ``freeze`` it and train only what is new.
+        decoder: of a segmentation: ``fresh``, the same for every encoder, or ``own``, the one its network was
+            published with, whose weights are loaded where ``init`` has them; its last layer is always fresh.
         encoder_lr: learning rate of the encoder relative to what is new.
         layer_decay: each encoder level learns this much slower than the next deeper one.
         encoder_warmup: share of the steps during which the encoder stays as it is.
@@ -96,9 +111,12 @@ def finetune(
         validate_every: steps between validations.
         patience: validations without improvement before stopping early.
         checkpoint_every: steps between resumable checkpoints.
+        accept_leak: a sentence, which the error names, to go on although validation or test cases were
+            seen in pre-training; the result is then marked.
         cache: where prepared labelled data are kept; default ``~/.cache/parts2whole``.
-        hardware: devices, precision, loader processes.
-        resume: go on with the run in ``out``.
+        hardware: devices, precision, loader threads.
+        resume: ``true`` goes on with the run in ``out``, from its newest complete checkpoint; ``auto`` too,
+            or starts one if there is none.
         progress: show a progress bar.
 
     Returns:
@@ -107,7 +125,9 @@ def finetune(
     Raises:
         FinetuneError: settings that contradict each other, or weights that don't fit the data.
         parts2whole.tasks.base.TaskError: labelled data that can't be used.
+        parts2whole.training.leak.LeakError: validation or test cases were seen in pre-training.
         parts2whole.training.folder.RunFolderError: ``out`` already holds a run.
+        parts2whole.training.model.ModelError: ``decoder="own"`` where there is none.
         parts2whole.weights.native.WeightsError: ``init`` names no usable weights.
     """
     config = {key: to_plain(value) for key, value in dict(locals()).items()}
@@ -124,8 +144,14 @@ def finetune(
     reset_peak_memory()
     start = load_initialisation(init)
     labelled = task.labelled(cache=Path(cache) if cache else default_cache(), progress=progress)
+    channels = labelled.store.cases[0].channels
+    start = start.adapt(channels) if start else None
     notes = [*labelled.notes, *(check_contract(start.card, labelled, network) if start else [])]
     split = task.split(labelled)
+    reported = (*split.validation, *split.test)
+    leaks = find_leaks(labelled, reported, seen=start.card.seen, series=start.card.series) if start else ()
+    leak = check_leaks(leaks, accept_leak=accept_leak, where="validation or test")
+    notes = [*([leak] if leak else []), *notes]
     train = labelled_subset(
         split.train,
         labelled.patients(),
@@ -134,12 +160,13 @@ def finetune(
         seed=seed,
         strata=labelled.strata(),
     )
-    channels = labelled.store.cases[0].channels
     chosen = start.card.network if start else network or UNet3D()
     torch.manual_seed(seed)
     backbone = start.encoder if start else chosen.build_encoder(channels)
     torch.manual_seed(seed)  # what is fresh in every arm is drawn alike, whatever the encoder drew before
-    module = task.build(backbone, labelled.classes)
+    module = build_model(task, chosen, backbone, labelled.classes, decoder=decoder)
+    if start and decoder == "own":
+        notes += load_own_decoder(module, start.own)
     if encoder == "freeze":
         module.freeze_encoder()
     samples = task.samples(labelled, train, seed=seed, batch_size=batch_size)
@@ -181,15 +208,16 @@ def finetune(
             patience=patience,
             clip_norm=clip_norm,
             keep_best=True,
+            independent=task.rows_are_independent,
         ),
         runtime=runtime,
         folder=out,
         name=type(task).__name__,
         validate=validate,
-        resume=resume,
+        resume=bool(resume),
         show=progress,
     )
-    load_best(out, module)
+    load_best(out, module, done.best_step)
     module.eval()
     run = as_function(module, runtime)
     on_validation = task.examine(run, labelled, split.validation, thorough=False)
@@ -199,6 +227,7 @@ def finetune(
         "task": task.to_dict(),
         "init": str(init),
         "method": start.card.method if start else None,
+        "decoder": decoder,
         "fraction": fraction if cases is None else None,
         "seed": seed,
         "classes": list(labelled.classes),
@@ -210,14 +239,20 @@ def finetune(
         "steps": done.step,
         "best_step": done.best_step,
         "duration_s": done.seconds,
+        "leaks": list(leaks),
         "data_fingerprint": labelled.store.fingerprint(),
         "notes": notes,
         **peak_memory_mb(),
     }
     if runtime.is_main:
         resolved = task.preprocess.replace(modality=labelled.store.cases[0].modality)
-        seen = start.card.seen if start else ()
-        save_model(out, module, ModelCard(task, chosen, channels, labelled.classes, resolved, seen))
+        seen, series = (start.card.seen, start.card.series) if start else ((), ())
+        trained = hashes_of(labelled, train)
+        save_model(
+            out,
+            module,
+            ModelCard(task, chosen, channels, labelled.classes, resolved, seen, series, trained, decoder),
+        )
         patients = labelled.patients()
         rows = [row | {"patient": patients[row["case"]]} for row in on_test.per_item]
         write_rows(out / "test_cases.csv", rows)
@@ -248,9 +283,11 @@ def check_contract(card: Card, labelled: Labelled, network: Network | None) -> l
         )
     notes = []
     theirs, ours = card.preprocess, labelled.store.preprocess
-    if theirs.modality != record.modality:
+    if theirs.modality == "unit":
+        notes.append(f"the encoder expects {card.origin.get('expects', 'voxels in [0, 1]')}")
+    elif theirs.modality != record.modality:
         notes.append(f"the encoder was trained on {theirs.modality}, these are {record.modality}")
-    if record.modality == "CT" and theirs.window_hu != ours.window_hu:
+    if record.modality == "CT" and theirs.modality != "unit" and theirs.window_hu != ours.window_hu:
         raise FinetuneError(
             f"the encoder was trained with window {theirs.window_hu} HU, this task uses {ours.window_hu}; "
             "set the task's preprocess.window_hu alike"

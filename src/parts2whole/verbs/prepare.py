@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from parts2whole.data.case_files import MANIFEST
 from parts2whole.data.ingest import IngestReport, SourceCase, store_cases
 from parts2whole.data.jobs import check_workers
+from parts2whole.data.place import remove, to_place
 from parts2whole.data.preprocess import Modality, Preprocess, StoredType
 from parts2whole.data.read import ReadError, Which, find_scans
-from parts2whole.data.store import MANIFEST, DiskFullError, Store, StoreError
+from parts2whole.data.store import DiskFullError, Store, StoreError
 from parts2whole.data.volume import Triple
 
 
@@ -31,6 +32,7 @@ def prepare(
     keep_series_uids: bool = False,
     workers: int | None = None,
     cluster: str | None = None,
+    verify: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Store:
@@ -41,7 +43,7 @@ def prepare(
 
     Args:
         scans: folders (searched with subfolders), files, globs, or ``.txt`` lists of paths.
-        out: folder of the store.
+        out: folder of the store, or a URL that fsspec knows, such as ``s3://bucket/store``.
         modality: ``CT``, ``MR``, ``unit`` (already in [0, 1]), or ``auto``: what the file says, or a guess
             where that is safe.
         spacing_mm: resample to this spacing (z, y, x); default each scan's own.
@@ -56,6 +58,7 @@ def prepare(
             workers to submit.
         cluster: work on a Dask cluster: the address of its scheduler (``tcp://host:port``), or ``slurm``,
             ``pbs``, ``sge`` or ``lsf`` to submit workers as ``~/.config/dask/jobqueue.yaml`` says.
+        verify: read what is in the store already back, and prepare again what doesn't have its checksum.
         overwrite: delete the store in ``out`` first.
         progress: show a progress bar and print a summary.
 
@@ -68,7 +71,7 @@ def prepare(
         parts2whole.data.jobs.JobError: a number of workers or a cluster that can't be used.
     """
     check_workers(workers, cluster)
-    out = Path(out)
+    out = to_place(out)
     named = [scans] if isinstance(scans, str | Path) else list(scans)
     try:
         sources = find_scans(named, keep_series_uids=keep_series_uids)
@@ -80,7 +83,7 @@ def prepare(
     if overwrite and out.exists() and any(out.iterdir()):
         if not (out / MANIFEST).exists():
             raise PrepareError(f"{out} is not a store, so it is not overwritten; choose another folder")
-        shutil.rmtree(out)
+        remove(out)
     cases = [SourceCase(source.case_id, (source,), which=volumes_4d) for source in sources]
     try:
         store, report = store_cases(
@@ -90,6 +93,7 @@ def prepare(
             dtype=dtype,
             workers=workers,
             cluster=cluster,
+            verify=verify,
             progress=progress,
         )
     except DiskFullError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,8 @@ from parts2whole.data.sampler import Wholes, WholeSampler, WholeSize
 from parts2whole.data.split import split_by_patient
 from parts2whole.data.store import Store
 from parts2whole.data.volume import Triple
-from parts2whole.methods.base import Method
+from parts2whole.data.where import Where
+from parts2whole.methods.base import FixedBank, Method, make_views
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.base import Network
 from parts2whole.networks.heads import Model
@@ -26,7 +28,8 @@ from parts2whole.spec import digest, to_plain
 from parts2whole.tasks.base import Task, default_cache
 from parts2whole.training.checkpoint import write_tensors
 from parts2whole.training.examine import Examiner
-from parts2whole.training.folder import read_result, start_run, write_json
+from parts2whole.training.folder import Resume, read_result, start_run, write_json
+from parts2whole.training.lock import one_run_a_folder
 from parts2whole.training.loop import Plan, fit
 from parts2whole.training.optim import Optimiser, Schedule, choose_optimiser, parameter_groups
 from parts2whole.training.provenance import peak_memory_mb, reset_peak_memory
@@ -51,6 +54,7 @@ class Pretrained:
         return str(self.folder)
 
 
+@one_run_a_folder
 def pretrain(
     store: str | Path,
     *,
@@ -61,6 +65,8 @@ def pretrain(
     batch_size: int = 8,
     whole_size: Size = (32, 64, 64),
     whole_mm: Triple | None = None,
+    where: Where | None = None,
+    weights: Literal["scans", "voxels"] = "scans",
     preset: Literal["modern", "genesis"] = "modern",
     optimiser: Optimiser | None = None,
     schedule: Schedule | None = None,
@@ -74,13 +80,13 @@ def pretrain(
     embed_wholes: int = 16,
     checkpoint_every: int = 500,
     hardware: Hardware = Hardware(),
-    resume: bool = False,
+    resume: Resume = False,
     progress: bool = True,
 ) -> Pretrained:
     """Pre-train an encoder and write a run folder.
 
     Args:
-        store: folder made by `prepare`.
+        store: folder made by `prepare`, or a URL that fsspec knows.
         out: the run folder to make.
         method: the pretext task.
         network: the encoder.
@@ -89,6 +95,9 @@ def pretrain(
         whole_size: size of a whole in voxels (z, y, x), as the network sees it.
         whole_mm: extent of a whole in mm (z, y, x), resized to ``whole_size``; default: ``whole_size``
             voxels at native spacing.
+        where: rule for where in a scan wholes come from (``Body``, ``Lungs``, ``Labelled``,
+            ``GenesisTissue``); default anywhere.
+        weights: draw all ``scans`` alike, or larger ones more often, by their ``voxels``.
         preset: optimiser and schedule: ``modern`` (AdamW, cosine) or ``genesis`` (SGD, rate 1, momentum
             0.9, plateau).
         optimiser: instead of the preset's.
@@ -103,8 +112,9 @@ def pretrain(
         panel_every: steps between pictures of reconstructions.
         embed_wholes: at the end, embed parts of so many held-out wholes for the report; 0 doesn't.
         checkpoint_every: steps between resumable checkpoints.
-        hardware: devices, precision, loader processes.
-        resume: go on with the run in ``out``.
+        hardware: devices, precision, loader threads.
+        resume: ``true`` goes on with the run in ``out``, from its newest complete checkpoint; ``auto`` too,
+            or starts one if there is none.
         progress: show a progress bar.
 
     Returns:
@@ -117,7 +127,7 @@ def pretrain(
     """
     config = {key: to_plain(value) for key, value in dict(locals()).items()}
     out = Path(out)
-    scans = Store.open(Path(store))
+    scans = Store.open(store)
     runtime = Runtime(hardware)
     environment = describe_environment(runtime)
     if runtime.is_main:
@@ -131,16 +141,20 @@ def pretrain(
     cases = _choose_cases(scans, held_out, validation_fraction, seed)
     notes = list(cases.notes)
     size = WholeSize(whole_size, whole_mm)
-    sampler = WholeSampler(scans, size=size, cases=cases.train, seed=seed)
+    bank = method.bank if isinstance(method, FixedBank) else None
+    wholes = partial(WholeSampler, scans, size=size, seed=seed, where=where, weights=weights)
+    sampler = wholes(cases=cases.train, bank=bank)
     padded = sampler.padded_cases()
     if padded:
         notes.append(f"{len(padded)} of {len(cases.train)} scans are smaller than the whole and are padded")
+    if bank:
+        notes.append(f"the validation loss is that of new views of the {bank} wholes that are trained on")
     torch.manual_seed(seed)
     module = method.build(network, in_channels=sampler.channels, whole_size=whole_size)
     _check_size(module, whole_size)
     examiner = Examiner(
         method,
-        WholeSampler(scans, size=size, cases=cases.validation, seed=seed),
+        sampler if bank else wholes(cases=cases.validation),
         sampler,
         wholes=validation_wholes,
         batch_size=batch_size,
@@ -148,6 +162,7 @@ def pretrain(
         runtime=runtime,
         folder=out,
         panel_every=panel_every,
+        every=min(validate_every, steps),
         steps=steps,
     )
     if progress and runtime.is_main:
@@ -161,11 +176,12 @@ def pretrain(
         validate_every=min(validate_every, steps),
         checkpoint_every=checkpoint_every,
         clip_norm=clip_norm,
+        independent=method.rows_are_independent,
     )
 
     done = fit(
         module,
-        views=method.views,
+        views=partial(make_views, method),
         objective=method.loss,
         samples=Wholes(sampler, batch_size),
         groups=parameter_groups(module),
@@ -176,7 +192,7 @@ def pretrain(
         folder=out,
         name=type(method).__name__,
         validate=examiner,
-        resume=resume,
+        resume=bool(resume),
         show=progress,
     )
     result = {
@@ -234,7 +250,7 @@ def _choose_cases(scans: Store, held_out: Task | None, validation_fraction: floa
     notes = []
     if held_out is not None:
         barred = held_out.held_out_hashes(cache=default_cache())
-        records = [record for record in scans.cases if record.content_hash not in barred]
+        records = [record for record in scans.cases if barred.isdisjoint(record.hashes())]
         left_out = len(scans.cases) - len(records)
         notes.append(f"{left_out} of {len(scans.cases)} scans belong to the held-out task and are left out")
     if not records:
@@ -269,7 +285,7 @@ def _card(
     if len(modalities) == 1:
         preprocess = preprocess.replace(modality=modalities.pop())
     z, y, x = (statistics.median(r.spacing_mm[axis] for r in records) for axis in range(3))
-    seen = tuple(sorted({record.content_hash for record in records}))
+    seen = tuple(sorted({found for record in records for found in record.hashes()}))
     return Card(
         network=network,
         in_channels=sampler.channels,
@@ -281,6 +297,7 @@ def _card(
         steps=steps,
         seen=seen,
         fingerprint=digest(list(seen)),
+        series=tuple(sorted({record.series for record in records} - {""})),
         citation=method.citation,
         version=metadata.version("parts2whole"),
     )

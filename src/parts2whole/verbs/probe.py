@@ -17,9 +17,9 @@ from parts2whole.evaluation.probes import knn_probe, linear_probe, upsampled_pyr
 from parts2whole.networks.base import Encoder, Network
 from parts2whole.networks.heads import pooled_features
 from parts2whole.networks.unet3d import UNet3D
-from parts2whole.tasks.base import Labelled, Task, default_cache, to_unit
+from parts2whole.tasks.base import Labelled, Task, default_cache
 from parts2whole.tasks.classifying import ClassificationTask
-from parts2whole.tasks.segmenting import SegmentationTask, class_indices
+from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.folder import write_json
 from parts2whole.weights.load import SCRATCH, load_initialisation
 
@@ -74,7 +74,8 @@ def probe(
 
     Args:
         task: the target task.
-        init: a pre-training run folder or weights folder, or ``scratch`` for the untrained network.
+        init: a pre-training run folder, a weights folder or ``SOURCE:PATH`` of published weights, or
+            ``scratch`` for the untrained network.
         network: the untrained network, where ``init`` is ``scratch``; default ``UNet3D()``.
         fraction: share of the training patients whose labels are used.
         cases: number of training patients instead of a fraction.
@@ -94,12 +95,17 @@ def probe(
     """
     labelled = task.labelled(cache=Path(cache) if cache else default_cache(), progress=progress)
     start = load_initialisation(init)
+    channels = labelled.store.cases[0].channels
+    start = start.adapt(channels) if start else None
+    if start and start.card.in_channels != channels:
+        raise ProbeError(
+            f"the weights expect {start.card.in_channels} input channels, the data have {channels}"
+        )
     split = task.split(labelled)
     tested = split.validation if side == "validation" else split.test
     rows: list[Row] = []
     for seed in range(seeds):
         torch.manual_seed(seed)
-        channels = labelled.store.cases[0].channels
         encoder = start.encoder if start else (network or UNet3D()).build_encoder(channels)
         train = labelled_subset(
             split.train,
@@ -186,18 +192,16 @@ def _settle_norms(encoder: Encoder, images: list[Tensor]) -> None:
 
 def _image(labelled: Labelled, item: str, task: Task) -> Tensor:
     """What the encoder is given for an item: (1, C, D, H, W)."""
-    if isinstance(task, ClassificationTask):
+    if isinstance(task, ClassificationTask | SegmentationTask):
         return task.image(labelled, item)[None]
-    record = labelled.store.record(labelled.item(item).case_id)
-    return torch.from_numpy(to_unit(labelled.store.read(record.case_id), record.scale, record.offset))[None]
+    raise ProbeError(f"{type(task).__name__} is neither a segmentation nor a classification")
 
 
 def _voxel_features(
-    encoder: Encoder, labelled: Labelled, item: str, task: Task
+    encoder: Encoder, labelled: Labelled, item: str, task: SegmentationTask
 ) -> tuple[Tensor, npt.NDArray[np.int64]]:
     """Features (F, D, H, W) and class indices (D, H, W) of an item."""
-    label = labelled.store.read_label(labelled.item(item).case_id)
-    return upsampled_pyramid(encoder, _image(labelled, item, task)), class_indices(label, labelled.classes)
+    return upsampled_pyramid(encoder, _image(labelled, item, task)), task.reference(labelled, item)
 
 
 @torch.no_grad()

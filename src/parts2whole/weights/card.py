@@ -28,14 +28,19 @@ class Card:
         preprocess: how scans were prepared; new scans must be prepared alike.
         whole_size: size in voxels (z, y, x) of what it was trained on.
         whole_mm: the same in mm, where wholes were cut by physical size.
-        spacing_mm: median spacing (z, y, x) of the scans it was trained on.
+        spacing_mm: median spacing (z, y, x) of the scans it was trained on; None where it isn't known.
         method: the pretext task, as plain data.
         steps: training steps.
         seen: content hash of every scan used, so that test cases can be checked against them.
         fingerprint: one hash over all of `seen`.
+        series: series UIDs of these scans, hashed unless they were kept, where they come from DICOM.
         licence: of the weights.
         citation: what to cite.
         version: of parts2whole.
+        stem: what becomes of the first layer where data have another number of channels (``sum``, ``mean`` or
+            ``repeat``); empty where that isn't allowed.
+        origin: of published weights: source, files with checksums, where to get them, axes, and the values
+            the network expects, in words; empty for weights trained here.
     """
 
     network: Network
@@ -43,7 +48,7 @@ class Card:
     preprocess: Preprocess
     whole_size: tuple[int, int, int]
     whole_mm: tuple[float, float, float] | None
-    spacing_mm: tuple[float, float, float]
+    spacing_mm: tuple[float, float, float] | None
     method: dict[str, Any]
     steps: int
     seen: tuple[str, ...]
@@ -51,6 +56,9 @@ class Card:
     licence: str = "set by whoever trained these weights; mind the licences of the scans"
     citation: str = ""
     version: str = ""
+    series: tuple[str, ...] = ()
+    stem: str = ""
+    origin: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Save as ``card.json``."""
@@ -72,13 +80,13 @@ class Card:
             plain = json.loads(path.read_text())
         except FileNotFoundError as error:
             raise CardError(f"{folder} holds no weights: {FILE} is missing") from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise CardError(f"{path} is not a card: {error}") from error
         hints: dict[str, Any] = {"whole_size": tuple[int, ...], "whole_mm": tuple[float, ...] | None}
-        hints |= {"spacing_mm": tuple[float, ...], "seen": tuple[str, ...]}
+        hints |= {"spacing_mm": tuple[float, ...] | None, "seen": tuple[str, ...], "series": tuple[str, ...]}
         try:
             plain["network"] = spec_from_dict(plain["network"], Network)  # type: ignore[type-abstract]
             plain["preprocess"] = spec_from_dict(plain["preprocess"], Preprocess)
             return cls(**{key: from_plain(value, hints.get(key, Any)) for key, value in plain.items()})
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CardError(f"{path} is not a card of this version: {error}") from error

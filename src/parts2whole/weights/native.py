@@ -1,30 +1,46 @@
-"""Weights trained here: ``encoder.safetensors`` with its card, saved and loaded without surprises."""
+"""Weights in this project's format: ``encoder.safetensors`` with its card, saved and loaded whole.
+
+Published weights that were imported also bring ``own.safetensors``, the decoder or head they came with.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from parts2whole.networks.base import Encoder
+from parts2whole.weights.base import WeightsError as WeightsError
 from parts2whole.weights.card import Card, CardError
 
 FILE = "encoder.safetensors"
+OWN_FILE = "own.safetensors"
 
 
-class WeightsError(ValueError):
-    """Weights that are missing, damaged, or don't fit their card."""
+@dataclasses.dataclass(frozen=True)
+class Native:
+    """What a weights folder holds: a card, the encoder's state, and its own decoder's or head's, if any."""
+
+    card: Card
+    encoder: dict[str, Tensor]
+    own: dict[str, Tensor]
 
 
 def save_encoder(folder: Path, encoder: Encoder, card: Card) -> None:
     """Write the encoder and its card into ``folder``."""
+    save_native(folder, Native(card, encoder.state_dict(), {}))
+
+
+def save_native(folder: Path, weights: Native) -> None:
+    """Write a card and its tensors into ``folder``; the encoder last: a folder with it is complete."""
     folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / (FILE + ".part")
-    tensors = {key: value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()}
-    save_file(tensors, beside, metadata={"format": "parts2whole"})
-    card.write(folder)
-    beside.replace(folder / FILE)
+    if weights.own:
+        _write(folder / OWN_FILE, weights.own)
+    weights.card.write(folder)
+    _write(folder / FILE, weights.encoder)
 
 
 def find_weights(path: Path) -> Path:
@@ -37,30 +53,37 @@ def find_weights(path: Path) -> Path:
         if (folder / FILE).exists():
             return folder
     if (path / "checkpoints").exists():
-        raise WeightsError(f"the run in {path} isn't finished: go on with --resume, then use it")
+        raise WeightsError(f"the run in {path} isn't finished: go on with --resume true, then use it")
     raise WeightsError(
         f"no {FILE} in {path} or {path / 'weights'}; give a pre-training run or weights folder"
     )
 
 
-def load_native(path: Path) -> tuple[Encoder, Card]:
-    """Build the encoder a card describes and load its tensors, every one of them.
+def load_native(path: Path) -> Native:
+    """Read a weights folder, or that of a run.
 
     Raises:
-        WeightsError: missing or damaged weights, or tensors that don't match the card.
+        WeightsError: missing or damaged weights.
     """
     folder = find_weights(path)
     try:
         card = Card.read(folder)
     except CardError as error:
         raise WeightsError(str(error)) from error
-    encoder = card.network.build_encoder(card.in_channels)
+    own = _read(folder / OWN_FILE) if (folder / OWN_FILE).exists() else {}
+    return Native(card, _read(folder / FILE), own)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
     try:
-        tensors = load_file(folder / FILE)
+        tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{folder / FILE} is damaged: {error}") from error
-    try:
-        encoder.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        raise WeightsError(f"{folder / FILE} doesn't match its card: {error}") from error
-    return encoder, card
+        raise WeightsError(f"{path} is damaged: {error}") from error
+    return tensors
+
+
+def _write(path: Path, tensors: dict[str, Tensor]) -> None:
+    beside = path.with_name(path.name + ".part")
+    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    save_file(plain, beside, metadata={"format": "parts2whole"})
+    beside.replace(path)

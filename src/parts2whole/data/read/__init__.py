@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from parts2whole.data.read.dicom import find_series, is_dicom, read_series, user_salt
+from parts2whole.data.read.dicom import find_series, instance_numbers, is_dicom, read_series, user_salt
 from parts2whole.data.read.find import SUFFIXES, find_scans, strip_suffix
 from parts2whole.data.read.itk import SUFFIXES as ITK_SUFFIXES
 from parts2whole.data.read.itk import data_files, read_itk
+from parts2whole.data.read.matlab import read_matlab
 from parts2whole.data.read.nifti import read_nifti, smallest_integer, write_mask_like, write_nifti
 from parts2whole.data.read.source import Raw, ReadError, ScanSource, Which, safe_name
 from parts2whole.data.volume import LabelVolume, Volume, from_canonical_array
@@ -29,7 +30,9 @@ __all__ = [
     "Which",
     "file_stamp",
     "find_scans",
+    "instance_numbers",
     "read_label",
+    "read_matlab",
     "read_scan",
     "read_volume",
     "safe_name",

@@ -10,6 +10,8 @@ import dataclasses
 import hashlib
 import itertools
 import os
+import re
+import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 import SimpleITK
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from parts2whole.data.read.source import LARGEST_SCAN_VOXELS, Raw, ReadError, ScanSource, first_line, geometry
 
@@ -32,6 +34,9 @@ UNEVEN, UNEVEN_MM = 0.1, 0.1
 """Slices may be this share of a spacing, or this far, off their place: positions often have few digits."""
 
 TILT_DEGREES = 0.5
+UNDECODED = re.compile(r"1\.2\.840\.10008\.1\.2\.(4\.9[45]|4\.1\d\d|4\.20\d|7\.\d)")
+"""Transfer syntaxes of streams, video, JPEG XL and high-throughput JPEG 2000, which GDCM can't decode."""
+
 PHASE_TAGS = (
     "TemporalPositionIdentifier",
     "AcquisitionNumber",
@@ -75,6 +80,23 @@ class _Slice:
         return np.cross(self.orientation[:3], self.orientation[3:])
 
 
+BROKEN = (
+    InvalidDicomError,
+    BytesLengthException,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    NotImplementedError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+)
+"""What pydicom raises at files that are broken in one way or another."""
+
+
 def is_dicom(path: Path) -> bool:
     """Whether a file is DICOM by its first bytes, with or without the preamble."""
     try:
@@ -104,13 +126,15 @@ def find_series(files: Iterable[Path], *, salt: bytes, keep_uids: bool = False) 
             uid = str(header.get("SeriesInstanceUID") or "")
             header.filename = str(path)
             series[str(header.get("StudyInstanceUID") or ""), uid].append(header)
-        except (InvalidDicomError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError):
+        except BROKEN:
             broken[path.parent].append(path)
-    sources = [
-        source
-        for (study, uid), headers in sorted(series.items())
-        for source in _series_sources(study, uid, headers, salt, keep_uids)
-    ]
+    sources: list[ScanSource] = []
+    for (study, uid), headers in sorted(series.items()):
+        try:
+            sources += _series_sources(study, uid, headers, salt, keep_uids)
+        except BROKEN:  # pydicom decodes a field when it is first asked for
+            for header in headers:
+                broken[Path(header.filename).parent].append(Path(header.filename))
     for folder, paths in broken.items():
         name = f"DICOM-broken-{_hashed(str(folder), salt)}"
         sources.append(ScanSource(name, tuple(paths), f"{len(paths)} files are broken DICOM", series="-"))
@@ -149,6 +173,21 @@ def read_series(paths: Sequence[Path]) -> Raw:
         np.column_stack([step, columns[:, 1], columns[:, 0]]), origins[0], "the series"
     )
     return Raw(np.stack(planes)[None], spacing, origin, direction, modality or None)
+
+
+def instance_numbers(paths: Sequence[Path]) -> list[int]:
+    """The InstanceNumber of every file.
+
+    Raises:
+        ReadError: a file has none.
+    """
+    numbers = []
+    for path in paths:
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["InstanceNumber"], force=True)
+        if header.get("InstanceNumber") is None:
+            raise ReadError(f"{path.name} has no InstanceNumber")
+        numbers.append(int(header.InstanceNumber))
+    return numbers
 
 
 def user_salt() -> bytes:
@@ -226,6 +265,10 @@ def _not_a_scan(headers: list[Any]) -> str | None:
         return "a colour image"
     if any("LOCALIZER" in str(header.get("ImageType") or "").upper() for header in headers):
         return "a localiser"
+    syntaxes = {header.file_meta.get("TransferSyntaxUID") for header in headers if header.file_meta} - {None}
+    for syntax in syntaxes:
+        if UNDECODED.fullmatch(syntax):
+            return f"compressed as {syntax.name}, which can't be decoded here; store it uncompressed first"
     if any(int(header.get("NumberOfFrames") or 1) > 1 for header in headers):
         return "a multi-frame object; convert it to NIfTI or to single frames first"
     lost = sum(

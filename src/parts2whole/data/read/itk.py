@@ -31,6 +31,8 @@ def read_itk(path: Path) -> Raw:
     size = reader.GetSize()
     if len(size) not in (3, 4):
         raise ReadError(f"{path.name}: expected a 3-D or 4-D scan, the header says {size}")
+    if min(size) < 1:
+        raise ReadError(f"{path.name}: the header says {size} voxels")
     kind = _sitk.GetPixelIDValueAsString(reader.GetPixelIDValue())
     parts = reader.GetNumberOfComponents()
     if "complex" in kind or (parts in (3, 4) and "8-bit unsigned" in kind):
@@ -55,13 +57,17 @@ def data_files(path: Path) -> tuple[Path, ...]:
     """The file itself and the detached data it names.
 
     Raises:
-        ReadError: the data file is missing.
+        ReadError: the data file is missing, or outside the header's folder.
     """
     header = _header(path)
     found = DATA_FILE.search(header)
     name = found[1].decode(errors="surrogateescape") if found else "LOCAL"
     if name.upper().startswith(("LOCAL", "LIST")) or "%" in name:
         return (path,)
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ReadError(
+            f"{path.name}: its data file {name!r} is outside its folder; put it beside the header"
+        )
     data = path.parent / name
     if not data.is_file():
         raise ReadError(f"{path.name}: its data file {name!r} is missing")

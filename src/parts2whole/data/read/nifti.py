@@ -12,6 +12,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
+from nibabel.freesurfer.mghformat import MGHError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
@@ -20,7 +21,19 @@ from parts2whole.data.volume import Direction, LabelVolume, Triple, Volume, from
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 SUFFIXES = (*NIFTI_SUFFIXES, ".mgz", ".mgh")
-BROKEN = (ImageFileError, HeaderDataError, WrapStructError, EOFError, OSError, zlib.error, ValueError)
+BROKEN = (
+    ImageFileError,
+    HeaderDataError,
+    WrapStructError,
+    MGHError,
+    EOFError,
+    OSError,
+    zlib.error,
+    ValueError,
+    KeyError,  # an unknown voxel type
+    OverflowError,
+    MemoryError,
+)
 _nib: Any = nibabel  # its annotations don't cover what images hold
 
 
@@ -97,7 +110,7 @@ def _open(path: Path) -> Any:
         kind = image.get_data_dtype()
         start = int(image.dataobj.offset)
         size = path.stat().st_size
-    except (*BROKEN, OverflowError) as error:
+    except BROKEN as error:
         raise ReadError(f"{path.name} can't be read: {first_line(error)}") from error
     if not 3 <= len(shape) <= 5 or min(shape) < 1:
         raise ReadError(f"{path.name}: expected a 3-D or 4-D scan, the header says {shape}")

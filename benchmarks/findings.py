@@ -1,0 +1,78 @@
+"""What the reliability scripts found, kept as JSON, and docs/reliability.md written from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+
+FILE = Path(__file__).with_name("reliability.json")
+PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
+
+INTRODUCTION = """# Reliability: what was tried, how often, and what came of it
+
+Every row was written by the script that did it: faults were injected into real runs, broken files were
+really read, and resumed runs were compared bit by bit with runs that were never stopped. A row that failed
+would stay. The quick part is in the test suite (`tests/training`, `tests/test_hostile.py`).
+"""
+
+CLOSING = """
+## What can be relied on
+
+- **Exact resume** holds on CPUs at the same number of threads and processes, in the same versions of the
+  libraries. On GPUs add `--hardware.deterministic true`; that mode has not been tried, for want of a GPU.
+- **Several processes** give the curve of one to float tolerance, not to the bit: sums are made in another
+  order. Dropout draws other numbers on every process. Segmentation's Dice is over the rows of one process.
+- **Two checkpoints** stay, so a damaged one costs one interval. Each is written beside its place, forced to
+  the disk, and renamed.
+- **Weights, checkpoints and settings from others run no code**: tensors are read by `weights_only` or
+  safetensors, YAML by the safe loader, and class names only from this package.
+
+How runs behave on a cluster, and their exit codes, is in [Clusters](cluster.md).
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One row: what was done, how often, what came of it."""
+
+    tried: str
+    times: int
+    outcome: str
+    passed: bool
+
+
+def keep(section: str, command: str, findings: list[Finding]) -> None:
+    """Replace a section in the JSON file, and write the page anew."""
+    known = json.loads(FILE.read_text()) if FILE.exists() else {}
+    known[section] = {
+        "command": command,
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "machine": f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}",
+        "findings": [dataclasses.asdict(finding) for finding in findings],
+    }
+    beside = FILE.with_suffix(".part")
+    beside.write_text(json.dumps(known, indent=1) + "\n")
+    beside.replace(FILE)
+    write_page(known)
+
+
+def write_page(known: dict) -> None:
+    lines = [INTRODUCTION, "| tried | times | outcome | |", "|---|---:|---|---|"]
+    for section in known.values():
+        for row in section["findings"]:
+            verdict = "held" if row["passed"] else "**failed**"
+            lines.append(f"| {row['tried']} | {row['times']:,} | {row['outcome']} | {verdict} |")
+    lines += ["", "Written by:", ""]
+    lines += [f"- `{s['command']}` on {s['date']} ({s['machine']}): {name}" for name, s in known.items()]
+    PAGE.write_text("\n".join(lines) + "\n" + CLOSING)
+
+
+def show(findings: list[Finding]) -> None:
+    for row in findings:
+        print(
+            f"{'held  ' if row.passed else 'FAILED'}  {row.times:>7,}  {row.tried}: {row.outcome}", flush=True
+        )

@@ -1,0 +1,82 @@
+"""Cells: a coarse map of what lies where in a volume, so that wholes can be drawn from where something is.
+
+A volume is divided into cells of `CELL` voxels.  For each is counted how many voxels lie in every twentieth
+of the intensity range, and, of a label map, how many carry every label.  Counts are made once, when a case is
+stored.  Drawing a voxel from them costs the same in a small scan and in a large one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+CELL = (16, 32, 32)
+"""Voxels (z, y, x) of a cell."""
+
+BINS = 20
+"""Equal parts of the intensity range [0, 1]."""
+
+Counts = npt.NDArray[np.uint16]
+"""(kind, z, y, x): voxels of each kind in each cell; a cell has 16,384 voxels, so 16 bits hold them."""
+
+
+def count_intensities(array: npt.NDArray[Any], *, scale: float, offset: float) -> Counts:
+    """Voxels of every twentieth of the range, of the first channel.
+
+    Args:
+        array: stored voxels (channel, z, y, x); value in [0, 1] = array * scale + offset.
+        scale: see ``array``.
+        offset: see ``array``.
+    """
+    counts = []
+    for slab in _slabs(array[0]):
+        unit = slab.astype(np.float32) * np.float32(scale) + np.float32(offset)
+        # A value on the border of two bins, but for rounding, belongs to the upper one.
+        bins = np.clip(np.floor(unit * BINS + 1e-4), 0, BINS - 1).astype(np.int64)
+        counts.append(_count(bins, BINS))
+    return np.stack(counts, axis=1)
+
+
+def count_labels(label: npt.NDArray[Any], values: Sequence[int]) -> Counts:
+    """Voxels of every one of ``values``, which are ascending and all that occur."""
+    counts = [_count(np.searchsorted(np.asarray(values), slab), len(values)) for slab in _slabs(label)]
+    return np.stack(counts, axis=1)
+
+
+def bins_between(low: float, high: float) -> slice:
+    """The bins nearest to a range of values in [0, 1]; at least one."""
+    first = int(np.clip(round(low * BINS), 0, BINS - 1))
+    return slice(first, int(np.clip(round(high * BINS), first + 1, BINS)))
+
+
+def draw_voxel(
+    chances: npt.NDArray[np.float64], shape: tuple[int, int, int], generator: np.random.Generator
+) -> tuple[int, int, int] | None:
+    """A voxel: its cell by ``chances`` (z, y, x), its place in the cell uniformly; None without chances."""
+    sums = np.cumsum(chances)
+    if not sums[-1] > 0:
+        return None
+    number = int(np.searchsorted(sums, generator.random() * sums[-1], side="right"))
+    cell = np.unravel_index(number, chances.shape)
+    low = [int(index) * edge for index, edge in zip(cell, CELL, strict=True)]
+    z, y, x = (
+        int(generator.integers(first, min(first + edge, end)))
+        for first, edge, end in zip(low, CELL, shape, strict=True)
+    )
+    return z, y, x
+
+
+def _slabs(array: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    return [array[first : first + CELL[0]] for first in range(0, len(array), CELL[0])]
+
+
+def _count(kinds: npt.NDArray[Any], number: int) -> npt.NDArray[np.uint16]:
+    """Counts (kind, y, x) of the cells of one slab of kinds (z, y, x)."""
+    row, column = (np.arange(edge) // cell for edge, cell in zip(kinds.shape[1:], CELL[1:], strict=True))
+    rows, columns = int(row[-1]) + 1, int(column[-1]) + 1
+    place = (kinds * rows + row[:, None]) * columns + column
+    found = np.bincount(place.ravel(), minlength=number * rows * columns)
+    return found.reshape(number, rows, columns).astype(np.uint16)

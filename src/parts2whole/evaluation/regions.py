@@ -1,0 +1,104 @@
+"""How a segmented case is measured: classes or unions of classes, at 0.5 and over thresholds, pooled too.
+
+For every region the per-case figures are Dice, foreground IoU and surface distances of the predicted mask,
+and ``mean_iou_thresholds``: the two-class mean IoU over thresholds 0.5 to 0.95 that the tables of this
+literature report (`parts2whole.evaluation.metrics.mean_iou_thresholds`).  The two are never comparable, so
+both always stand side by side.  ``..._pooled`` counts the voxels of all cases together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from parts2whole.data.volume import Triple
+from parts2whole.evaluation.metrics import (
+    mean_iou,
+    nanmean,
+    segmentation_metrics,
+    threshold_confusions,
+)
+
+Regions = Mapping[str, tuple[int, ...]]
+"""Class indices that make up each region."""
+
+Row = dict[str, float]
+_MEAN_OF = ("dice", "iou", "hd95_mm", "assd_mm", "surface_dice", "mean_iou_thresholds")
+
+
+@dataclasses.dataclass
+class RegionScores:
+    """Scores cases one by one, and remembers the counts that pooled figures need."""
+
+    regions: Regions
+
+    def __post_init__(self) -> None:
+        self.overlap = {name: np.zeros(3, np.int64) for name in self.regions}
+        self.confusions: dict[str, npt.NDArray[np.int64]] = {}
+
+    def score(
+        self,
+        prediction: npt.NDArray[np.int64],
+        reference: npt.NDArray[np.int64],
+        probabilities: npt.NDArray[np.float32] | None,
+        *,
+        spacing_mm: Triple,
+        surface: bool,
+    ) -> Row:
+        """Figures of one case.
+
+        Args:
+            prediction: class indices (z, y, x).
+            reference: class indices (z, y, x).
+            probabilities: (classes, z, y, x); None leaves the figures over thresholds out.
+            spacing_mm: voxel spacing (z, y, x).
+            surface: add distances between surfaces.
+        """
+        row: Row = {}
+        for name, classes in self.regions.items():
+            predicted, truth = np.isin(prediction, classes), np.isin(reference, classes)
+            found = segmentation_metrics(
+                predicted.astype(np.uint8),
+                truth.astype(np.uint8),
+                classes=(1,),
+                spacing_mm=spacing_mm,
+                surface=surface,
+            )
+            row |= {key[:-1] + name: value for key, value in found.items() if key.endswith("_1")}
+            self.overlap[name] += [int(m.sum()) for m in (predicted & truth, predicted, truth)]
+            if probabilities is not None:
+                share = probabilities[list(classes)].sum(axis=0)
+                counts = threshold_confusions(share, truth)
+                self.confusions[name] = self.confusions.get(name, np.zeros_like(counts)) + counts
+                row[f"mean_iou_thresholds_{name}"] = mean_iou(counts)
+        return row | _means(row, list(self.regions))
+
+    def pooled(self) -> Row:
+        """Figures over the voxels of all cases scored so far."""
+        row: Row = {}
+        for name, (both, predicted, truth) in self.overlap.items():
+            union, total = predicted + truth - both, predicted + truth
+            row[f"dice_{name}_pooled"] = 2 * both / total if total else math.nan
+            row[f"iou_{name}_pooled"] = both / union if union else math.nan
+            if name in self.confusions:
+                row[f"mean_iou_thresholds_{name}_pooled"] = mean_iou(self.confusions[name])
+        return {key: float(value) for key, value in row.items()}
+
+
+def class_regions(classes: Sequence[Any]) -> dict[str, tuple[int, ...]]:
+    """Every foreground class as a region of its own, called by its index."""
+    return {str(index): (index,) for index in range(1, len(classes))}
+
+
+def _means(row: Row, regions: Sequence[str]) -> Row:
+    """The mean over regions of every figure."""
+    return {
+        f"{kind}_mean": nanmean([row[f"{kind}_{name}"] for name in regions])
+        for kind in _MEAN_OF
+        if f"{kind}_{regions[0]}" in row
+    }

@@ -1,0 +1,115 @@
+"""What contrastive methods share: unit vectors of parts, the NT-Xent loss, and gathering over devices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from parts2whole.data.geometry import Size, crop_resize, draw_boxes
+from parts2whole.data.random import BatchGenerator
+from parts2whole.methods.base import MethodError
+from parts2whole.networks.base import Encoder
+from parts2whole.networks.heads import Model, pooled_features
+
+
+class ProjectionHead(nn.Sequential):
+    """Linear, ReLU, linear: (B, features) to (B, out); thrown away after pre-training."""
+
+    def __init__(self, features: int, out: int) -> None:
+        super().__init__(nn.Linear(features, features), nn.ReLU(), nn.Linear(features, out))
+
+
+class Projector(Model):
+    """Encoder, global average pooling and a projection head: (B, C, D, H, W) to (B, out) unit vectors."""
+
+    def __init__(self, encoder: Encoder, *, out: int) -> None:
+        super().__init__(encoder)
+        self.head = ProjectionHead(encoder.channels[-1], out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Unit vectors, in float32."""
+        return F.normalize(self.head(pooled_features(self.encoder, x)).float(), dim=1)
+
+
+def cut_parts(
+    wholes: Tensor, generator: BatchGenerator, *, fraction: tuple[float, float], per_axis: bool, count: int
+) -> Tensor:
+    """``count`` random parts of every whole, stretched to its size: (B x count, C, D, H, W)."""
+    size: Size = tuple(wholes.shape[2:])  # type: ignore[assignment]
+    boxes = draw_boxes(generator, size, fraction=fraction, per_axis=per_axis, count=count)
+    return crop_resize(wholes, boxes, size)
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise `MethodError` unless the temperature is positive."""
+    if not temperature > 0:
+        raise MethodError(f"temperature must be above 0, got {temperature}")
+
+
+def cosines(a: Tensor, b: Tensor) -> Tensor:
+    """Products of all rows of two sets of unit vectors, in full precision: (A, F) and (B, F) to (A, B)."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a.float() @ b.float().T
+
+
+def nt_xent(z: Tensor, everyone: Tensor, *, first: int, parts_per_whole: int, temperature: float) -> Tensor:
+    """Normalised temperature-scaled cross-entropy: every part must find the other parts of its whole.
+
+        -mean over pairs (a, p) of parts of one whole of log(exp(a.p / t) / sum over c != a of exp(a.c / t))
+
+    Args:
+        z: (A, F) unit vectors of this device's parts.
+        everyone: (N, F) unit vectors of all devices' parts; those of one whole follow each other.
+        first: row of ``everyone`` at which ``z`` stands.
+        parts_per_whole: 2 is the published loss.
+        temperature: t.
+
+    Raises:
+        MethodError: there are no parts of other wholes to tell from.
+    """
+    if len(everyone) <= parts_per_whole:
+        raise MethodError("a contrastive loss needs at least 2 wholes in a batch; raise batch_size")
+    logits = cosines(z, everyone) / temperature
+    row = first + torch.arange(len(z), device=z.device)[:, None]
+    column = torch.arange(len(everyone), device=z.device)[None, :]
+    log_share = logits - logits.masked_fill(row == column, -torch.inf).logsumexp(dim=1, keepdim=True)
+    positive = (row // parts_per_whole == column // parts_per_whole) & (row != column)
+    return -log_share[positive].mean()
+
+
+def found_share(z: Tensor, everyone: Tensor, *, first: int, parts_per_whole: int) -> Tensor:
+    """Share of the parts whose nearest other part is one of the same whole."""
+    row = first + torch.arange(len(z), device=z.device)
+    cosine = cosines(z, everyone).scatter(1, row[:, None], -torch.inf)
+    return (cosine.argmax(dim=1) // parts_per_whole == row // parts_per_whole).float().mean()
+
+
+def gather_rows(x: Tensor) -> tuple[Tensor, int]:
+    """The rows of all devices, in rank order, and where this device's begin; gradients flow back to all.
+
+    Every device must hold equally many rows.  On a single device ``x`` itself.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return x, 0
+    return _Gather.apply(x), torch.distributed.get_rank() * len(x)  # type: ignore[no-untyped-call]
+
+
+class _Gather(torch.autograd.Function):
+    """Concatenates over devices; the gradient of a row is the sum of what all devices have for it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        gradient = gradients[0].contiguous()
+        torch.distributed.all_reduce(gradient)
+        rows = len(gradient) // torch.distributed.get_world_size()
+        return gradient[torch.distributed.get_rank() * rows :][:rows]

@@ -1,0 +1,104 @@
+"""What the writers of all data sets share: their interface, deterministic identifiers, whole files, flips."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import dataclasses
+import os
+import shutil
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK
+from pydicom.uid import generate_uid
+
+from parts2whole.data.volume import LabelVolume, Triple, Volume
+from parts2whole.phantom.montage import Picture
+from parts2whole.phantom.sizes import Size
+
+G = TypeVar("G", Volume, LabelVolume)
+Rows = Mapping[str, Any]
+_sitk: Any = SimpleITK  # without annotations
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet(abc.ABC):
+    """A public data set whose form phantoms take.
+
+    Attributes:
+        folder: its name on disk.
+        task: the task that reads it; empty for the unlabelled pool.
+    """
+
+    folder: str
+    task: str
+
+    @abc.abstractmethod
+    def write_case(self, root: Path, case: int, *, seed: int, size: Size) -> Rows:
+        """Write one patient's files, and return what the data set's tables say of them."""
+
+    def draw(self, case: int, *, seed: int, size: Size) -> list[Picture]:
+        """Pictures of a patient; none where there is nothing special to see."""
+        return []
+
+    def finish(self, root: Path, rows: Sequence[Rows]) -> None:
+        """Write the tables of the data set; most have none."""
+        return
+
+
+def make_uid(*labels: int | str) -> str:
+    """A DICOM UID that belongs to these labels alone."""
+    return str(generate_uid(entropy_srcs=["parts2whole", *(str(label) for label in labels)]))
+
+
+@contextlib.contextmanager
+def beside(folder: Path) -> Generator[Path]:
+    """A temporary folder inside another, for files that must appear whole; it is removed at the end."""
+    part = folder / f".{os.getpid()}.part"
+    part.mkdir(parents=True, exist_ok=True)
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def write_itk(volume: Volume | LabelVolume, out: Path, *, compress: bool = False) -> None:
+    """Write MetaImage or NRRD, with detached data where the suffix asks for it."""
+    image = _sitk.GetImageFromArray(volume.array)
+    image.SetSpacing([float(mm) for mm in volume.spacing_mm[::-1]])
+    image.SetOrigin([float(mm) for mm in volume.origin_mm])
+    image.SetDirection([float(v) for v in np.asarray(volume.direction)[:, ::-1].ravel()])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with beside(out.parent) as part:
+        _sitk.WriteImage(image, str(part / out.name), compress)
+        for file in sorted(part.iterdir(), key=lambda file: file.name == out.name):
+            file.replace(out.parent / file.name)
+
+
+def flip(volume: G, axes: Sequence[int]) -> G:
+    """The same scan stored from the other end of some axes: voxels stay where they are in the patient."""
+    origin = np.asarray(volume.origin_mm, dtype=float)
+    matrix = np.array(volume.direction)
+    for axis in axes:
+        origin = origin + matrix[:, axis] * volume.spacing_mm[axis] * (volume.shape[axis] - 1)
+        matrix[:, axis] *= -1
+    place, rows = _triple(origin), [_triple(row) for row in matrix]
+    array = np.ascontiguousarray(np.flip(volume.array, tuple(axes)))
+    return dataclasses.replace(volume, array=array, origin_mm=place, direction=(rows[0], rows[1], rows[2]))
+
+
+def _triple(values: npt.NDArray[np.float64]) -> Triple:
+    a, b, c = (float(value) + 0.0 for value in values)
+    return a, b, c
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

@@ -1,0 +1,132 @@
+"""Training patches of segmentation: boxes of stored volumes, with their labels as class indices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from parts2whole.data.geometry import Size, resize
+from parts2whole.data.random import sample_generator
+from parts2whole.data.sampler import Whole, read_padded
+from parts2whole.tasks.base import Labelled, Samples, TaskError, to_unit
+
+LOCATIONS_PER_CLASS = 1000
+LARGEST_SHIFT = 0.125
+"""A patch around a lesion is moved by up to this share of its size."""
+
+ToClasses = Callable[[npt.NDArray[Any], Sequence[str]], npt.NDArray[np.int64]]
+
+
+class Patches(Samples):
+    """Random patches; a share of them centred on a foreground voxel of a random class.
+
+    Items with a centre give patches around it, moved a little.
+    """
+
+    def __init__(
+        self,
+        labelled: Labelled,
+        items: Sequence[str],
+        *,
+        cut_size: Size,
+        patch_size: Size,
+        foreground_share: float,
+        to_classes: ToClasses,
+        seed: int,
+        batch_size: int,
+    ) -> None:
+        super().__init__(items, seed=seed, batch_size=batch_size)
+        self.labelled = labelled
+        self.cut_size, self.patch_size = cut_size, patch_size
+        self.foreground_share = foreground_share
+        self.to_classes = to_classes
+        whole = [item for item in items if labelled.item(item).centre is None]
+        self.locations = {item: self._locate(item) for item in whole}
+        found = {index for places in self.locations.values() for index in places}
+        absent = [name for index, name in enumerate(labelled.classes) if index and index not in found]
+        if absent and whole:
+            raise TaskError(
+                f"class {', '.join(absent)} is absent from all {len(items)} training cases: "
+                "raise the fraction, or choose another seed or split_seed"
+            )
+
+    def draw(self, item_id: str, generator: np.random.Generator) -> dict[str, Any]:
+        """``image`` (C, D, H, W) in [0, 1] and ``label`` (1, D, H, W) class indices."""
+        store, item = self.labelled.store, self.labelled.item(item_id)
+        record = store.record(item.case_id)
+        box = self._draw_box(item_id, generator)
+        image = to_unit(read_padded(store, box), record.scale, record.offset)
+        label = self.to_classes(read_padded(store, box, label=True)[0], self.labelled.classes)
+        if self.cut_size == self.patch_size:
+            return {"image": image, "label": label[None]}
+        fitted = resize(torch.from_numpy(image)[None], self.patch_size)[0]
+        nearest = F.interpolate(
+            torch.from_numpy(label)[None, None].float(), self.patch_size, mode="nearest-exact"
+        )
+        return {"image": fitted, "label": nearest[0].long()}
+
+    def _draw_box(self, item_id: str, generator: np.random.Generator) -> Whole:
+        item, size = self.labelled.item(item_id), self.cut_size
+        if item.centre is not None:
+            shift = generator.uniform(-LARGEST_SHIFT, LARGEST_SHIFT, 3) * size
+            return box_around(item.case_id, np.asarray(item.centre) + shift, size)
+        shape = self.labelled.store.record(item.case_id).shape
+        places = self.locations[item_id]
+        if places and generator.random() < self.foreground_share:
+            indices = sorted(places)
+            chosen = places[indices[int(generator.integers(len(indices)))]]
+            centre = chosen[int(generator.integers(len(chosen)))]
+            start = [
+                int(np.clip(c - s // 2, min(0, e - s), max(0, e - s)))
+                for c, s, e in zip(centre, size, shape, strict=True)
+            ]
+        else:
+            start = [
+                int(generator.integers(min(0, e - s), max(0, e - s) + 1))
+                for s, e in zip(size, shape, strict=True)
+            ]
+        return Whole(item.case_id, (start[0], start[1], start[2]), size)
+
+    def _locate(self, item: str) -> dict[int, npt.NDArray[np.int64]]:
+        """Some voxels of every foreground class of a case."""
+        label = self.labelled.store.read_label(self.labelled.item(item).case_id)
+        indices = self.to_classes(label, self.labelled.classes)
+        found = {}
+        for index, name in enumerate(self.labelled.classes):
+            places = np.argwhere(indices == index) if index else ()
+            if len(places):
+                keep = min(LOCATIONS_PER_CLASS, len(places))
+                generator = sample_generator("locations", item, name)
+                found[index] = np.asarray(places)[generator.choice(len(places), keep, replace=False)]
+        return found
+
+
+def box_around(case_id: str, centre: Sequence[float] | npt.NDArray[np.floating], size: Size) -> Whole:
+    """The box of ``size`` voxels whose middle is nearest to a point, in voxels (z, y, x)."""
+    z, y, x = (math.floor(c - s / 2 + 1) for c, s in zip(centre, size, strict=True))
+    return Whole(case_id, (z, y, x), size)
+
+
+def cut_padded(image: Tensor, box: Whole) -> Tensor:
+    """A box of an image (C, D, H, W), with zeros where it leaves the image."""
+    low = [max(0, start) for start in box.start]
+    high = [min(e, s + n) for e, s, n in zip(image.shape[1:], box.start, box.size, strict=True)]
+    cut = torch.zeros((len(image), *box.size), dtype=image.dtype)
+    into = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, box.start, strict=True))
+    if all(a < b for a, b in zip(low, high, strict=True)):
+        cut[(slice(None), *into)] = image[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]]
+    return cut
+
+
+def class_indices(label: npt.NDArray[Any], classes: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Label values as indices into ``classes``, whose names are the values in ascending order."""
+    values = np.array([int(name) for name in classes])
+    indices: npt.NDArray[np.int64] = np.searchsorted(values, label).astype(np.int64)
+    return indices

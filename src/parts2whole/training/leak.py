@@ -1,0 +1,65 @@
+"""The leak guard: cases a result is reported on that the encoder, or the model, has already seen.
+
+Weights carry the hash of every scan they were trained on (`parts2whole.data.volume.content_hash`: the voxel
+values in canonical orientation, before any preprocessing).  So a copy is recognised in another file format,
+axis order or number type; a copy that was cropped, resampled or rescaled is not.  Where series UIDs were kept
+by `prepare`, they are compared too, and find those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from parts2whole.tasks.base import Labelled, name_some
+
+ACCEPTANCE = "I know that training saw these cases"
+"""What a user must write to go on all the same."""
+
+
+class LeakError(ValueError):
+    """Cases to be reported on were trained on."""
+
+
+def find_leaks(
+    labelled: Labelled, items: Sequence[str], *, seen: Collection[str], series: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Cases of ``items`` among the scans that were trained on, sorted.
+
+    Args:
+        labelled: the cases.
+        items: what a result is chosen or reported on.
+        seen: content hashes of the scans trained on.
+        series: series UIDs, or hashes of them, of the scans trained on.
+    """
+    hashes, uids = frozenset(seen), frozenset(series) - {""}
+    cases = sorted({labelled.item(item).case_id for item in items})
+    records = [labelled.store.record(case) for case in cases]
+    return tuple(r.case_id for r in records if r.hashes() & hashes or uids & {r.series, r.case_id})
+
+
+def hashes_of(labelled: Labelled, items: Sequence[str]) -> tuple[str, ...]:
+    """Content hashes of the scans of some items, sorted."""
+    cases = {labelled.item(item).case_id for item in items}
+    return tuple(sorted({found for case in cases for found in labelled.store.record(case).hashes()}))
+
+
+def check_leaks(leaks: Sequence[str], *, accept_leak: str | None, where: str) -> str | None:
+    """Stop where cases have leaked, unless the user has accepted it in so many words.
+
+    Returns:
+        The mark that the result must carry; None without a leak.
+
+    Raises:
+        LeakError: there is a leak, and it isn't accepted.
+    """
+    if accept_leak is not None and accept_leak != ACCEPTANCE:
+        raise LeakError(f'accept_leak must be exactly "{ACCEPTANCE}", got {accept_leak!r}')
+    if not leaks:
+        return None
+    if accept_leak is None:
+        raise LeakError(
+            f"{len(leaks)} {where} cases were seen in training, so a result on them would flatter it: "
+            f"{name_some(leaks, 20)}. Pre-train again with --held_out and this task, use other weights, or "
+            f'go on with --accept_leak "{ACCEPTANCE}"; the result is then marked'
+        )
+    return f"LEAK, accepted: {len(leaks)} {where} cases were seen in training: {name_some(leaks, 20)}"

@@ -1,0 +1,239 @@
+"""Weights in formats that other tools load as they are, checked against what they were made from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+
+from parts2whole.data.geometry import Size
+from parts2whole.networks.plain_unet import PlainUNet3D
+from parts2whole.spec import to_plain
+from parts2whole.training.checkpoint import write_tensors
+from parts2whole.training.model import CARD, TENSORS, ModelCard, load_model
+from parts2whole.weights.card import Card
+from parts2whole.weights.formats.model import Exportable, ExportError
+from parts2whole.weights.load import SCRATCH, load_initialisation
+
+Format = Literal["monai", "nnunet", "torchscript", "onnx", "safetensors"]
+EXAMPLE_EDGE = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportedWeights:
+    """What was written, and how it was checked."""
+
+    folder: Path
+    files: tuple[str, ...]
+    check: str
+
+    def summary(self) -> str:
+        """Files and check."""
+        return f"{', '.join(self.files)} in {self.folder}\n{self.check}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Written:
+    """What a format left: how it was checked, and how to load it (Markdown)."""
+
+    check: str
+    usage: str
+
+
+def export_weights(
+    run: str | Path, *, to: Format, out: str | Path, size: Size | None = None
+) -> ExportedWeights:
+    """Write weights for another tool, with a model card (``README.md``) in the Hugging Face layout.
+
+    Args:
+        run: a pre-training run, a fine-tuning run, a weights folder, or ``SOURCE:PATH`` of published weights.
+        to: ``monai`` (a state dict and the lines that build its network), ``nnunet`` (a checkpoint for
+            ``-pretrained_weights`` and the matching plan), ``torchscript``, ``onnx`` (needs the extra
+            ``export``) or ``safetensors``.
+        out: the folder to make.
+        size: size in voxels (z, y, x) that TorchScript and ONNX are made for; default: that of training, at
+            most 64 along an axis.
+
+    Returns:
+        The files and how they were checked.
+
+    Raises:
+        parts2whole.weights.formats.model.ExportError: the format can't take this network.
+        parts2whole.weights.base.WeightsError: there are no weights.
+    """
+    writers = {
+        "monai": _write_monai,
+        "nnunet": _write_nnunet,
+        "torchscript": _write_torchscript,
+        "onnx": _write_onnx,
+        "safetensors": _write_safetensors,
+    }
+    if to not in writers:
+        raise ExportError(f"unknown format {to!r}; choose from {', '.join(writers)}")
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ExportError(f"{folder} exists and isn't an empty folder; choose another --out")
+    model, card = _open(run, size)
+    beside = folder.with_name(folder.name + ".part")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        written = writers[to](model, beside)
+        about = {field.name: to_plain(getattr(card, field.name)) for field in dataclasses.fields(card)}
+        (beside / "card.json").write_text(json.dumps(about, indent=1) + "\n")
+        (beside / "README.md").write_text(model_card(model, card, written))
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    if folder.exists():
+        folder.rmdir()
+    beside.rename(folder)
+    return ExportedWeights(folder, tuple(sorted(p.name for p in folder.iterdir())), written.check)
+
+
+def _open(run: str | Path, size: Size | None) -> tuple[Exportable, Card | ModelCard]:
+    path = Path(run)
+    if (path / "weights" / CARD).exists() and (path / "weights" / TENSORS).exists():
+        module, model_card = load_model(path)
+        wanted = size or model_card.task.patch_size
+        edges = _fit(wanted, module.encoder.divisor, exact=size is not None)
+        found = Exportable(module, model_card.network, model_card.in_channels, edges, model_card.classes)
+        return found, model_card
+    start = load_initialisation(run)
+    if start is None:
+        raise ExportError(f'"{SCRATCH}" has no weights; give a run or weights folder')
+    encoder = start.encoder.eval()
+    edges = _fit(size or start.card.whole_size, encoder.divisor, exact=size is not None)
+    return Exportable(encoder, start.card.network, start.card.in_channels, edges), start.card
+
+
+def _fit(size: Size, divisor: int, *, exact: bool) -> Size:
+    if exact:
+        if any(edge % divisor or edge < 1 for edge in size):
+            raise ExportError(f"size must be divisible by {divisor} for this network, got {size}")
+        return size
+    z, y, x = (max(1, math.ceil(min(edge, EXAMPLE_EDGE) / divisor)) * divisor for edge in size)
+    return (z, y, x)
+
+
+def _write_safetensors(model: Exportable, folder: Path) -> _Written:
+    name = "model.safetensors" if model.classes else "encoder.safetensors"
+    write_tensors(folder / name, model.module.state_dict(), metadata={"format": "pt"})
+    usage = f'```python\nfrom safetensors.torch import load_file\n\nstate = load_file("{name}")\n```'
+    if not model.classes:
+        usage += '\n\nThis folder is also an encoder for parts2whole: `p2w.load_encoder("FOLDER")`.'
+    return _Written("the tensors as they are", usage)
+
+
+def _write_torchscript(model: Exportable, folder: Path) -> _Written:
+    from parts2whole.weights.formats.traced import to_torchscript
+
+    worst = to_torchscript(model, folder / "model.ts")
+    size = ", ".join(map(str, model.size))
+    usage = (
+        '```python\nimport torch\n\nnet = torch.jit.load("model.ts")\n'
+        f"out = net(torch.rand(1, {model.in_channels}, {size}))\n```\n\nMade for inputs of exactly this size."
+    )
+    return _Written(f"read back and compared with torch: largest relative difference {worst:.1e}", usage)
+
+
+def _write_onnx(model: Exportable, folder: Path) -> _Written:
+    from parts2whole.weights.formats.traced import to_onnx
+
+    worst = to_onnx(model, folder / "model.onnx")
+    shape = f"(1, {model.in_channels}, {', '.join(map(str, model.size))})"
+    usage = (
+        '```python\nimport onnxruntime\n\nsession = onnxruntime.InferenceSession("model.onnx")\n'
+        f'out = session.run(None, {{"image": image}})  # float32 {shape}\n```\n\n'
+        "Made for inputs of exactly this size."
+    )
+    return _Written(
+        f"run by onnxruntime and compared with torch: largest relative difference {worst:.1e}", usage
+    )
+
+
+def _write_monai(model: Exportable, folder: Path) -> _Written:
+    from parts2whole.weights.formats.monai import FILE, to_monai
+
+    made = to_monai(model)
+    torch.save(made.state, folder / FILE)
+    (folder / "load_in_monai.py").write_text(made.script)
+    part = "the whole network" if made.is_whole else "the encoder; the rest of MONAI's network is fresh"
+    check = f"loaded into MONAI and compared ({part}): largest relative difference {made.difference:.1e}"
+    return _Written(check, f"```python\n{made.script}```\n\nThe state dict holds {part}.")
+
+
+def _write_nnunet(model: Exportable, folder: Path) -> _Written:
+    from parts2whole.weights.formats.nnunet import plan, to_nnunet
+
+    state = to_nnunet(model)
+    assert isinstance(model.network, PlainUNet3D)
+    torch.save({"network_weights": state}, folder / "nnunet_pretrained.pth")
+    (folder / "nnunet_architecture.json").write_text(json.dumps(plan(model.network), indent=1) + "\n")
+    fresh = "" if model.own is not None else " The decoder's tensors are fresh: nnU-Net wants all of them."
+    usage = (
+        "Put `nnunet_architecture.json` in place of `architecture` of the configuration in your "
+        "`nnUNetPlans.json`, then:\n\n```\nnnUNetv2_train DATASET 3d_fullres FOLD -pretrained_weights "
+        "nnunet_pretrained.pth\n```\n\nnnU-Net normalises CT by percentiles and z-score and MR by z-score; "
+        "these weights saw values in [0, 1], so give the plan a normalisation that scales alike, or expect a "
+        "gap at the start."
+    )
+    return _Written(
+        f"{len(state)} tensors in the names and shapes of nnU-Net v2's PlainConvUNet.{fresh}", usage + fresh
+    )
+
+
+def model_card(model: Exportable, card: Card | ModelCard, written: _Written) -> str:
+    """``README.md`` as the Hugging Face hub shows it; pushing it is the user's own step."""
+    kind = "image-segmentation" if model.classes else "image-feature-extraction"
+    licence = card.licence if isinstance(card, Card) else "that of the data and weights it was made from"
+    front: dict[str, Any] = {
+        "license": "other",
+        "license_name": licence,
+        "library_name": "parts2whole",
+        "pipeline_tag": kind,
+        "tags": ["medical", "3d", "parts2whole", type(model.network).__name__],
+    }
+    title = f"{type(model.network).__name__} {'model' if model.classes else 'encoder'}"
+    pre = card.preprocess
+    inputs = (
+        f"Axes (batch, channel, z, y, x), {model.in_channels} channel(s), voxels in [0, 1]: modality "
+        f"{pre.modality}, window {pre.window_hu} HU (CT), percentiles {pre.percentiles} (MR), spacing "
+        f"{pre.spacing_mm or 'as scanned'}."
+    )
+    lines = [
+        "---",
+        yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(),
+        "---",
+        "",
+        f"# {title}",
+        "",
+    ]
+    lines += ["## Load", "", written.usage, "", "## Input", "", inputs]
+    if isinstance(card, Card) and card.origin:
+        lines += ["", f"In training: {card.origin['expects']}. Axes: {card.origin['axes']}."]
+    lines += [
+        "",
+        "## Network",
+        "",
+        f"```yaml\n{model.network.to_yaml()}```",
+        "",
+        "## Check",
+        "",
+        f"{written.check}.",
+    ]
+    if isinstance(card, Card):
+        lines += ["", "## Training", "", f"```yaml\n{yaml.safe_dump(card.method, sort_keys=False)}```"]
+        lines += [f"{card.steps} steps on {len(card.seen)} scans (fingerprint {card.fingerprint})."]
+        lines += ["", "## Citation", "", card.citation or "None given."]
+    else:
+        lines += ["", "## Classes", "", ", ".join(model.classes)]
+        lines += ["", "## Task", "", f"```yaml\n{card.task.to_yaml()}```"]
+    lines += ["", "## Licence", "", licence, ""]
+    return "\n".join(lines)

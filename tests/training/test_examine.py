@@ -1,0 +1,109 @@
+"""The alarm: a network that gives the same for every whole has collapsed, whatever its loss."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from parts2whole.data.preprocess import Preprocess
+from parts2whole.data.sampler import WholeSampler, WholeSize
+from parts2whole.data.store import Store
+from parts2whole.data.volume import Volume
+from parts2whole.methods.parts2whole import Parts2Whole
+from parts2whole.networks.unet3d import UNet3D
+from parts2whole.training.examine import Examiner
+from parts2whole.training.runtime import Hardware, Runtime
+
+SIZE = (8, 16, 16)
+
+
+@pytest.fixture
+def examiner(tmp_path) -> Examiner:
+    store = Store.create(tmp_path / "store", preprocess=Preprocess(modality="unit"))
+    for case in range(4):
+        coarse = np.random.default_rng(case).integers(0, 30000, (5, 5, 5)).astype(np.int16)
+        voxels = coarse.repeat(4, 0).repeat(4, 1).repeat(4, 2)
+        store.write_volume(f"c{case}", Volume(voxels, (1.0, 1.0, 1.0)), patient=f"p{case}")
+    store.finish()
+    sampler = WholeSampler(store, size=WholeSize(SIZE))
+    return Examiner(
+        Parts2Whole(),
+        sampler,
+        sampler,
+        wholes=5,
+        batch_size=2,
+        seed=0,
+        runtime=Runtime(Hardware(accelerator="cpu", precision="32-true")),
+        folder=tmp_path / "run",
+        panel_every=4,
+        every=2,
+        steps=20,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Echo(Parts2Whole):
+    """Gives back what it sees, or always the same."""
+
+    deaf: bool = False
+
+    def reconstruct(self, module: torch.nn.Module, part: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(part, 0.3) if self.deaf else part
+
+
+def build() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return Parts2Whole().build(UNet3D(size="tiny"), in_channels=1, whole_size=SIZE).eval()
+
+
+@torch.no_grad()
+def test_a_constant_output_is_a_collapse_and_an_untrained_one_is_not(examiner, capsys):
+    module = build()
+    with torch.enable_grad():  # a few steps, so that batch norm knows the wholes
+        optimiser = torch.optim.AdamW(module.train().parameters(), lr=3e-3)
+        for views in examiner.views * 5:
+            Parts2Whole().loss(module, views)["loss"].backward()
+            optimiser.step()
+            optimiser.zero_grad()
+    examiner.method = Echo()
+    lively = examiner(module.eval(), 10)
+    assert lively["output_spread"] > 0.1
+    assert not examiner.is_constant
+    examiner.method = Echo(deaf=True)
+    still = examiner(module, 10)
+    assert still["output_spread"] == pytest.approx(0, abs=1e-12)
+    assert examiner.is_constant
+    assert examiner.collapsed
+    assert "It has collapsed" in capsys.readouterr().out
+
+
+@torch.no_grad()
+def test_features_that_are_all_alike_are_a_collapse(examiner):
+    module = build()
+    for parameter in module.encoder.levels[-1].parameters():
+        parameter.zero_()
+    module.encoder.levels[-1][-1][1].bias.fill_(1.0)
+    assert examiner(module, 10)["feature_spread"] < 1e-6
+    assert examiner.is_constant
+
+
+@torch.no_grad()
+def test_losses_are_means_over_wholes_of_batches_of_unequal_size(examiner):
+    module = build()
+    values = examiner(module, 1)
+    by_hand = [float(Parts2Whole().loss(module, views)["loss"]) for views in examiner.views]
+    assert [len(views["whole"]) for views in examiner.views] == [2, 2, 1]
+    assert values["loss"] == pytest.approx((2 * by_hand[0] + 2 * by_hand[1] + by_hand[2]) / 5)
+
+
+@torch.no_grad()
+def test_panels_come_when_due_whatever_was_drawn_before(examiner):
+    """A resumed run draws the pictures that the unbroken run would have drawn."""
+    drawn = []
+    examiner._draw_panel = lambda module, step: drawn.append(step)
+    for step in (2, 4, 6, 8, 10, 20):
+        examiner(build(), step)
+    assert drawn == [4, 8, 20]

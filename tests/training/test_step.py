@@ -1,0 +1,115 @@
+"""Out of memory: smaller pieces of the same batch, or a refusal where that would change the objective."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from parts2whole.data.loader import LoaderError, Share
+from parts2whole.training.runtime import Hardware, Runtime
+from parts2whole.training.step import MemoryShortage, TrainStep, divide_rows
+
+ROWS = 6
+
+
+class Scarce:
+    """An objective on a device with room for ``room`` rows."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.seen: list[int] = []
+
+    def __call__(self, module: nn.Module, views: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        self.seen.append(len(views["whole"]))
+        if len(views["whole"]) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        error = module(views["part"]) - views["whole"].repeat_interleave(2, dim=0)
+        return {"loss": error.square().mean()}
+
+
+def gradients(room: int, *, independent: bool = True, micro_batch: int | None = None):
+    torch.manual_seed(0)
+    module, said = nn.Linear(3, 3), []
+    objective = Scarce(room)
+    step = TrainStep(
+        module,
+        torch.optim.SGD(module.parameters(), lr=0.0),
+        views=lambda batch, generator: {"part": batch.repeat_interleave(2, dim=0), "whole": batch},
+        objective=objective,
+        batch_size=ROWS,
+        seed=0,
+        clip_norm=None,
+        independent=independent,
+        micro_batches=1,
+        runtime=Runtime(Hardware(accelerator="cpu", precision="32-true", micro_batch=micro_batch)),
+        say=said.append,
+    )
+    batch = torch.randn(ROWS, 3, generator=torch.Generator().manual_seed(1))
+    losses = [float(step(batch, number)["loss"]) for number in range(2)]
+    return losses, module.weight.grad, objective.seen, said
+
+
+@pytest.mark.parametrize(("room", "too_large"), [(3, [6]), (1, [6, 3, 2])])
+def test_a_batch_that_does_not_fit_is_computed_in_pieces(room, too_large):
+    whole_losses, whole, _, _ = gradients(ROWS)
+    losses, divided, seen, said = gradients(room)
+    assert losses == pytest.approx(whole_losses, rel=1e-5)
+    torch.testing.assert_close(divided, whole)
+    assert [n for n in seen if n > room] == too_large
+    assert seen[-ROWS // room :] == [room] * (ROWS // room)
+    assert "out of memory at step 1" in said[0]
+    assert "effective batch stays 6" in said[-1]
+
+
+def test_the_size_of_a_piece_may_be_given():
+    _, whole, _, _ = gradients(ROWS)
+    _, divided, seen, said = gradients(2, micro_batch=2)
+    torch.testing.assert_close(divided, whole)
+    assert seen == [2] * 6
+    assert "micro_batch is 2" in said[0]
+
+
+def test_an_objective_over_the_batch_is_never_changed_in_silence():
+    with pytest.raises(MemoryShortage, match="compares the rows of a batch"):
+        gradients(3, independent=False)
+
+
+def test_one_row_that_does_not_fit_is_the_end():
+    with pytest.raises(MemoryShortage, match="one row at a time"):
+        gradients(0)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch):
+    def broken(self: Scarce, module: nn.Module, views: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        self.seen.append(len(views["whole"]))
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(Scarce, "__call__", broken)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        gradients(1)
+
+
+def test_views_are_cut_by_row_however_they_come():
+    views = {
+        "part": torch.arange(12),
+        "whole": torch.arange(6),
+        "scale": torch.tensor(2.0),
+        "name": list("abcdef"),
+    }
+    pieces = list(divide_rows(views, rows=6, parts=4))
+    assert [count for _, count in pieces] == [1, 2, 1, 2]
+    assert torch.equal(torch.cat([piece["part"] for piece, _ in pieces]), views["part"])
+    assert [name for piece, _ in pieces for name in piece["name"]] == views["name"]
+    assert all(float(piece["scale"]) == 2 for piece, _ in pieces)
+
+
+@pytest.mark.parametrize(("batch_size", "ranks"), [(8, 4), (7, 3), (5, 5)])
+def test_every_row_belongs_to_one_process(batch_size, ranks):
+    rows = [row for rank in range(ranks) for row in Share(rank, ranks).rows(batch_size)]
+    assert rows == list(range(batch_size))
+
+
+def test_less_than_a_row_for_each_is_refused():
+    with pytest.raises(LoaderError, match="at least 4"):
+        Share(0, 4).rows(3)

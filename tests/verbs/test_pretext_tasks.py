@@ -1,0 +1,163 @@
+"""Every pretext task from the command line: pre-train, go on, fine-tune; and a new one in one file."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import parts2whole as p2w
+from parts2whole.cli import main
+from parts2whole.methods.base import FixedBank, Method
+from parts2whole.spec import discover
+
+METHODS = discover(Method, "parts2whole.methods")
+SOURCE = Path(p2w.__file__).parent
+TESTS = Path(__file__).parents[1]
+SHORT = [
+    "--network.size",
+    "tiny",
+    "--whole_size",
+    "[8,16,16]",
+    "--batch_size",
+    "4",
+    "--validation_wholes",
+    "5",
+    "--validate_every",
+    "2",
+    "--progress",
+    "false",
+    "--hardware.accelerator",
+    "cpu",
+    "--hardware.precision",
+    "32-true",
+]
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("scans")
+    for case in range(5):
+        generator = np.random.default_rng(case)
+        image = generator.normal(0, 50, (18, 18, 10)).astype(np.float32)
+        label = np.zeros(image.shape, np.uint8)
+        label[4:10, 5:12, 3:7] = 1
+        image[label == 1] += 300
+        for kind, array in (("images", image), ("labels", label)):
+            (folder / kind).mkdir(exist_ok=True)
+            nib.save(nib.Nifti1Image(array, np.eye(4)), folder / kind / f"case_{case}.nii.gz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(scans, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("store") / "store"
+    return p2w.prepare([scans / "images"], out=out, modality="MR", workers=0, progress=False).path
+
+
+def pretrain(store: Path, out: Path, method: str, *more: str) -> int:
+    return main(["pretrain", str(store), "--out", str(out), "--method", method, *SHORT, *more])
+
+
+def finetune(scans: Path, init: Path, out: Path) -> int:
+    line = (
+        f"finetune --task Segmentation --data {scans} --task.preprocess.modality MR --task.patch_size [8,16,16] "
+        f"--task.validation_fraction 0.2 --task.test_fraction 0.2 --init {init} --out {out} --cache {out}-cache "
+        "--steps 2 --batch_size 2 --progress false --hardware.accelerator cpu --hardware.precision 32-true"
+    )
+    return main(line.split())
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_a_method_pretrains_and_is_finetuned_from(name, store, scans, tmp_path):
+    assert pretrain(store, tmp_path / "run", name, "--steps", "4") == 0
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [r["loss"] for r in records if r["split"] == "validation"]
+    assert len(losses) == 2
+    assert all(np.isfinite(losses))
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert any(key.startswith("baseline_") for key in result)
+    assert ("bank" in " ".join(result["notes"])) is issubclass(METHODS[name], FixedBank)
+    card = json.loads((tmp_path / "run" / "weights" / "card.json").read_text())
+    assert card["citation"] == METHODS[name].citation
+    assert (tmp_path / "run" / "report.html").stat().st_size > 0
+    assert finetune(scans, tmp_path / "run", tmp_path / "ft") == 0
+    assert json.loads((tmp_path / "ft" / "result.json").read_text())["method"]["class_path"].endswith(name)
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch) -> Path:
+    """``simclr.py`` copied under another class name into a package out of the tree."""
+    folder = tmp_path / "my_pkg"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    text = (SOURCE / "methods" / "simclr.py").read_text()
+    (folder / "mine.py").write_text(text.replace("class SimCLR(", "class Mine("))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return folder / "mine.py"
+
+
+def test_a_method_out_of_the_tree_works_from_the_command_line(
+    mine, store, scans, tmp_path, monkeypatch, capsys
+):
+    name = "my_pkg.mine.Mine"
+    out = tmp_path / "run"
+    assert pretrain(store, out, name, "--method.temperature", "0.3", "--steps", "2") == 0
+    assert name in (out / "config.yaml").read_text()
+    (out / "result.json").unlink()  # as if it had been interrupted after its checkpoint
+    assert pretrain(store, out, name, "--method.temperature", "0.3", "--steps", "2", "--resume", "true") == 0
+    for module in ("my_pkg", "my_pkg.mine"):
+        monkeypatch.delitem(sys.modules, module)
+    shutil.rmtree(mine.parent)  # whoever gets the weights doesn't have the method
+    encoder = p2w.load_encoder(out)
+    assert encoder.channels == (8, 16, 32, 64)
+    assert finetune(scans, out, tmp_path / "ft") == 0
+    assert pretrain(store, tmp_path / "again", name, "--steps", "2") != 0
+
+
+def test_a_copied_file_in_the_folder_is_all_a_method_needs(tmp_path):
+    package = tmp_path / "parts2whole"
+    shutil.copytree(SOURCE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    text = (package / "methods" / "simclr.py").read_text()
+    (package / "methods" / "mine.py").write_text(text.replace("class SimCLR(", "class Mine("))
+    shutil.copytree(TESTS / "contracts", tmp_path / "contracts", ignore=shutil.ignore_patterns("__pycache__"))
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "contracts/test_methods.py",
+        "-k",
+        "Mine",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "10 passed" in done.stdout, done.stdout
+
+
+@pytest.mark.skipif(importlib.util.find_spec("importlinter") is None, reason="needs the extra check")
+def test_a_copied_file_keeps_the_import_rules(tmp_path):
+    package = tmp_path / "parts2whole"
+    shutil.copytree(SOURCE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(SOURCE / "methods" / "simclr.py", package / "methods" / "mine.py")
+    shutil.copy(TESTS.parent / "pyproject.toml", tmp_path)
+    lint = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", lint]
+    kept = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert kept.returncode == 0, kept.stdout
+    (package / "methods" / "mine.py").write_text("from parts2whole.methods.moco import MoCo as Mine\n")
+    broken = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert broken.returncode == 1
+    assert "mine -> parts2whole.methods.moco" in broken.stdout
