@@ -168,7 +168,7 @@ def pretrain_one(store: Path, folder: Path, method: Method, batch: int, steps: i
         validation_wholes=8,
         validate_every=max(1, steps // 4),
         embed_wholes=0,
-        resume=True,
+        resume="auto",
         progress=False,
     )
 

@@ -156,7 +156,7 @@ def test_a_failed_cell_is_told_and_the_others_are_finished(folder: Path, finishe
     assert "pre-training, Unlearned: whole_size must be divisible by 8" in shown.out
     assert "not run, as its pre-training failed" in shown.out
     assert "1 cells are finished" in shown.out
-    assert list(finished.glob("cells/*Broken*/failure.txt"))
+    assert list(finished.glob("cells/*Broken*.failure.txt"))
 
 
 def test_a_metric_that_is_not_measured_is_told(folder: Path, finished: Path) -> None:

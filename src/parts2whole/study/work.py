@@ -17,7 +17,6 @@ from parts2whole.study.plan import Settings, Study, name_labels
 from parts2whole.training.folder import RESULT, write_json
 
 MARK = "cell.json"
-FAILURE = "failure.txt"
 LOCKS = ".locks"
 PRETRAINING = "pre-training"
 
@@ -49,6 +48,11 @@ class Job:
     threads: int | None = None
     parent: int | None = None
     keep_model: bool = True
+
+    @property
+    def failure(self) -> Path:
+        """Where the reason of a failure is kept: beside the folder, which may not have been begun."""
+        return self.folder.with_name(f"{self.folder.name}.failure.txt")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +126,7 @@ def mark_finished(job: Job, result: Settings) -> None:
     shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
     if job.kind != PRETRAINING and not job.keep_model:
         shutil.rmtree(job.folder / "weights", ignore_errors=True)
-    (job.folder / FAILURE).unlink(missing_ok=True)
+    job.failure.unlink(missing_ok=True)
     environment = json.loads((job.folder / "environment.json").read_text())
     kept = ("data_fingerprint", "duration_s", "peak_memory_mb", "peak_gpu_memory_mb")
     labels = {"labels_name": name_labels(job.about["labels"])} if "labels" in job.about else {}

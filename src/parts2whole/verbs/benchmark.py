@@ -28,7 +28,7 @@ from parts2whole.study.plan import Generated, Study
 from parts2whole.study.progress import Reporter
 from parts2whole.study.read import StudyError
 from parts2whole.study.resolve import Verbs, read_study
-from parts2whole.study.work import FAILURE, Job, Outcome, is_finished, make_jobs
+from parts2whole.study.work import Job, Outcome, is_finished, make_jobs
 from parts2whole.tasks.base import default_cache
 from parts2whole.training.folder import write_json, write_rows, write_text
 from parts2whole.training.stop import INTERRUPTED, Interrupted
@@ -242,8 +242,8 @@ def _note(outcome: Outcome, failures: dict[str, str], reporter: Reporter) -> Non
 
 def _lost(job: Job) -> Outcome:
     message = "its process was killed twice, perhaps for want of memory"
-    job.folder.mkdir(parents=True, exist_ok=True)
-    write_text(job.folder / FAILURE, message + "\n")
+    job.failure.parent.mkdir(parents=True, exist_ok=True)
+    write_text(job.failure, message + "\n")
     return Outcome(job.title, job.kind, job.digest, 0.0, message)
 
 

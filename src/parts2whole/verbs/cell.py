@@ -16,7 +16,6 @@ from parts2whole.report.runs import read_run
 from parts2whole.report.tables import metric_title
 from parts2whole.study.devices import end_with
 from parts2whole.study.work import (
-    FAILURE,
     LOCKS,
     PRETRAINING,
     Job,
@@ -50,9 +49,9 @@ def do_job(job: Job) -> Outcome:
         return Outcome(job.title, job.kind, job.digest, time.monotonic() - began, "stopped")
     except Exception as error:
         with contextlib.suppress(OSError):
-            job.folder.mkdir(parents=True, exist_ok=True)
-            write_text(job.folder / FAILURE, traceback.format_exc())
-        message = f"{error} ({type(error).__name__}; {job.folder / FAILURE})"
+            job.failure.parent.mkdir(parents=True, exist_ok=True)
+            write_text(job.failure, traceback.format_exc())
+        message = f"{error} ({type(error).__name__}; {job.failure})"
         return Outcome(job.title, job.kind, job.digest, time.monotonic() - began, message)
 
 
@@ -60,9 +59,9 @@ def _do(job: Job) -> str:
     if not is_finished(job.folder):
         settings = on_one_device(job)
         if job.kind == PRETRAINING:
-            result = pretrain(out=job.folder, **settings, resume=True, progress=False).result
+            result = pretrain(out=job.folder, **settings, resume="auto", progress=False).result
         else:
-            result = finetune(out=job.folder, **settings, resume=True, progress=False).result
+            result = finetune(out=job.folder, **settings, resume="auto", progress=False).result
         mark_finished(job, result)
     run = read_run(job.folder)
     if job.kind == PRETRAINING:
