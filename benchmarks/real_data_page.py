@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from parts2whole.report.formats import to_markdown
-from parts2whole.report.runs import find_runs, read_run, result_rows
+from parts2whole.report.results import result_rows
+from parts2whole.report.runs import find_runs, read_run
 from parts2whole.report.tables import make_table
 
 NOTES = Path(__file__).with_name("real_data_notes.md")

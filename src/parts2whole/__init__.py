@@ -16,7 +16,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from parts2whole.verbs.benchmark import benchmark as benchmark
     from parts2whole.verbs.compare import compare as compare
+    from parts2whole.verbs.embed import embed as embed
     from parts2whole.verbs.evaluate import evaluate as evaluate
     from parts2whole.verbs.export import export_weights as export_weights
     from parts2whole.verbs.finetune import finetune as finetune
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
     from parts2whole.weights.load import load_encoder as load_encoder
 
 _HOMES = {
+    "benchmark": "parts2whole.verbs.benchmark",
     "compare": "parts2whole.verbs.compare",
+    "embed": "parts2whole.verbs.embed",
     "evaluate": "parts2whole.verbs.evaluate",
     "export_weights": "parts2whole.verbs.export",
     "finetune": "parts2whole.verbs.finetune",

@@ -72,14 +72,35 @@ COMMANDS = {
     "predict": Command(
         "parts2whole.verbs.predict:predict", "Apply a fine-tuned model to new scans.", ("run", "*scans")
     ),
+    "embed": Command(
+        "parts2whole.verbs.embed:embed",
+        "Embed parts of wholes before and after pre-training: plots, distances, retrieval.",
+        ("run",),
+    ),
     "probe": Command(
         "parts2whole.verbs.probe:probe",
         "Measure frozen features with a linear probe, beside an untrained encoder.",
         (),
         ("Network", "Task"),
     ),
+    "benchmark": Command(
+        "parts2whole.verbs.benchmark:benchmark",
+        "Run a study of arms, tasks, labels and seeds, and tabulate it.",
+        ("spec",),
+    ),
     "compare": Command(
         "parts2whole.verbs.compare:compare", "Tabulate finished fine-tuning runs, with tests.", ("*runs",)
+    ),
+    "stats check": Command(
+        "parts2whole.verbs.stats:check",
+        'Test two published results: stats check "98.67±0.23" "98.26±0.27" --n 10.',
+        ("first", "second"),
+    ),
+    "stats power": Command("parts2whole.verbs.stats:plan", "Say how many runs it takes to see a difference."),
+    "stats patients": Command(
+        "parts2whole.verbs.stats:patients",
+        "Tell the noise of patients from that of runs, by bootstrap.",
+        ("*runs",),
     ),
     "phantom": Command(
         "parts2whole.verbs.phantom:phantom", "Write synthetic scans in the public data sets' own formats."
@@ -134,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         with stopping_at_once():
-            run(COMMANDS[name], name, rest)
+            return run(COMMANDS[name], name, rest)
     except KeyboardInterrupt as error:
         print(f"\nparts2whole: {str(error) or 'stopped'}", file=sys.stderr)
         return getattr(error, "exit_code", INTERRUPTED)
@@ -143,7 +164,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"\nparts2whole {name}: {error}{_remedy(error)}", file=sys.stderr)
         return 1
-    return 0
 
 
 def split_name(given: Sequence[str]) -> tuple[str, list[str]]:
@@ -161,17 +181,21 @@ def overview(names: Sequence[str] | None = None) -> str:
     return "\n".join(lines)
 
 
-def run(command: Command, name: str, arguments: list[str]) -> None:
-    """Parse the arguments of a command and call its function."""
+def run(command: Command, name: str, arguments: list[str]) -> int:
+    """Parse the arguments of a command and call its function; returns 1 if part of the work failed."""
     function = load(command)
     parser = build_parser(function, name, command)
-    parsed = parser.parse_args(name_positionals(command, arguments))
+    named = name_positionals(command, arguments)
+    chosen = choices_of_class(function, named)
+    parser.set_defaults(dict.fromkeys(chosen))
+    parsed = parser.parse_args(named)
     values = vars(parser.instantiate(parsed))
-    for unwanted in ("config",):
+    for unwanted in ("config", *(key for key in chosen if values[key] is None)):
         values.pop(unwanted, None)
     outcome = function(**values)
     if outcome is not None and hasattr(outcome, "summary"):
         print(outcome.summary())
+    return int(getattr(outcome, "failed", False) is True)
 
 
 def load(command: Command) -> Callable[..., Any]:
@@ -198,6 +222,32 @@ def build_parser(function: Callable[..., Any], name: str, command: Command) -> A
     parser.add_argument("--config", action="config", help="a YAML file with any of these settings")
     parser.add_function_arguments(function, as_positional=False)
     return parser
+
+
+def choices_of_class(function: Callable[..., Any], arguments: Sequence[str]) -> list[str]:
+    """Parameters with a default spec for which another class is named, on the command line or in a file.
+
+    Their default must be forgotten: the parser would hand its values on to fields of the same name of the
+    other class, and SimCLR would cut as many parts as Parts2Whole does.
+    """
+    import inspect
+
+    import yaml
+
+    from parts2whole.spec import Spec
+
+    given: dict[str, Any] = {}
+    for number, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        value = value or next(iter(arguments[number + 1 :]), "")
+        if name == "--config" and os.path.isfile(value):
+            with open(value) as file:
+                content = yaml.safe_load(file)
+            given |= content if isinstance(content, dict) else {}
+        elif name.startswith("--"):
+            given[name[2:]] = value
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if isinstance(p.default, Spec) and p.name in given]
 
 
 def name_positionals(command: Command, arguments: Sequence[str]) -> list[str]:

@@ -9,16 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from parts2whole.report.results import arm_names, result_rows
 from parts2whole.report.runs import (
     VOLUMES,
     Panel,
     RunError,
-    arm_names,
     find_runs,
     read_metrics,
     read_run,
     read_volumes,
-    result_rows,
     write_volumes,
 )
 

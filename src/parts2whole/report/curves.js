@@ -86,7 +86,7 @@ class Chart {
       low /= 1.08;
       high *= 1.08;
     } else {
-      if (low > 0 && !this.chart.percent) low = 0;
+      if (low > 0 && !this.chart.percent && this.chart.from_zero) low = 0;
       const room = (high - low || Math.abs(high) || 1) * 0.06;
       high = this.chart.percent ? Math.min(1, high + room) : high + room;
       if (low !== 0) low = this.chart.percent ? Math.max(0, low - room) : low - room;
@@ -190,4 +190,4 @@ class Chart {
   }
 }
 
-for (const chart of data.charts) new Chart(chart, document.querySelector(chart.wide ? ".charts.main" : ".charts.more"));
+for (const chart of data.charts) new Chart(chart, document.querySelector(`.charts.${chart.group}`));

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from parts2whole.report.runs import Run, arm_names, main_metric, task_names
+from parts2whole.report.results import arm_names, main_metric, task_names
+from parts2whole.report.runs import Run
 from parts2whole.report.summary import BASELINES
 from parts2whole.report.tables import higher_is_better, metric_title, sort_arms
 
@@ -15,6 +17,13 @@ Role = Literal["main", "faint", "baseline"]
 POINTS = 60_000
 """Points in all charts of a page together."""
 MOST_CHARTS = 12
+MONITORED = frozenset(
+    (
+        *("info_nce_0.1", "info_nce_0.5", "info_nce_chance", "which_whole", "which_whole_chance"),
+        *("distance_within", "distance_between", "alignment", "uniformity", "effective_rank"),
+    )
+)
+"""What the contrast monitor records; `contrast` draws it."""
 NAMES = {
     "baseline_mean_whole": "mean whole",
     "baseline_stretched_part": "stretched part",
@@ -43,6 +52,8 @@ class Chart:
         series: lines.
         percent: values are shares, shown as percentages.
         wide: takes the whole width of the page.
+        group: the section it stands in; default by its width.
+        from_zero: the axis of values begins at zero, where they are positive.
     """
 
     title: str
@@ -50,6 +61,8 @@ class Chart:
     series: tuple[Series, ...]
     percent: bool = False
     wide: bool = False
+    group: str = ""
+    from_zero: bool = True
 
     def to_plain(self, most: int = 400) -> dict[str, Any]:
         """The chart as the page's script reads it, with at most ``most`` points a line."""
@@ -59,6 +72,8 @@ class Chart:
             "value": self.value,
             "percent": self.percent,
             "wide": self.wide,
+            "from_zero": self.from_zero,
+            "group": self.group or ("main" if self.wide else "more"),
             "series": [
                 {
                     "name": series.name,
@@ -122,7 +137,7 @@ def run_charts(run: Run) -> list[Chart]:
         names = [name for name in names if name not in of]
     for split, found in (("validation", names), ("train", run.metrics("train"))):
         for name in found:
-            if name == "loss" or name in BASELINES:
+            if name == "loss" or name in BASELINES or name in MONITORED:
                 continue
             title = NAMES.get(name, metric_title(name))
             where = "" if name in NAMES else f", {split}"
@@ -131,13 +146,14 @@ def run_charts(run: Run) -> list[Chart]:
     return charts[:MOST_CHARTS]
 
 
-def overlay_charts(runs: Sequence[Run]) -> list[Chart]:
+def overlay_charts(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Chart]:
     """Validation losses of several pre-training runs; runs without baselines have another kind of loss."""
     charts = []
     for rebuilds in (True, False):
         chosen = [run for run in runs if bool(run.series("validation", "baseline_mean_whole")) == rebuilds]
         lines = [
-            Series(run.name, run.series("validation", "loss"), "main", i) for i, run in enumerate(chosen)
+            Series(names[run.folder], run.series("validation", "loss"), "main", i)
+            for i, run in enumerate(chosen)
         ]
         lines = [series for series in lines if series.points]
         if not lines:

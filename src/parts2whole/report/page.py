@@ -6,35 +6,25 @@ cases and the cost.  The page holds everything it shows; a content policy in it 
 
 from __future__ import annotations
 
-import base64
 import datetime
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-import numpy as np
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from parts2whole.report.certainty import compare_patients
+from parts2whole.report.contrast import contrast_charts, pretraining_names
 from parts2whole.report.curves import Chart, comparison_charts, overlay_charts, run_charts
-from parts2whole.report.figures import error_colours, make_sprite
+from parts2whole.report.figures import error_colours
 from parts2whole.report.formats import to_html
-from parts2whole.report.runs import (
-    Panel,
-    Plain,
-    Run,
-    RunError,
-    arm_names,
-    as_number,
-    find_runs,
-    main_metric,
-    read_run,
-    read_volumes,
-    result_rows,
-    task_names,
-)
+from parts2whole.report.results import arm_names, result_rows, run_names
+from parts2whole.report.runs import Plain, Run, RunError, as_number, find_runs, read_run
+from parts2whole.report.sections import case_tables, encode, show_embeddings, show_pictures, show_slices
+from parts2whole.report.study import STUDY, read_listing
 from parts2whole.report.summary import (
     Verdict,
     format_duration,
@@ -44,14 +34,12 @@ from parts2whole.report.summary import (
     list_facts,
     total_cost,
 )
-from parts2whole.report.tables import Table, higher_is_better, make_table, metric_title, sort_arms
+from parts2whole.report.tables import Table, make_table
 
 HERE = Path(__file__).parent
 PAGE = "report.html"
-SPRITE_BYTES = 3_300_000
-MOST_VIEWERS = 12
-PICTURE_BYTES = 1_500_000
-WORST_CASES = 8
+RESAMPLES = 500
+"""Draws of the bootstrap on the page; `stats patients` makes more."""
 KINDS = {"pretrain": "Pre-training", "finetune": "Fine-tuning", "other": "Run"}
 
 
@@ -69,14 +57,15 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
         RunError: there is no run in ``folder``.
     """
     folder = Path(folder)
-    found = find_runs(folder)
+    listing = read_listing(folder)
+    found = tuple(folder / run for run in listing["runs"]) if listing else find_runs(folder)
     if not found:
         raise RunError(
             f"{folder} holds no run: expected metrics.jsonl or result.json in it, or in a folder below it"
         )
     single = folder in found
     runs = [read_run(path) for path in ([folder] if single else found)]
-    context = _run_context(runs[0]) if single else _folder_context(folder, runs)
+    context = _run_context(runs[0]) if single else _folder_context(folder, runs, listing or {})
     path = Path(out) if out else folder / PAGE
     beside = path.with_name(path.name + ".part")
     beside.write_text(_render(context), encoding="utf-8")
@@ -99,30 +88,39 @@ def _run_context(run: Run) -> Plain:
     )
 
 
-def _folder_context(folder: Path, runs: Sequence[Run]) -> Plain:
-    """What the page of a folder of runs shows."""
+def _folder_context(folder: Path, runs: Sequence[Run], listing: Plain) -> Plain:
+    """What the page of a folder of runs shows; ``listing`` is what a benchmark says of itself."""
     pretrained = [run for run in runs if run.kind == "pretrain"]
     finetuned = [run for run in runs if run.kind == "finetune"]
-    tables, notes = _tables(result_rows(finetuned), folder)
+    tables, notes = _tables(result_rows(finetuned), folder, listing)
+    certain = compare_patients(finetuned, tables[0], resamples=RESAMPLES).summary() if tables else ""
     verdicts = judge_comparison(tables[0]) if tables else []
     judged = [(run, judge_pretraining(run)) for run in pretrained]
-    verdicts += [_named(v, run) for run, v in judged if not tables or v.tone in ("bad", "weak")][:6]
-    charts = run_charts(pretrained[0]) if len(pretrained) == 1 else overlay_charts(pretrained)
+    called = pretraining_names(pretrained)
+    verdicts += [
+        _named(v, called[run.folder]) for run, v in judged if not tables or v.tone in ("bad", "weak")
+    ][:6]
+    charts = (
+        run_charts(pretrained[0])
+        if len(pretrained) == 1
+        else overlay_charts(pretrained, pretraining_names(pretrained))
+    )
     notes += [f"{_place(run, folder)}: {note}" for run in runs for note in run.notes]
     counts = [f"{len(pretrained)} pre-training", f"{len(finetuned)} fine-tuning"]
     facts = [("Runs", ", ".join(counts))]
     if tables:
-        facts += [(f"Pre-training, {run.name}", verdict.headline) for run, verdict in judged[:4]]
+        facts += [(f"Pre-training, {called[run.folder]}", verdict.headline) for run, verdict in judged[:4]]
     facts += list_facts(pretrained[0]) if len(pretrained) == 1 else list_facts(runs[0])[-2:]
     return _context(
-        title=folder.resolve().name,
-        kind="Comparison",
+        title=str(listing.get("name") or folder.resolve().name),
+        kind="Benchmark" if listing else "Comparison",
         verdicts=[*_unfinished(runs), *verdicts],
         facts=facts,
         charts=[*charts, *comparison_charts(finetuned)],
         runs=runs,
         notes=notes,
         tables=tables,
+        certain=certain.splitlines(),
         root=folder,
     )
 
@@ -137,12 +135,15 @@ def _context(
     runs: Sequence[Run],
     notes: Sequence[str],
     tables: Sequence[Table] = (),
+    certain: Sequence[str] = (),
     root: Path | None = None,
 ) -> Plain:
     pretrained = [run for run in runs if run.kind != "finetune"]
     finetuned = [run for run in runs if run.kind == "finetune"]
-    names = {run.folder: _place(run, root) if root else run.name for run in runs}
-    viewers, trouble = _viewers(pretrained, names)
+    names = run_names(runs, root)
+    viewers, trouble = show_slices(pretrained, names)
+    embeddings, more_trouble = show_embeddings(pretrained, names)
+    contrast = contrast_charts(pretrained, pretraining_names(pretrained))
     shown = {viewer["run"] for viewer in viewers}
     unseen = [run for run in runs if names[run.folder] not in shown and run.pictures]
     return {
@@ -150,148 +151,43 @@ def _context(
         "kind": kind,
         "verdicts": verdicts,
         "facts": facts,
-        "charts": [chart.to_plain() for chart in charts],
+        "charts": [chart.to_plain() for chart in (*charts, *contrast)],
+        "contrast": bool(contrast),
         "viewers": viewers,
-        "error_colours": _base64(error_colours()),
+        "embeddings": embeddings,
+        "certain": certain,
+        "error_colours": encode(error_colours()),
         # to_html escapes every name itself.
         "tables": [Markup(to_html(table)) for table in tables],
         "cases": case_tables(finetuned),
-        "pictures": _pictures(unseen, names),
+        "pictures": show_pictures(unseen, names),
         "costs": total_cost(runs) if len(runs) > 1 else [],
         "runs": [_describe(run, root) for run in runs] if root else [],
-        "details": _details(runs[0]) if len(runs) == 1 else [],
-        "notes": [*notes, *trouble],
+        "details": _details(runs, root),
+        "notes": [*notes, *trouble, *more_trouble],
         "written": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "version": _version(),
     }
 
 
-def case_tables(runs: Iterable[Run]) -> list[Plain]:
-    """The worst test cases of every task: their scores by arm, averaged over seeds and label fractions.
-
-    Returns:
-        One mapping a task with ``task``, ``score`` (what the columns hold), ``arms``, ``rows`` (``case``,
-        ``values`` by arm, ``mean``), ``total`` and ``runs``; rows are worst first.
-    """
-    runs = [run for run in runs if run.cases]
-    arms, tasks = arm_names([run for run in runs if run.finished]), task_names(runs)
-    made = []
-    for task in sorted(set(tasks.values())):
-        members = [run for run in runs if tasks[run.folder] == task]
-        metric = main_metric([k for k, v in members[0].cases[0].items() if as_number(v) is not None]) or ""
-        scores: dict[str, dict[str, list[float]]] = {}
-        for run in members:
-            arm = arms.get(run.folder, "this run")
-            for row in run.cases:
-                name, score = str(next(iter(row.values()))), _case_score(row, metric)
-                if score is not None:
-                    scores.setdefault(name, {}).setdefault(arm, []).append(score)
-        if not scores:
-            continue
-        sign = 1 if higher_is_better(metric) else -1
-        rows = [
-            {
-                "case": case,
-                "values": {arm: float(np.mean(values)) for arm, values in by_arm.items()},
-                "mean": float(np.mean([v for values in by_arm.values() for v in values])),
-            }
-            for case, by_arm in scores.items()
-        ]
-        rows.sort(key=lambda row: sign * float(str(row["mean"])))
-        by_class = any("target" in row for row in members[0].cases)
-        made.append(
-            {
-                "task": task,
-                "score": "probability of the true class" if by_class else metric_title(metric),
-                "arms": sort_arms({arm for by_arm in scores.values() for arm in by_arm}),
-                "rows": rows[:WORST_CASES],
-                "total": len(rows),
-                "runs": len(members),
-            }
-        )
-    return made
-
-
-def _case_score(row: Plain, metric: str) -> float | None:
-    """A case's main metric, or the probability of its true class."""
-    return as_number(row.get(f"p_{row['target']}" if "target" in row else metric))
-
-
-def _tables(rows: Sequence[Plain], folder: Path) -> tuple[list[Table], list[str]]:
+def _tables(rows: Sequence[Plain], folder: Path, listing: Plain) -> tuple[list[Table], list[str]]:
     """The table of main metrics, then one for each other metric; or the reason why there is none."""
     if not rows:
         return [], []
+    there = {str(row["arm"]) for row in rows}
+    how = {
+        key: value
+        for key, value in (listing.get("table") or {}).items()
+        if key not in ("focus", "against") or value in there
+    }
+    metric = how.pop("metric", None)
+    how |= {"arms": listing["arms"]} if listing else {}
     try:
-        first = make_table(rows)
+        first = make_table(rows, metric=metric, **how)
         others = dict.fromkeys(str(row["metric"]) for row in rows if not row["main"])
-        return [first, *(make_table(rows, metric=metric) for metric in list(others)[:12])], []
+        return [first, *(make_table(rows, metric=name, **how) for name in list(others)[:12])], []
     except ValueError as error:
         return [], [f"{folder.name}: no results table ({error})"]
-
-
-def _viewers(runs: Sequence[Run], names: Mapping[Path, str]) -> tuple[list[Plain], list[str]]:
-    """What the slice viewer shows, as much of every run as fits, and what could not be read."""
-    panels: list[tuple[Run, Panel]] = []
-    trouble = []
-    for run in runs:
-        try:
-            panel = read_volumes(run.folder)
-        except RunError as error:
-            trouble.append(f"{names[run.folder]}: {error}")
-            continue
-        if panel is not None and len(panel.whole):
-            panels.append((run, panel))
-    if len(panels) > MOST_VIEWERS:
-        trouble.append(f"slices of {len(panels) - MOST_VIEWERS} more runs are left out, to fit the page")
-    viewers = []
-    panels = panels[:MOST_VIEWERS]
-    for run, panel in panels:
-        budget = SPRITE_BYTES // len(panels)
-        errors = np.abs(panel.reconstruction - panel.whole)
-        top = float(np.ceil(20 * np.nanpercentile(errors, 99.5)) / 20) or 0.05
-        samples: list[Plain] = []
-        for i in range(len(panel.whole)):
-            sprite = make_sprite(panel.part[i], panel.reconstruction[i], panel.whole[i], max_bytes=budget)
-            if samples and len(sprite.png) > budget - sum(sample["bytes"] for sample in samples):
-                break
-            samples.append(_sample(panel, i, sprite.png, sprite.shape, sprite.columns, sprite.thinned))
-        viewer = {"run": names[run.folder], "step": run.steps, "errorMax": min(1.0, top), "samples": samples}
-        viewers.append(viewer | {"left": len(panel.whole) - len(samples)})
-    return viewers, trouble
-
-
-def _sample(
-    panel: Panel, index: int, png: bytes, shape: tuple[int, int, int], columns: int, thinned: int
-) -> Plain:
-    part, reconstruction, whole = (a[index] for a in (panel.part, panel.reconstruction, panel.whole))
-    box = None if panel.boxes is None else (panel.boxes[index] / thinned).tolist()
-    return {
-        "name": panel.names[index] if index < len(panel.names) else f"Sample {index + 1}",
-        "src": "data:image/png;base64," + _base64(png),
-        "bytes": len(png),
-        "shape": list(shape),
-        "columns": columns,
-        "thinned": thinned,
-        "spacing": list(panel.spacing_mm),
-        "box": box,
-        "loss": as_number(float(np.mean((reconstruction - whole) ** 2))),
-        "stretched": as_number(float(np.mean((part - whole) ** 2))),
-    }
-
-
-def _pictures(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Plain]:
-    """PNG files that the runs drew themselves, newest of each run first, until the page is full."""
-    pictures: list[Plain] = []
-    left = PICTURE_BYTES
-    for run in runs:
-        limit = 6 if len(runs) == 1 else 2
-        for path in run.pictures[::-1][:limit]:
-            content = path.read_bytes()
-            if len(content) <= left and content.startswith(b"\x89PNG"):
-                left -= len(content)
-                source = "data:image/png;base64," + _base64(content)
-                pictures.append({"src": source, "caption": f"{names[run.folder]}: {path.stem}"})
-    return pictures
 
 
 def _describe(run: Run, root: Path) -> Plain:
@@ -313,14 +209,18 @@ def _describe(run: Run, root: Path) -> Plain:
     }
 
 
-def _details(run: Run) -> list[tuple[str, str]]:
-    """Files of a run shown as they are, folded away."""
-    pairs = [("Configuration", run.config), ("Environment", run.environment)]
-    return [
+def _details(runs: Sequence[Run], root: Path | None) -> list[tuple[str, str]]:
+    """Files shown as they are, folded away: of a run its settings, of a benchmark its study."""
+    pairs = [("Environment", runs[0].environment)]
+    if root is None:
+        pairs.insert(0, ("Configuration", runs[0].config))
+    found = [
         (name, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
         for name, content in pairs
         if content
     ]
+    study = root / STUDY if root else None
+    return [("Study", study.read_text(encoding="utf-8")), *found] if study and study.exists() else found
 
 
 def _unfinished(runs: Sequence[Run]) -> list[Verdict]:
@@ -343,16 +243,12 @@ def _unfinished(runs: Sequence[Run]) -> list[Verdict]:
     ]
 
 
-def _named(verdict: Verdict, run: Run) -> Verdict:
-    return Verdict(verdict.tone, f"{run.name}: {verdict.headline}", verdict.text)
+def _named(verdict: Verdict, name: str) -> Verdict:
+    return Verdict(verdict.tone, f"{name}: {verdict.headline}", verdict.text)
 
 
 def _place(run: Run, root: Path) -> str:
     return run.folder.relative_to(root).as_posix()
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode("ascii")
 
 
 def _version() -> str:
@@ -371,12 +267,14 @@ def _render(context: Plain) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    data = {key: context[key] for key in ("charts", "viewers")} | {"errorColours": context["error_colours"]}
+    data = {key: context[key] for key in ("charts", "viewers", "embeddings")} | {
+        "errorColours": context["error_colours"]
+    }
     # Only these characters could end the script element or open a comment in it.
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
-    scripts = [_own(name) for name in ("page.js", "curves.js", "viewer.js")]
+    scripts = [_own(name) for name in ("page.js", "curves.js", "viewer.js", "embedding.js")]
     template = environment.get_template("page.html.j2")
     return template.render(context, css=_own("page.css"), scripts=scripts, data=Markup(text))
 

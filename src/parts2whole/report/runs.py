@@ -10,9 +10,8 @@ import csv
 import json
 import math
 import os
-import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +26,10 @@ Plain = dict[str, Any]
 Volumes = npt.NDArray[np.float32]
 
 VOLUMES = Path("panels", "latest.npz")
-NOT_RUNS = frozenset({"weights", "checkpoints", "tensorboard", "panels", "cases", "records"})
+CELL = "cell.json"
+"""What a benchmark keeps beside the result of a cell; it names the arm and the task."""
+OF_CELL = ("arm", "task_name", "monitor", "commit")
+NOT_RUNS = frozenset({"weights", "checkpoints", "tensorboard", "panels", "cases", "records", "embedding"})
 
 
 class RunError(ValueError):
@@ -159,8 +161,11 @@ def read_run(folder: str | Path) -> Run:
     if not (folder / "metrics.jsonl").exists() and not (folder / "result.json").exists():
         raise RunError(f"{folder} holds no run: neither metrics.jsonl nor result.json is there")
     notes: list[str] = []
-    config = _read_mapping(folder / "config.yaml", notes)
-    result = _read_mapping(folder / "result.json", notes)
+    config = read_mapping(folder / "config.yaml", notes)
+    result = read_mapping(folder / "result.json", notes)
+    if result and (folder / CELL).exists():
+        about = read_mapping(folder / CELL, notes)
+        result |= {key: about[key] for key in OF_CELL if key in about}
     records, broken = _parse_metrics(folder / "metrics.jsonl")
     if broken:
         notes.append(f"{broken} unreadable line{'s' * (broken > 1)} in metrics.jsonl left out")
@@ -170,7 +175,7 @@ def read_run(folder: str | Path) -> Run:
         kind=_kind(config, result, records),
         config=config,
         result=result,
-        environment=_read_mapping(folder / "environment.json", notes),
+        environment=read_mapping(folder / "environment.json", notes),
         records=tuple(records),
         cases=_read_cases(folder / "test_cases.csv", notes),
         pictures=tuple(sorted(panels.glob("*.png"))) if panels.is_dir() else (),
@@ -222,106 +227,11 @@ def read_volumes(folder: str | Path) -> Panel | None:
         raise RunError(f"{path.name} can't be read ({error}); delete it, or run again") from error
 
 
-def result_rows(runs: Iterable[Run]) -> list[Plain]:
-    """Test metrics of finished fine-tuning runs, one row a metric: the input of the tables.
-
-    Returns:
-        Rows with ``task``, ``metric``, ``fraction``, ``labelled`` (cases trained on), ``arm``, ``seed``
-        ``value`` and ``main`` (whether the metric is the task's main one).
-    """
-    done = [run for run in runs if run.kind == "finetune" and run.finished]
-    arms, tasks = arm_names(done), task_names(done)
-    return [
-        {
-            "task": tasks[run.folder],
-            "metric": metric,
-            "main": place == 0,
-            "fraction": None if run.result.get("cases") else as_number(run.result.get("fraction")),
-            "labelled": len(run.result.get("train_cases") or ()),
-            "arm": arms[run.folder],
-            "seed": run.result.get("seed", 0),
-            "value": value,
-        }
-        for run in done
-        for place, (metric, value) in enumerate(test_values(run).items())
-    ]
-
-
-def test_values(run: Run) -> dict[str, float]:
-    """Finite test metrics of a fine-tuning run, the main one first."""
-    given = run.result.get("test")
-    pairs = given.items() if isinstance(given, Mapping) else ()
-    numbers = {str(k): n for k, v in pairs if (n := as_number(v)) is not None}
-    first = main_metric(list(numbers), run.result.get("monitor"))
-    return {k: numbers[k] for k in sorted(numbers, key=lambda k: k != first)}
-
-
-def main_metric(names: Sequence[str], monitor: object = None) -> str | None:
-    """The metric a table shows first: the run's own, else by custom."""
-    for wanted in (monitor, "dice_mean", "dice", "auc", "iou_mean", "iou"):
-        if wanted in names:
-            return str(wanted)
-    return names[0] if names else None
-
-
-def arm_names(runs: Sequence[Run]) -> dict[Path, str]:
-    """What to call the initial weights of each fine-tuning run, in a table.
-
-    A pre-training run is called by its method; two of one method are told apart by their folders.
-    """
-    named = {run.folder: _marked(run, *_arm(run)) for run in runs}
-    sources: dict[str, set[str]] = {}
-    for name, source in named.values():
-        sources.setdefault(name, set()).add(source)
-    return {
-        f: name if len(sources[name]) == 1 else f"{name} ({source})" for f, (name, source) in named.items()
-    }
-
-
-def task_names(runs: Sequence[Run]) -> dict[Path, str]:
-    """What to call the task of each fine-tuning run, such as ``Segmentation, hippocampus``."""
-    return {run.folder: str(run.result.get("task_name") or spec_name(run.result.get("task"))) for run in runs}
-
-
-def spec_name(spec: object) -> str:
-    """A spec's class name, with the name of its data where it has some."""
-    if not isinstance(spec, Mapping):
-        return str(spec) if spec else "unknown"
-    name = str(spec.get("class_path", "unknown")).rpartition(".")[2]
-    data = (spec.get("init_args") or {}).get("data")
-    return f"{name}, {Path(str(data)).stem}" if data else name
-
-
 def as_number(value: object) -> float | None:
     """A finite float, or None."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     return None
-
-
-def _marked(run: Run, name: str, source: str) -> tuple[str, str]:
-    """An arm says wherever it is named what sets it apart: its decoder, and test cases its weights saw."""
-    if run.result.get("decoder") == "own":  # of the network as published
-        name = f"{name}, own decoder"
-    return (f"{name} [saw test cases]" if run.result.get("leaks") else name), source
-
-
-def _arm(run: Run) -> tuple[str, str]:
-    """Name of an arm, and what tells two of one name apart."""
-    init = str(run.result.get("init", "unknown"))
-    if run.result.get("arm"):
-        return str(run.result["arm"]), ""
-    if init == "scratch" or re.match(r"[a-z0-9_]{2,}:", init):
-        source, _, path = init.partition(":")
-        return source, Path(path).name
-    if isinstance(run.result.get("method"), Mapping):
-        return spec_name(run.result["method"]), Path(init).name
-    for root in (Path(), *run.folder.resolve().parents):
-        for name in ("result.json", "card.json", "weights/card.json"):
-            method = _read_mapping(root / init / name, []).get("method")
-            if isinstance(method, Mapping) and method.get("class_path"):
-                return spec_name(method), Path(init).name
-    return Path(init).name, ""
 
 
 def _kind(config: Plain, result: Plain, records: Sequence[Plain]) -> Kind:
@@ -335,10 +245,10 @@ def _kind(config: Plain, result: Plain, records: Sequence[Plain]) -> Kind:
 
 
 def _is_result(path: Path) -> bool:
-    return path.exists() and _read_mapping(path, []).get("kind") in ("pretrain", "finetune")
+    return path.exists() and read_mapping(path, []).get("kind") in ("pretrain", "finetune")
 
 
-def _read_mapping(path: Path, notes: list[str]) -> Plain:
+def read_mapping(path: Path, notes: list[str]) -> Plain:
     """A YAML or JSON file's mapping; empty, with a note, if it can't be read."""
     try:
         text = path.read_text()
@@ -387,13 +297,13 @@ def _read_cases(path: Path, notes: list[str]) -> tuple[Plain, ...]:
 
 
 def _numbers(row: Mapping[Any, Any]) -> Plain:
-    """A CSV row: the first column and ``target`` are names, other cells are floats where they can be."""
+    """A CSV row: the first column, ``target`` and ``patient`` are names, others floats where they can be."""
     read: Plain = {}
     for place, (key, text) in enumerate(row.items()):
         if not isinstance(text, str) or not text.strip():
             continue
         try:
-            read[str(key)] = text if place == 0 or key == "target" else float(text)
+            read[str(key)] = text if place == 0 or key in ("target", "patient") else float(text)
         except ValueError:
             read[str(key)] = text
     return {k: v for k, v in read.items() if not (isinstance(v, float) and not math.isfinite(v))}

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from parts2whole.report.formats import format_difference, format_number, format_p, metric_label
-from parts2whole.report.runs import Run, arm_names, as_number, spec_name, test_values
+from parts2whole.report.results import arm_names, spec_name, test_values
+from parts2whole.report.runs import Run, as_number
 from parts2whole.report.tables import BEST_OTHER, Contrast, Row, Table, higher_is_better, metric_title
 
 Tone = Literal["good", "weak", "bad", "plain"]
@@ -159,14 +160,23 @@ def format_duration(seconds: float | None) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.3g} s"
 
 
-def total_cost(runs: Iterable[Run]) -> list[tuple[str, int, str, str]]:
-    """Kind, number, total and median time of some runs."""
+def total_cost(runs: Iterable[Run]) -> list[tuple[str, int, str, str, str]]:
+    """Kind, number, total and median time, and peak memory of some runs."""
     kinds = {"pretrain": "Pre-training", "finetune": "Fine-tuning", "other": "Other"}
     spent: dict[str, list[float]] = {}
+    peaks: dict[str, float] = {}
     for run in runs:
-        spent.setdefault(kinds[run.kind], []).append(run.duration_s or 0.0)
+        kind = kinds[run.kind]
+        spent.setdefault(kind, []).append(run.duration_s or 0.0)
+        peaks[kind] = max(peaks.get(kind, 0.0), as_number(run.result.get("peak_memory_mb")) or 0.0)
     return [
-        (kind, len(times), format_duration(sum(times)), format_duration(statistics.median(times)))
+        (
+            kind,
+            len(times),
+            format_duration(sum(times)),
+            format_duration(statistics.median(times)),
+            f"{peaks[kind]:,.0f} MB" if peaks[kind] else "–",
+        )
         for kind, times in spent.items()
     ]
 

@@ -6,20 +6,16 @@ and HTML.
 
 from __future__ import annotations
 
-import math
 import statistics as plain_statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from parts2whole.evaluation import statistics
+from parts2whole.report.marks import How, TableError, Varied
 
 BEST_OTHER = "best other"
 WORDS = {"dice": "Dice", "iou": "IoU", "auc": "AUC", "ap": "AP", "hd95": "HD95", "infonce": "InfoNCE"}
-
-
-class TableError(ValueError):
-    """Rows that make no table."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +135,7 @@ def make_table(
     rows: Iterable[Mapping[str, Any]],
     *,
     metric: str | None = None,
+    arms: Sequence[str] | None = None,
     focus: str | None = None,
     against: str | None = None,
     test: str = "paired",
@@ -149,14 +146,17 @@ def make_table(
     """Summarise one value per task, label fraction, arm and seed.
 
     Args:
-        rows: mappings with ``task``, ``arm``, ``seed``, ``value``, and optionally ``metric``, ``fraction``
-            and ``labelled`` (number of labelled cases).
+        rows: mappings with ``task``, ``arm``, ``seed``, ``value``, and optionally ``metric``, ``fraction``,
+            ``labelled`` (number of labelled cases), ``subset`` (which cases) and ``weights`` (initial ones).
         metric: keep rows of this metric only; default: the main one of each task, if rows say which that is
             (``main``), else all.
+        arms: order of the columns; default `sort_arms`.
         focus: arm of interest; default: the first that is called like Parts2Whole, else the last.
         against: arm it is compared with; default: scratch, and the best of the others row by row.
         test: ``paired`` (by seed) or another test of `parts2whole.evaluation.statistics.compare`.
-        alternative: ``greater`` asks whether the first arm is better, ``two-sided`` whether they differ.
+        alternative: ``greater`` asks whether the first arm is better, ``two-sided`` whether they differ,
+            ``observed`` whether the arm with the better mean is better: the poster's p-values, half of
+            two-sided ones.
         alpha: level of the marks.
         margin: mark as equivalent to the best what differs by less than this, in the unit of the values,
             by two one-sided t-tests; default: whatever the test does not tell from the best.
@@ -166,6 +166,7 @@ def make_table(
     """
     groups: dict[_Key, dict[str, dict[Any, float]]] = {}
     labelled: dict[_Key, list[int]] = {}
+    varied = Varied()
     for row in rows:
         if row.get("metric") != metric if metric is not None else not row.get("main", True):
             continue
@@ -178,20 +179,23 @@ def make_table(
                 "was run twice; keep one of the runs"
             )
         seeds[row["seed"]] = float(row["value"])
+        varied.add((*key, row["arm"]), row)
         labelled.setdefault(key, []).append(count)
     if not groups:
         raise TableError("no results to make a table of" + (f" for metric {metric!r}" if metric else ""))
-    arms = sort_arms({arm for group in groups.values() for arm in group})
+    found = {arm for group in groups.values() for arm in group}
+    arms = sort_arms(found) if arms is None else tuple(arm for arm in arms if arm in found)
     for name in (focus, against):
         if name is not None and name not in arms:
             raise TableError(f"{name!r} is not an arm; there are {', '.join(arms)}")
     if focus is None and len(arms) > 1:
         focus = next((arm for arm in arms if "parts2whole" in arm.lower()), arms[-1])
     rivals = _rivals(arms, focus, against)
-    how = _How(test, alternative, alpha, margin)
+    how = How(test, alternative, alpha, margin)
     order = sorted(groups, key=lambda key: (key.task, key.metric, key.fraction or 0, key.labels))
     made = tuple(_row(key, groups[key], labelled[key], arms, focus, rivals, how) for key in order)
-    return Table(arms, made, focus, rivals, test, alternative, alpha, _notes(made, focus, rivals, how))
+    notes = (*_notes(made, focus, rivals, how), varied.describe())
+    return Table(arms, made, focus, rivals, test, alternative, alpha, notes)
 
 
 def sort_arms(arms: Iterable[str]) -> tuple[str, ...]:
@@ -219,61 +223,6 @@ class _Key(NamedTuple):
     labels: int
 
 
-PAIRED = ("paired", "wilcoxon", "permutation")
-
-
-@dataclass(frozen=True)
-class _How:
-    """The test that a table is made with."""
-
-    test: str
-    alternative: str
-    alpha: float
-    margin: float | None
-
-    def __post_init__(self) -> None:
-        if self.test not in statistics.TESTS:
-            raise TableError(f"there is no test {self.test!r}; there are {', '.join(statistics.TESTS)}")
-        if self.alternative not in ("greater", "two-sided"):
-            raise TableError(f"alternative must be greater (better) or two-sided, got {self.alternative!r}")
-        if not 0 < self.alpha < 1:
-            raise TableError(f"alpha must lie between 0 and 1, got {self.alpha}")
-
-    def compare(self, a: Cell, b: Cell, sign: int) -> statistics.TestResult | None:
-        """Whether ``a`` is better than ``b``; None with fewer than two seeds, or nothing that varies."""
-        first, second = self.samples(a, b)
-        if min(len(first), len(second)) < 2:
-            return None
-        better = "less" if self.alternative == "greater" and sign < 0 else self.alternative
-        result = statistics.compare(first, second, test=self.test, alternative=better)
-        return result if math.isfinite(result.p) else None
-
-    def equivalent(self, a: Cell, b: Cell, p: float | None) -> bool:
-        """Whether two arms count as equally good: p > alpha, or equivalent within the margin, if given."""
-        first, second = self.samples(a, b)
-        if self.margin is None or p is None:
-            return p is not None and p > self.alpha
-        found = statistics.equivalence(first, second, margin=self.margin, test=self.test, alpha=self.alpha)
-        return found.p <= self.alpha
-
-    @property
-    def words(self) -> str:
-        """The test, its sidedness and alpha."""
-        sided = "two-sided" if self.alternative == "two-sided" else "one-sided"
-        return f"{statistics.TESTS[self.test]}, {sided}, α = {self.alpha:g}"
-
-    @property
-    def paired(self) -> bool:
-        return self.test in PAIRED
-
-    def samples(self, a: Cell, b: Cell) -> tuple[list[float], list[float]]:
-        """Values of two arms; for a paired test those of the seeds that both have, in the same order."""
-        if not self.paired:
-            return list(a.values.values()), list(b.values.values())
-        common = [seed for seed in a.values if seed in b.values]
-        return [a.values[seed] for seed in common], [b.values[seed] for seed in common]
-
-
 def _rivals(arms: Sequence[str], focus: str | None, against: str | None) -> tuple[str, ...]:
     """What the arm of interest is compared with."""
     others = [arm for arm in arms if arm != focus]
@@ -292,7 +241,7 @@ def _row(
     arms: Sequence[str],
     focus: str | None,
     rivals: Sequence[str],
-    how: _How,
+    how: How,
 ) -> Row:
     sign = 1 if higher_is_better(key.metric) else -1
     plain = {arm: Cell(arm, dict(group[arm])) for arm in arms if arm in group}
@@ -310,19 +259,19 @@ def _row(
     return Row(key.task, key.metric, key.fraction, (min(labelled), max(labelled)), cells, contrasts, percent)
 
 
-def _marked(cell: Cell, best: Cell, sign: int, how: _How) -> Cell:
+def _marked(cell: Cell, best: Cell, sign: int, how: How) -> Cell:
     if cell is best:
         return Cell(cell.arm, cell.values, best=True)
-    result = how.compare(best, cell, sign)
+    result = how.compare(best.values, cell.values, sign)
     p = None if result is None else result.p
-    return Cell(cell.arm, cell.values, p_best=p, equivalent=how.equivalent(best, cell, p))
+    return Cell(cell.arm, cell.values, p_best=p, equivalent=how.equivalent(best.values, cell.values, p))
 
 
-def _contrast(focus: Cell, rival: Cell, sign: int, how: _How) -> Contrast | None:
-    first, second = how.samples(focus, rival)
+def _contrast(focus: Cell, rival: Cell, sign: int, how: How) -> Contrast | None:
+    first, second = how.samples(focus.values, rival.values)
     if not first or not second:
         return None
-    result = how.compare(focus, rival, sign)
+    result = how.compare(focus.values, rival.values, sign)
     pairs = [a - b for a, b in zip(first, second, strict=False)] if how.paired else []
     return Contrast(
         against=rival.arm,
@@ -334,7 +283,7 @@ def _contrast(focus: Cell, rival: Cell, sign: int, how: _How) -> Contrast | None
     )
 
 
-def _notes(rows: Sequence[Row], focus: str | None, rivals: Sequence[str], how: _How) -> tuple[str, ...]:
+def _notes(rows: Sequence[Row], focus: str | None, rivals: Sequence[str], how: How) -> tuple[str, ...]:
     """What must be known to read the table: n, test, sidedness, alpha, and what it does not show."""
     n = _range([cell.n for row in rows for cell in row.cells.values()])
     notes = [f"Mean ± standard deviation over seeds, n = {n} per cell."]
@@ -360,7 +309,6 @@ def _notes(rows: Sequence[Row], focus: str | None, rivals: Sequence[str], how: _
         )
     if len(tested) < len(contrasts):
         notes.append("No p-value where fewer than two seeds can be compared, or nothing varies.")
-    notes.append("Seeds on a fixed split show the noise of training, not that of choosing other patients.")
     return tuple(notes)
 
 

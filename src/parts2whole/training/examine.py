@@ -19,6 +19,7 @@ from parts2whole.methods.base import Discrimination, Method, Reconstruction, Vie
 from parts2whole.networks.heads import Model, pooled_features
 from parts2whole.report.figures import write_panel
 from parts2whole.report.runs import Panel, write_volumes
+from parts2whole.training.monitor import ContrastMonitor
 from parts2whole.training.runtime import Runtime
 
 PANEL_ROWS = 6
@@ -59,6 +60,8 @@ class Examiner:
         self.output_spread, self.feature_spread = float("inf"), float("inf")
         drawn = [sampler.draw("validation", i) for i in range(wholes)]
         fixed = [sampler.read_sample(whole) for whole in drawn]
+        read = [sample if isinstance(sample, Tensor) else sample["whole"] for sample in fixed]
+        self.contrast = ContrastMonitor(drawn, read, seed=seed, batch_size=batch_size, runtime=runtime)
         self.names = tuple(whole.case_id for whole in drawn)
         self.spacing_mm = sampler.network_spacing(drawn[0])
         first_batch = default_collate(fixed[:batch_size])
@@ -102,7 +105,7 @@ class Examiner:
                 self._draw_panel(module, step)
         if self.collapsed and step > 0.25 * self.steps and self.runtime.is_main:
             self.warn(step)
-        return values | self.baselines
+        return values | self.baselines | self.contrast(module)
 
     def _losses(self, module: nn.Module, views: Views, rows: int) -> dict[str, float]:
         """Sums over the rows of a batch."""

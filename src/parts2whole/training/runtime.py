@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from parts2whole.networks.synchronised import synchronise_norms
 from parts2whole.spec import Spec
 from parts2whole.training.cluster import ClusterError, read_launch
+from parts2whole.training.provenance import code_version
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 _Definite = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -279,9 +280,10 @@ def _buckets(gradients: list[Tensor]) -> list[list[Tensor]]:
 
 
 def describe_environment(runtime: Runtime | None = None) -> dict[str, Any]:
-    """Versions and hardware of this process, for `environment.json`."""
+    """Commit, versions and hardware of this process, for `environment.json`."""
     packages = ("parts2whole", "torch", "numpy", "monai", "lightning-fabric", "zarr", "nibabel", "SimpleITK")
     found: dict[str, Any] = {
+        "commit": code_version(),
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),

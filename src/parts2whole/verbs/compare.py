@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from parts2whole.report.formats import to_csv, to_html, to_latex, to_markdown, to_text
-from parts2whole.report.runs import find_runs, read_run, result_rows
+from parts2whole.report.results import result_rows
+from parts2whole.report.runs import find_runs, read_run
 from parts2whole.report.tables import Table, make_table
 from parts2whole.training.folder import write_text
 
@@ -38,7 +39,7 @@ def compare(
     test: Literal[
         "paired", "student", "welch", "wilcoxon", "permutation", "permutation-independent"
     ] = "paired",
-    alternative: Literal["greater", "two-sided"] = "two-sided",
+    alternative: Literal["greater", "two-sided", "observed"] = "two-sided",
     alpha: float = 0.05,
     margin: float | None = None,
 ) -> Comparison:
@@ -51,7 +52,8 @@ def compare(
         focus: arm of interest; default Parts2Whole.
         against: arm it is compared with; default scratch, and the best of the others.
         test: ``paired`` by seed, or a test that takes the arms as independent.
-        alternative: ``greater`` asks whether the focus is better, ``two-sided`` whether they differ.
+        alternative: ``greater`` asks whether the focus is better, ``two-sided`` whether they differ,
+            ``observed`` whether whichever has the better mean is better (as on the poster).
         alpha: level of the marks.
         margin: mark arms as equivalent by two one-sided tests within this difference, instead of by a
             difference that is not significant.

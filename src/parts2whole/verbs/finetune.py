@@ -32,6 +32,7 @@ from parts2whole.training.model import (
     save_model,
 )
 from parts2whole.training.optim import AdamW, Cosine, Optimiser, Schedule, parameter_groups
+from parts2whole.training.provenance import peak_memory_mb, reset_peak_memory
 from parts2whole.training.runtime import Hardware, Runtime, describe_environment
 from parts2whole.weights.card import Card
 from parts2whole.weights.load import SCRATCH, load_initialisation
@@ -140,6 +141,7 @@ def finetune(
             "expected encoder_warmup in [0, 1), encoder_lr > 0, layer_decay in (0, 1]; "
             f"got {encoder_warmup}, {encoder_lr}, {layer_decay}"
         )
+    reset_peak_memory()
     start = load_initialisation(init)
     labelled = task.labelled(cache=Path(cache) if cache else default_cache(), progress=progress)
     channels = labelled.store.cases[0].channels
@@ -238,7 +240,9 @@ def finetune(
         "best_step": done.best_step,
         "duration_s": done.seconds,
         "leaks": list(leaks),
+        "data_fingerprint": labelled.store.fingerprint(),
         "notes": notes,
+        **peak_memory_mb(),
     }
     if runtime.is_main:
         resolved = task.preprocess.replace(modality=labelled.store.cases[0].modality)
@@ -249,7 +253,9 @@ def finetune(
             module,
             ModelCard(task, chosen, channels, labelled.classes, resolved, seen, series, trained, decoder),
         )
-        write_rows(out / "test_cases.csv", on_test.per_item)
+        patients = labelled.patients()
+        rows = [row | {"patient": patients[row["case"]]} for row in on_test.per_item]
+        write_rows(out / "test_cases.csv", rows)
         draw_cases(out / "panels", task, run, labelled, on_test)
         write_json(out / "result.json", result)
         write_report(out)

@@ -22,6 +22,7 @@ from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.base import Network
 from parts2whole.networks.heads import Model
 from parts2whole.networks.unet3d import UNet3D
+from parts2whole.report.embedding import FOLDER as EMBEDDING
 from parts2whole.report.page import write_report
 from parts2whole.spec import digest, to_plain
 from parts2whole.tasks.base import Task, default_cache
@@ -31,7 +32,9 @@ from parts2whole.training.folder import Resume, read_result, start_run, write_js
 from parts2whole.training.lock import one_run_a_folder
 from parts2whole.training.loop import Plan, fit
 from parts2whole.training.optim import Optimiser, Schedule, choose_optimiser, parameter_groups
+from parts2whole.training.provenance import peak_memory_mb, reset_peak_memory
 from parts2whole.training.runtime import Hardware, Runtime, describe_environment
+from parts2whole.verbs.embed import EmbedError, embed_encoder
 from parts2whole.weights.card import Card
 from parts2whole.weights.native import save_encoder
 
@@ -74,6 +77,7 @@ def pretrain(
     validation_wholes: int = 64,
     validate_every: int = 200,
     panel_every: int = 1000,
+    embed_wholes: int = 16,
     checkpoint_every: int = 500,
     hardware: Hardware = Hardware(),
     resume: Resume = False,
@@ -106,6 +110,7 @@ def pretrain(
         validation_wholes: fixed wholes, with fixed views, that the validation loss is measured on.
         validate_every: steps between validations.
         panel_every: steps between pictures of reconstructions.
+        embed_wholes: at the end, embed parts of so many held-out wholes for the report; 0 doesn't.
         checkpoint_every: steps between resumable checkpoints.
         hardware: devices, precision, loader threads.
         resume: ``true`` goes on with the run in ``out``, from its newest complete checkpoint; ``auto`` too,
@@ -132,6 +137,7 @@ def pretrain(
     if resume and finished is not None:
         return Pretrained(out, finished)
 
+    reset_peak_memory()
     cases = _choose_cases(scans, held_out, validation_fraction, seed)
     notes = list(cases.notes)
     size = WholeSize(whole_size, whole_mm)
@@ -199,13 +205,30 @@ def pretrain(
         "collapsed": examiner.collapsed,
         "train_cases": len(cases.train),
         "validation_cases": len(cases.validation),
+        "held_out_cases": sorted(set(cases.validation) - set(cases.train)),
         "duration_s": done.seconds,
+        "data_fingerprint": scans.fingerprint(),
         "notes": notes,
+        **peak_memory_mb(),
     }
     if runtime.is_main:
         card = _card(scans, network, sampler, size, method, done.step, cases)
         save_encoder(out / "weights", module.encoder, card)
         write_tensors(out / "weights" / "model.safetensors", module.state_dict())
+        if embed_wholes:
+            try:
+                embed_encoder(
+                    module.encoder,
+                    card,
+                    scans,
+                    cases.validation,
+                    out=out / EMBEDDING,
+                    runtime=runtime,
+                    wholes=embed_wholes,
+                    initial_seed=seed,
+                )
+            except EmbedError as error:
+                notes.append(f"no embedding: {error}")
         write_json(out / "result.json", result)
         write_report(out)
     runtime.barrier()

@@ -1,0 +1,118 @@
+"""How a table's arms are told apart: the test behind its marks, and what changes from seed to seed."""
+
+from __future__ import annotations
+
+import math
+import statistics as plain_statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from parts2whole.evaluation import statistics
+
+Values = Mapping[Any, float]
+"""Results of an arm, by seed."""
+
+
+class TableError(ValueError):
+    """Rows that make no table."""
+
+
+PAIRED = ("paired", "wilcoxon", "permutation")
+
+
+@dataclass(frozen=True)
+class How:
+    """The test that a table is made with."""
+
+    test: str
+    alternative: str
+    alpha: float
+    margin: float | None
+
+    def __post_init__(self) -> None:
+        if self.test not in statistics.TESTS:
+            raise TableError(f"there is no test {self.test!r}; there are {', '.join(statistics.TESTS)}")
+        if self.alternative not in ("greater", "two-sided", "observed"):
+            raise TableError(
+                f"alternative must be greater (better), two-sided or observed, got {self.alternative!r}"
+            )
+        if not 0 < self.alpha < 1:
+            raise TableError(f"alpha must lie between 0 and 1, got {self.alpha}")
+
+    def compare(self, a: Values, b: Values, sign: int) -> statistics.TestResult | None:
+        """Whether ``a`` is better than ``b``; None with fewer than two seeds, or nothing that varies."""
+        first, second = self.samples(a, b)
+        if min(len(first), len(second)) < 2:
+            return None
+        better = self.alternative
+        if better == "observed":
+            ahead = plain_statistics.fmean(first) >= plain_statistics.fmean(second)
+            better = "greater" if ahead else "less"
+        elif better == "greater" and sign < 0:
+            better = "less"
+        result = statistics.compare(first, second, test=self.test, alternative=better)
+        return result if math.isfinite(result.p) else None
+
+    def equivalent(self, a: Values, b: Values, p: float | None) -> bool:
+        """Whether two arms count as equally good: p > alpha, or equivalent within the margin, if given."""
+        first, second = self.samples(a, b)
+        if self.margin is None or p is None:
+            return p is not None and p > self.alpha
+        found = statistics.equivalence(first, second, margin=self.margin, test=self.test, alpha=self.alpha)
+        return found.p <= self.alpha
+
+    @property
+    def words(self) -> str:
+        """The test, its sidedness and alpha."""
+        sided = {
+            "two-sided": "two-sided",
+            "greater": "one-sided",
+            "observed": "one-sided, in favour of the better mean",
+        }[self.alternative]
+        return f"{statistics.TESTS[self.test]}, {sided}, α = {self.alpha:g}"
+
+    @property
+    def paired(self) -> bool:
+        """Whether values of equal seed belong together."""
+        return self.test in PAIRED
+
+    def samples(self, a: Values, b: Values) -> tuple[list[float], list[float]]:
+        """Values of two arms; for a paired test those of the seeds that both have, in the same order."""
+        if not self.paired:
+            return list(a.values()), list(b.values())
+        common = [seed for seed in a if seed in b]
+        return [a[seed] for seed in common], [b[seed] for seed in common]
+
+
+class Varied:
+    """What changes from seed to seed, seen in the rows."""
+
+    def __init__(self) -> None:
+        self.subsets: dict[tuple[Any, ...], set[str]] = {}
+        self.weights: dict[tuple[Any, ...], set[str]] = {}
+        self.seeds: set[Any] = set()
+
+    def add(self, cell: tuple[Any, ...], row: Mapping[str, Any]) -> None:
+        """Note the labelled cases and the initial weights of a row of a cell."""
+        self.seeds.add(row["seed"])
+        if row.get("subset"):
+            self.subsets.setdefault(cell, set()).add(str(row["subset"]))
+        if row.get("weights"):
+            self.weights.setdefault(cell, set()).add(str(row["weights"]))
+
+    def describe(self) -> str:
+        """What the spread over seeds shows, and what it doesn't."""
+        if len(self.seeds) < 2:
+            return "One seed: nothing is known of the spread."
+        changing = ["fresh weights", "order and augmentation of samples"]
+        if any(len(found) > 1 for found in self.subsets.values()):
+            changing.append("which training cases are labelled (the same in every arm)")
+        started = {cell: found for cell, found in self.weights.items() if found != {"scratch"}}
+        again = any(len(found) > 1 for found in started.values())
+        if again:
+            changing.append("the pre-training itself")
+        text = f"Between seeds change: {', '.join(changing)}."
+        if started and not again:
+            text += " Pre-trained weights are the same in all seeds."
+        return f"{text} Test cases are the same in all: the spread shows nothing of other test patients."

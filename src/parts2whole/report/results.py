@@ -1,0 +1,137 @@
+"""Results of runs as rows: what was measured, on which task, with which initial weights, called by names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from parts2whole.report.runs import Plain, Run, as_number, read_mapping
+
+
+def result_rows(runs: Iterable[Run]) -> list[Plain]:
+    """Test metrics of finished fine-tuning runs, one row a metric: the input of the tables.
+
+    Returns:
+        Rows with ``task``, ``metric``, ``fraction``, ``labelled`` (cases trained on), ``arm``, ``seed``
+        ``value``, ``main`` (whether the metric is the task's main one), ``subset`` (which cases were trained
+        on) and ``weights`` (where the initial weights are).
+    """
+    done = [run for run in runs if run.kind == "finetune" and run.finished]
+    arms, tasks = arm_names(done), task_names(done)
+    return [
+        {
+            "task": tasks[run.folder],
+            "metric": metric,
+            "main": place == 0,
+            "fraction": None if run.result.get("cases") else as_number(run.result.get("fraction")),
+            "labelled": len(run.result.get("train_cases") or ()),
+            "arm": arms[run.folder],
+            "seed": run.result.get("seed", 0),
+            "value": value,
+            "subset": ",".join(sorted(map(str, run.result.get("train_cases") or ()))) or None,
+            "weights": str(run.result.get("init", "")),
+        }
+        for run in done
+        for place, (metric, value) in enumerate(test_values(run).items())
+    ]
+
+
+def test_values(run: Run) -> dict[str, float]:
+    """Finite test metrics of a fine-tuning run, the main one first."""
+    given = run.result.get("test")
+    pairs = given.items() if isinstance(given, Mapping) else ()
+    numbers = {str(k): n for k, v in pairs if (n := as_number(v)) is not None}
+    first = main_metric(list(numbers), run.result.get("monitor"))
+    return {k: numbers[k] for k in sorted(numbers, key=lambda k: k != first)}
+
+
+def main_metric(names: Sequence[str], monitor: object = None) -> str | None:
+    """The metric a table shows first: the run's own, else by custom."""
+    for wanted in (monitor, "dice_mean", "dice", "auc", "iou_mean", "iou"):
+        if wanted in names:
+            return str(wanted)
+    return names[0] if names else None
+
+
+def arm_names(runs: Sequence[Run]) -> dict[Path, str]:
+    """What to call the initial weights of each fine-tuning run, in a table.
+
+    A pre-training run is called by its method; two of one method are told apart by their folders.
+    """
+    named = {run.folder: _marked(run, *_arm(run)) for run in runs}
+    sources: dict[str, set[str]] = {}
+    for name, source in named.values():
+        sources.setdefault(name, set()).add(source)
+    return {
+        f: name if len(sources[name]) == 1 else f"{name} ({source})" for f, (name, source) in named.items()
+    }
+
+
+def task_names(runs: Sequence[Run]) -> dict[Path, str]:
+    """What to call the task of each fine-tuning run, such as ``Segmentation, hippocampus``."""
+    return {run.folder: str(run.result.get("task_name") or spec_name(run.result.get("task"))) for run in runs}
+
+
+def run_names(runs: Sequence[Run], root: Path | None) -> dict[Path, str]:
+    """What to call runs on a page: by arm, task and seed in a benchmark, else by their folders."""
+    named = {run.folder: _title(run, root) for run in runs}
+    titles = list(named.values())
+    return {
+        run.folder: _place(run, root) if titles.count(named[run.folder]) > 1 else named[run.folder]
+        for run in runs
+    }
+
+
+def _title(run: Run, root: Path | None) -> str:
+    arm = run.result.get("arm")
+    if root is None or not arm:
+        return _place(run, root)
+    if run.kind != "finetune":
+        return str(arm)
+    labels = f", {len(run.result['train_cases'])} labelled" if run.result.get("train_cases") else ""
+    return f"{task_names([run])[run.folder]}{labels}, {arm}, seed {run.result.get('seed', 0)}"
+
+
+def _place(run: Run, root: Path | None) -> str:
+    return run.folder.relative_to(root).as_posix() if root else run.name
+
+
+def method_name(run: Run) -> str:
+    """The pretext task of a pre-training run, by its arm in a benchmark or by its class."""
+    method = run.result.get("method") or run.config.get("method")
+    return str(run.result.get("arm") or (spec_name(method) if method else run.name))
+
+
+def spec_name(spec: object) -> str:
+    """A spec's class name, with the name of its data where it has some."""
+    if not isinstance(spec, Mapping):
+        return str(spec) if spec else "unknown"
+    name = str(spec.get("class_path", "unknown")).rpartition(".")[2]
+    data = (spec.get("init_args") or {}).get("data")
+    return f"{name}, {Path(str(data)).stem}" if data else name
+
+
+def _marked(run: Run, name: str, source: str) -> tuple[str, str]:
+    """An arm says wherever it is named what sets it apart: its decoder, and test cases its weights saw."""
+    if run.result.get("decoder") == "own":  # of the network as published
+        name = f"{name}, own decoder"
+    return (f"{name} [saw test cases]" if run.result.get("leaks") else name), source
+
+
+def _arm(run: Run) -> tuple[str, str]:
+    """Name of an arm, and what tells two of one name apart."""
+    init = str(run.result.get("init", "unknown"))
+    if run.result.get("arm"):
+        return str(run.result["arm"]), ""
+    if init == "scratch" or re.match(r"[a-z0-9_]{2,}:", init):
+        source, _, path = init.partition(":")
+        return source, Path(path).name
+    if isinstance(run.result.get("method"), Mapping):
+        return spec_name(run.result["method"]), Path(init).name
+    for root in (Path(), *run.folder.resolve().parents):
+        for name in ("result.json", "card.json", "weights/card.json"):
+            method = read_mapping(root / init / name, []).get("method")
+            if isinstance(method, Mapping) and method.get("class_path"):
+                return spec_name(method), Path(init).name
+    return Path(init).name, ""

@@ -1,0 +1,160 @@
+"""What the page shows of runs besides curves: slices of reconstructions, pictures, and the worst cases."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from parts2whole.report.embedding import Embedding, choose_shown, read_embedding
+from parts2whole.report.figures import make_sprite
+from parts2whole.report.results import arm_names, main_metric, task_names
+from parts2whole.report.runs import Panel, Plain, Run, RunError, as_number, read_volumes
+from parts2whole.report.tables import higher_is_better, metric_title, sort_arms
+
+SPRITE_BYTES = 3_300_000
+MOST_VIEWERS = 12
+PICTURE_BYTES = 1_200_000
+EMBEDDING_BYTES = 1_600_000
+WORST_CASES = 8
+
+
+def case_tables(runs: Iterable[Run]) -> list[Plain]:
+    """The worst test cases of every task: their scores by arm, averaged over seeds and label fractions.
+
+    Returns:
+        One mapping a task with ``task``, ``score`` (what the columns hold), ``arms``, ``rows`` (``case``,
+        ``values`` by arm, ``mean``), ``total`` and ``runs``; rows are worst first.
+    """
+    runs = [run for run in runs if run.cases]
+    arms, tasks = arm_names([run for run in runs if run.finished]), task_names(runs)
+    made = []
+    for task in sorted(set(tasks.values())):
+        members = [run for run in runs if tasks[run.folder] == task]
+        metric = main_metric([k for k, v in members[0].cases[0].items() if as_number(v) is not None]) or ""
+        scores: dict[str, dict[str, list[float]]] = {}
+        for run in members:
+            arm = arms.get(run.folder, "this run")
+            for row in run.cases:
+                name, score = str(next(iter(row.values()))), _case_score(row, metric)
+                if score is not None:
+                    scores.setdefault(name, {}).setdefault(arm, []).append(score)
+        if not scores:
+            continue
+        sign = 1 if higher_is_better(metric) else -1
+        rows = [
+            {
+                "case": case,
+                "values": {arm: float(np.mean(values)) for arm, values in by_arm.items()},
+                "mean": float(np.mean([v for values in by_arm.values() for v in values])),
+            }
+            for case, by_arm in scores.items()
+        ]
+        rows.sort(key=lambda row: sign * float(str(row["mean"])))
+        by_class = any("target" in row for row in members[0].cases)
+        made.append(
+            {
+                "task": task,
+                "score": "probability of the true class" if by_class else metric_title(metric),
+                "arms": sort_arms({arm for by_arm in scores.values() for arm in by_arm}),
+                "rows": rows[:WORST_CASES],
+                "total": len(rows),
+                "runs": len(members),
+            }
+        )
+    return made
+
+
+def _case_score(row: Plain, metric: str) -> float | None:
+    """A case's main metric, or the probability of its true class."""
+    return as_number(row.get(f"p_{row['target']}" if "target" in row else metric))
+
+
+def show_slices(runs: Sequence[Run], names: Mapping[Path, str]) -> tuple[list[Plain], list[str]]:
+    """What the slice viewer shows, as much of every run as fits, and what could not be read."""
+    panels: list[tuple[Run, Panel]] = []
+    trouble = []
+    for run in runs:
+        try:
+            panel = read_volumes(run.folder)
+        except RunError as error:
+            trouble.append(f"{names[run.folder]}: {error}")
+            continue
+        if panel is not None and len(panel.whole):
+            panels.append((run, panel))
+    if len(panels) > MOST_VIEWERS:
+        trouble.append(f"slices of {len(panels) - MOST_VIEWERS} more runs are left out, to fit the page")
+    viewers = []
+    panels = panels[:MOST_VIEWERS]
+    for run, panel in panels:
+        budget = SPRITE_BYTES // len(panels)
+        errors = np.abs(panel.reconstruction - panel.whole)
+        top = float(np.ceil(20 * np.nanpercentile(errors, 99.5)) / 20) or 0.05
+        samples: list[Plain] = []
+        for i in range(len(panel.whole)):
+            sprite = make_sprite(panel.part[i], panel.reconstruction[i], panel.whole[i], max_bytes=budget)
+            if samples and len(sprite.png) > budget - sum(sample["bytes"] for sample in samples):
+                break
+            samples.append(_sample(panel, i, sprite.png, sprite.shape, sprite.columns, sprite.thinned))
+        viewer = {"run": names[run.folder], "step": run.steps, "errorMax": min(1.0, top), "samples": samples}
+        viewers.append(viewer | {"left": len(panel.whole) - len(samples)})
+    return viewers, trouble
+
+
+def _sample(
+    panel: Panel, index: int, png: bytes, shape: tuple[int, int, int], columns: int, thinned: int
+) -> Plain:
+    part, reconstruction, whole = (a[index] for a in (panel.part, panel.reconstruction, panel.whole))
+    box = None if panel.boxes is None else (panel.boxes[index] / thinned).tolist()
+    return {
+        "name": panel.names[index] if index < len(panel.names) else f"Sample {index + 1}",
+        "src": "data:image/png;base64," + encode(png),
+        "bytes": len(png),
+        "shape": list(shape),
+        "columns": columns,
+        "thinned": thinned,
+        "spacing": list(panel.spacing_mm),
+        "box": box,
+        "loss": as_number(float(np.mean((reconstruction - whole) ** 2))),
+        "stretched": as_number(float(np.mean((part - whole) ** 2))),
+    }
+
+
+def show_pictures(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Plain]:
+    """PNG files that the runs drew themselves, newest of each run first, until the page is full."""
+    pictures: list[Plain] = []
+    left = PICTURE_BYTES
+    for run in runs:
+        limit = 6 if len(runs) == 1 else 2
+        for path in run.pictures[::-1][:limit]:
+            content = path.read_bytes()
+            if len(content) <= left and content.startswith(b"\x89PNG"):
+                left -= len(content)
+                source = "data:image/png;base64," + encode(content)
+                pictures.append({"src": source, "caption": f"{names[run.folder]}: {path.stem}"})
+    return pictures
+
+
+def show_embeddings(runs: Sequence[Run], names: Mapping[Path, str]) -> tuple[list[Plain], list[str]]:
+    """What the scatter shows, as many runs as fit, and what could not be read."""
+    found: list[tuple[str, Embedding]] = []
+    trouble = []
+    for run in runs:
+        try:
+            embedding = read_embedding(run.folder)
+        except RunError as error:
+            trouble.append(f"{names[run.folder]}: {error}")
+            continue
+        if embedding is not None:
+            found.append((names[run.folder], embedding))
+    shown = choose_shown(found, EMBEDDING_BYTES)
+    if len(shown) < len(found):
+        trouble.append(f"embeddings of {len(found) - len(shown)} more runs are left out, to fit the page")
+    return shown, trouble
+
+
+def encode(content: bytes) -> str:
+    """Base64 as text."""
+    return base64.b64encode(content).decode("ascii")

@@ -1,0 +1,177 @@
+"""A study and its cells: what is run, how each piece is identified, and where it is kept.
+
+A piece of work is called by what it is about and by a digest of its resolved settings. Same settings, same
+folder: finished work is found again, and changed settings never meet results of others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from parts2whole.spec import digest, to_plain
+from parts2whole.tasks.base import Task
+
+Settings = dict[str, Any]
+
+SOURCE = re.compile(r"[a-z0-9_]{2,}:(?=/)")
+PRETRAININGS, CELLS, STORES, DATA = "pretraining", "cells", "stores", "data"
+
+
+@dataclasses.dataclass(frozen=True)
+class Generated:
+    """Data that the study makes itself.
+
+    Attributes:
+        kind: which generator; paths of the study begin with this word and a colon.
+        settings: its arguments, without the folder.
+        folder: where the data go.
+    """
+
+    kind: str
+    settings: Settings
+    folder: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class StorePlan:
+    """A store of unlabelled scans to prepare: arguments of `prepare`, and its folder."""
+
+    settings: Settings
+    folder: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretraining:
+    """One pre-training, shared by all cells that need it.
+
+    Attributes:
+        arm: the arm that it was first needed for.
+        settings: arguments of `pretrain`, without the folder.
+        digest: of the settings.
+        folder: where it is kept.
+    """
+
+    arm: str
+    settings: Settings
+    digest: str
+    folder: Path
+
+    @property
+    def title(self) -> str:
+        """What it is called while it runs."""
+        return f"pre-training, {self.arm}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One arm on one task, with one set of labels and one seed.
+
+    Attributes:
+        arm: name of the arm.
+        task: name of the task.
+        labels: ``fraction`` or ``cases``.
+        seed: of the run.
+        settings: arguments of `finetune`, without the folder; ``init`` is set.
+        pretraining: digest of the pre-training it starts from; None without one.
+        digest: of the settings and of the pre-training.
+        folder: where it is kept.
+        metric: what the task is judged by; None leaves it to custom.
+    """
+
+    arm: str
+    task: str
+    labels: Settings
+    seed: int
+    settings: Settings
+    pretraining: str | None
+    digest: str
+    folder: Path
+    metric: str | None = None
+
+    @property
+    def title(self) -> str:
+        """What it is called while it runs."""
+        return f"{self.task}, {name_labels(self.labels)}, {self.arm}, seed {self.seed}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Everything a study file asks for, resolved.
+
+    Attributes:
+        name: title of the report.
+        source: the file.
+        out: folder of all results.
+        generated: data to make first.
+        stores: stores to prepare.
+        tasks: target tasks by name.
+        arms: names of the arms, in the order of the file.
+        pretrainings: by digest.
+        cells: in the order they are begun.
+        table: how the results table is made.
+        keep_models: keep the fine-tuned models of finished cells.
+    """
+
+    name: str
+    source: Path
+    out: Path
+    generated: tuple[Generated, ...]
+    stores: tuple[StorePlan, ...]
+    tasks: Mapping[str, Task]
+    arms: tuple[str, ...]
+    pretrainings: Mapping[str, Pretraining]
+    cells: tuple[Cell, ...]
+    table: Settings
+    keep_models: bool = True
+
+    def describe(self) -> str:
+        """The size of the study in one line."""
+        seeds = len({cell.seed for cell in self.cells})
+        labels = len({name_labels(cell.labels) for cell in self.cells})
+        return (
+            f"{self.name}: {len(self.arms)} arms, {len(self.tasks)} tasks, {labels} label settings, {seeds} "
+            f"seeds: {len(self.cells)} cells and {len(self.pretrainings)} pre-trainings"
+        )
+
+
+def name_labels(labels: Mapping[str, Any]) -> str:
+    """``10 %`` or ``5 cases``."""
+    if labels.get("cases") is not None:
+        return f"{labels['cases']} cases"
+    return f"{100 * float(labels['fraction']):.3g} %"
+
+
+def settings_digest(settings: Mapping[str, Any], *, roots: Mapping[Path, str]) -> str:
+    """Digest of resolved settings that stays the same when the study's folders are moved together.
+
+    Args:
+        settings: arguments of a verb.
+        roots: folders to be replaced by words where paths begin with them.
+    """
+    kept = {key: to_plain(value) for key, value in settings.items() if key != "hardware"}
+    return digest(_portable(kept, {str(path): word for path, word in roots.items()}))
+
+
+def folder_name(*words: object) -> str:
+    """Words as a file name: letters, digits, dots and hyphens."""
+    text = "-".join(str(word) for word in words)
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.") or "unnamed"
+
+
+def _portable(plain: Any, roots: Mapping[str, str]) -> Any:
+    if isinstance(plain, dict):
+        return {key: _portable(value, roots) for key, value in plain.items()}
+    if isinstance(plain, list):
+        return [_portable(value, roots) for value in plain]
+    if isinstance(plain, str):
+        source = SOURCE.match(plain)
+        if source:
+            return source[0] + str(_portable(plain[source.end() :], roots))
+        for root, word in sorted(roots.items(), key=lambda pair: -len(pair[0])):
+            if plain == root or plain.startswith(f"{root}/"):
+                return word + plain[len(root) :]
+    return plain

@@ -1,0 +1,376 @@
+"""Reads a study file and lays it out as cells; nothing is run, and every mistake is named by its place."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import itertools
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from parts2whole.methods.base import Method
+from parts2whole.networks.base import Network
+from parts2whole.report.tables import make_table
+from parts2whole.spec import digest, to_plain
+from parts2whole.study.plan import (
+    CELLS,
+    DATA,
+    PRETRAININGS,
+    STORES,
+    Cell,
+    Generated,
+    Pretraining,
+    Settings,
+    StorePlan,
+    Study,
+    folder_name,
+    name_labels,
+    settings_digest,
+)
+from parts2whole.study.read import (
+    StudyError,
+    classes_of,
+    read_arguments,
+    read_mapping,
+    read_spec,
+    read_value,
+    refuse_unknown,
+)
+from parts2whole.tasks.base import Task
+from parts2whole.training.runtime import Hardware
+from parts2whole.weights.load import SCRATCH
+
+KEYS = ("name", "imports", "data", "network", "arms", "tasks", "fractions", "cases", "seeds", "pretrain")
+MORE_KEYS = ("finetune", "hardware", "table", "keep_models")
+OF_ARM = ("method", "init", "network", "pretrain", "finetune")
+OF_TASK = ("task", "metric", "pretrain", "finetune", "fractions", "cases", "seeds")
+OF_PRETRAIN = frozenset(["out", "method", "network", "hardware", "resume", "progress"])
+OF_FINETUNE = frozenset(
+    ["task", "out", "init", "network", "fraction", "cases", "seed", "cache", "hardware", "resume", "progress"]
+)
+"""Parameters of the verbs that a study sets itself."""
+TABLE = ("metric", "focus", "against", "test", "alternative", "alpha", "margin")
+THIS_TASK, THIS_SEED = "task", "cell"
+"""``held_out: task`` is the cell's own task, ``seed: cell`` its own seed."""
+SOURCE = re.compile(r"[a-z0-9_]{2,}:.*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Verbs:
+    """What a study calls: functions whose signatures say which settings there are."""
+
+    prepare: Callable[..., Any]
+    pretrain: Callable[..., Any]
+    finetune: Callable[..., Any]
+    generators: Mapping[str, Callable[..., Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Arm:
+    name: str
+    method: Method | None
+    init: str | None
+    network: Network | None
+    pretrain: Settings
+    finetune: Settings
+
+
+def read_study(path: str | Path, *, out: str | Path, verbs: Verbs) -> Study:
+    """Read a study file.
+
+    Args:
+        path: the YAML file; paths in it are relative to its folder.
+        out: folder of the results.
+        verbs: what the study calls.
+
+    Raises:
+        StudyError: the file can't be read, or asks for something that doesn't exist.
+    """
+    source = Path(path)
+    try:
+        plain = yaml.safe_load(source.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{source} can't be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise StudyError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
+    try:
+        return _Resolver(
+            source.resolve(), Path(out).resolve(), verbs, read_mapping(plain, "the study")
+        ).study()
+    except StudyError as error:
+        raise StudyError(f"{source}: {error}") from error
+
+
+class _Resolver:
+    """What is known while a file is read: its folder, its data, its shared settings."""
+
+    def __init__(self, source: Path, out: Path, verbs: Verbs, plain: Settings) -> None:
+        refuse_unknown(plain, (*KEYS, *MORE_KEYS), "")
+        self.source, self.out, self.verbs, self.plain = source, out, verbs, plain
+        self.roots = {out: "<out>", source.parent: "<study>"}
+        for module in self._list("imports"):
+            try:
+                importlib.import_module(str(module))
+            except ImportError as error:
+                raise StudyError(f"imports: {module} can't be imported: {error}") from error
+        self.generated = self._generated()
+        self.stores = self._stores()
+        self.hardware = Hardware()
+        if plain.get("hardware") is not None:
+            self.hardware = read_spec(plain["hardware"], Hardware, "hardware", self.locate)  # type: ignore[assignment]
+        self.network = self._network(plain.get("network"), "network")
+
+    def locate(self, text: str) -> Path:
+        """A path of the file: relative to it, or ``phantom:folder`` in data the study makes.
+
+        ``~`` and environment variables, such as ``${P2W_DATA}``, are replaced where they are set.
+        """
+        text = os.path.expandvars(text)
+        kind, colon, rest = text.partition(":")
+        if colon and kind in self.generated:
+            return self.generated[kind].folder / rest
+        return self.source.parent / Path(text).expanduser()
+
+    def study(self) -> Study:
+        arms = [self._arm(name, given) for name, given in self._some("arms").items()]
+        tasks = {name: self._task(name, given) for name, given in self._some("tasks").items()}
+        pretrainings: dict[str, Pretraining] = {}
+        cells: list[Cell] = []
+        for name, (task, given) in tasks.items():
+            labels, seeds = self._labels(given, f"tasks.{name}"), self._seeds(given, f"tasks.{name}")
+            for label, seed, arm in itertools.product(labels, seeds, arms):
+                cells.append(self._cell(arm, name, task, given, label, seed, pretrainings))
+        if len({cell.folder for cell in cells}) < len(cells):
+            raise StudyError("two cells have the same arm, task, labels and seed; is a value listed twice?")
+        cells.sort(key=lambda cell: cell.seed)  # every arm gets its first seed before any gets its second
+        keep = read_value(self.plain.get("keep_models", True), bool, "keep_models", self.locate)
+        return Study(
+            name=str(self.plain.get("name") or self.source.stem),
+            source=self.source,
+            out=self.out,
+            generated=tuple(self.generated.values()),
+            stores=tuple(self.stores.values()),
+            tasks={name: task for name, (task, _) in tasks.items()},
+            arms=tuple(arm.name for arm in arms),
+            pretrainings=pretrainings,
+            cells=tuple(cells),
+            table=self._table([arm.name for arm in arms]),
+            keep_models=keep,
+        )
+
+    def _generated(self) -> dict[str, Generated]:
+        data = read_mapping(self.plain.get("data"), "data")
+        refuse_unknown(data, ("stores", *self.verbs.generators), "data")
+        found = {}
+        for kind, generator in self.verbs.generators.items():
+            if kind in data:
+                where = f"data.{kind}"
+                settings = read_arguments(
+                    read_mapping(data[kind], where), generator, where, locate=Path, barred=("out",)
+                )
+                name = f"{kind}-{digest(to_plain(settings))}"
+                found[kind] = Generated(kind, settings, self.out / DATA / name)
+        return found
+
+    def _stores(self) -> dict[str, StorePlan]:
+        given = read_mapping(read_mapping(self.plain.get("data"), "data").get("stores"), "data.stores")
+        found = {}
+        for name, value in given.items():
+            where = f"data.stores.{name}"
+            settings = read_arguments(
+                read_mapping(value, where),
+                self.verbs.prepare,
+                where,
+                locate=self.locate,
+                barred=("out", "workers", "cluster", "progress", "overwrite"),
+            )
+            if "scans" not in settings:
+                raise StudyError(f"{where} needs scans: folders, files or globs")
+            scans = settings["scans"]
+            settings["scans"] = [scans] if isinstance(scans, str | Path) else scans
+            key = settings_digest(settings, roots=self.roots)
+            found[name] = StorePlan(settings, self.out / STORES / folder_name(name, key))
+        return found
+
+    def _arm(self, name: str, given: object) -> _Arm:
+        where = f"arms.{name}"
+        if isinstance(given, str):
+            given = {"method" if given in classes_of(Method) else "init": given}
+        plain = read_mapping(given, where)
+        refuse_unknown(plain, OF_ARM, where)
+        if ("method" in plain) == ("init" in plain):
+            raise StudyError(
+                f"{where} needs either init (scratch, a run folder, or SOURCE:PATH) or method (such as "
+                f"{next(iter(classes_of(Method)))})"
+            )
+        method = None
+        if "method" in plain:
+            method = read_spec(plain["method"], Method, f"{where}.method", self.locate)
+        return _Arm(
+            name,
+            method,  # type: ignore[arg-type]
+            self._init(str(plain["init"])) if "init" in plain else None,
+            self._network(plain.get("network"), f"{where}.network"),
+            self._pretrain(plain, where),
+            self._finetune(plain, where),
+        )
+
+    def _init(self, text: str) -> str:
+        source, colon, path = text.partition(":")
+        if text == SCRATCH:
+            return text
+        if colon and source not in self.generated and SOURCE.fullmatch(text):
+            return f"{source}:{self.locate(path)}"
+        return str(self.locate(text))
+
+    def _task(self, name: str, given: object) -> tuple[Task, Settings]:
+        where = f"tasks.{name}"
+        plain = read_mapping(given, where)
+        refuse_unknown(plain, OF_TASK, where)
+        if "task" not in plain:
+            raise StudyError(f"{where} needs task, such as {{Segmentation: {{data: labelled/}}}}")
+        task: Task = read_spec(plain["task"], Task, f"{where}.task", self.locate)  # type: ignore[assignment]
+        if "metric" in plain:
+            read_value(plain["metric"], str, f"{where}.metric", self.locate)
+        plain["pretrain"], plain["finetune"] = self._pretrain(plain, where), self._finetune(plain, where)
+        return task, plain
+
+    def _pretrain(self, plain: Mapping[str, Any], where: str) -> Settings:
+        """Settings of `pretrain`; a store's name and words for the cell's own task and seed stay."""
+        given = read_mapping(plain.get("pretrain"), f"{where}.pretrain".lstrip("."))
+        words = {
+            key: word
+            for key, word in (("held_out", THIS_TASK), ("seed", THIS_SEED))
+            if given.get(key) == word
+        }
+        if str(given.get("store")) in self.stores:
+            words["store"] = str(given["store"])
+        rest = {key: value for key, value in given.items() if key not in words}
+        here = f"{where}.pretrain".lstrip(".")
+        typed = read_arguments(rest, self.verbs.pretrain, here, locate=self.locate, barred=OF_PRETRAIN)
+        return typed | words
+
+    def _finetune(self, plain: Mapping[str, Any], where: str) -> Settings:
+        here = f"{where}.finetune".lstrip(".")
+        given = read_mapping(plain.get("finetune"), here)
+        return read_arguments(given, self.verbs.finetune, here, locate=self.locate, barred=OF_FINETUNE)
+
+    def _cell(
+        self,
+        arm: _Arm,
+        task_name: str,
+        task: Task,
+        given: Settings,
+        labels: Settings,
+        seed: int,
+        pretrainings: dict[str, Pretraining],
+    ) -> Cell:
+        shared = self._finetune(self.plain, "")
+        settings: Settings = shared | given["finetune"] | arm.finetune
+        settings |= {"task": task, "seed": seed, "hardware": self.hardware} | labels
+        network = arm.network or self.network
+        start = None
+        if arm.method is not None:
+            start = self._pretraining(arm, task_name, task, given, seed)
+            start = pretrainings.setdefault(start.digest, start)
+            settings["init"] = str(start.folder)
+        else:
+            settings["init"] = arm.init
+            if arm.init == SCRATCH and network is not None:
+                settings["network"] = network
+        identity = settings | ({"init": start.digest} if start else {})
+        key = settings_digest(identity, roots=self.roots)
+        name = folder_name(task_name, name_labels(labels), arm.name, f"seed{seed}", key)
+        return Cell(
+            arm.name,
+            task_name,
+            labels,
+            seed,
+            settings,
+            start.digest if start else None,
+            key,
+            self.out / CELLS / name,
+            given.get("metric"),
+        )
+
+    def _pretraining(self, arm: _Arm, task_name: str, task: Task, given: Settings, seed: int) -> Pretraining:
+        settings: Settings = self._pretrain(self.plain, "") | given["pretrain"] | arm.pretrain
+        if "store" not in settings:
+            known = f": one of {', '.join(self.stores)}, or a folder" if self.stores else ""
+            raise StudyError(f"pretrain (or tasks.{task_name}.pretrain) needs store{known}")
+        if settings["store"] in self.stores:
+            settings["store"] = self.stores[settings["store"]].folder
+        if settings.get("held_out") == THIS_TASK:
+            settings["held_out"] = task
+        if settings.get("seed") == THIS_SEED:
+            settings["seed"] = seed
+        settings |= {"method": arm.method, "hardware": self.hardware}
+        network = arm.network or self.network
+        if network is not None:
+            settings["network"] = network
+        key = settings_digest(settings, roots=self.roots)
+        return Pretraining(arm.name, settings, key, self.out / PRETRAININGS / folder_name(arm.name, key))
+
+    def _labels(self, given: Settings, where: str) -> list[Settings]:
+        """How many labels the cells of a task have; the task's own setting counts before the shared one."""
+        own = "fractions" in given or "cases" in given
+        asked = given if own else self.plain
+        place = f"{where}." if own else ""
+        found: list[Settings] = []
+        for key, name, kind in (("fractions", "fraction", float), ("cases", "cases", int)):
+            values = asked.get(key, [])
+            for value in values if isinstance(values, list) else [values]:
+                number = read_value(value, kind, f"{place}{key}", self.locate)
+                if not number > 0 or (kind is float and number > 1):
+                    limits = "in (0, 1]" if kind is float else "1 or more"
+                    raise StudyError(f"{place}{key} must be {limits}, got {value!r}")
+                found.append({name: number})
+        return found or [{"fraction": 1.0}]
+
+    def _seeds(self, given: Settings, where: str) -> list[int]:
+        place, value = (where, given["seeds"]) if "seeds" in given else ("", self.plain.get("seeds", 1))
+        name = f"{place}.seeds".lstrip(".")
+        if isinstance(value, list) and value:
+            return [read_value(seed, int, name, self.locate) for seed in value]
+        count = read_value(value, int, name, self.locate)
+        if count < 1:
+            raise StudyError(f"{name} must be a number of seeds from 1, or a list of them, got {value!r}")
+        return list(range(count))
+
+    def _table(self, arms: list[str]) -> Settings:
+        """How the table is made, tried on made-up values so that a mistake shows before anything runs."""
+        plain = read_mapping(self.plain.get("table"), "table")
+        refuse_unknown(plain, TABLE, "table")
+        metric = plain.get("metric", "")
+        rows = [
+            {"task": "", "arm": arm, "seed": seed, "value": 0.5 + 0.01 * seed, "metric": metric}
+            for arm in arms
+            for seed in range(2)
+        ]
+        try:
+            make_table(rows, **plain)
+        except (ValueError, TypeError) as error:
+            raise StudyError(f"table: {error}") from error
+        return plain
+
+    def _network(self, value: object, where: str) -> Network | None:
+        if value is None:
+            return None
+        return read_spec(value, Network, where, self.locate)  # type: ignore[return-value]
+
+    def _some(self, key: str) -> Settings:
+        found = read_mapping(self.plain.get(key), key)
+        if not found:
+            raise StudyError(f"{key} is missing: a mapping from names to settings")
+        return found
+
+    def _list(self, key: str) -> list[Any]:
+        value = self.plain.get(key) or []
+        if not isinstance(value, list):
+            raise StudyError(f"{key} must be a list, got {value!r}")
+        return value

@@ -1,0 +1,140 @@
+"""Pieces of a study's work: what a worker is told and tells, what is left to do, what is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from parts2whole.spec import to_plain
+from parts2whole.study.devices import claim_gpu
+from parts2whole.study.plan import Settings, Study, name_labels
+from parts2whole.training.folder import RESULT, write_json
+
+MARK = "cell.json"
+LOCKS = ".locks"
+PRETRAINING = "pre-training"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a worker is told.
+
+    Attributes:
+        kind: `PRETRAINING` or the name of the task; pieces of one kind take about equally long.
+        title: what it is called.
+        digest: of its settings.
+        folder: where it is done.
+        settings: arguments of the verb, without ``out``.
+        about: what is kept with the result: arm, task, labels, seed.
+        needs: digest of the pre-training that must be there first.
+        threads: of the worker; None leaves them as they are.
+        parent: process to end with; None on a cluster.
+        keep_model: keep the trained model.
+    """
+
+    kind: str
+    title: str
+    digest: str
+    folder: Path
+    settings: Settings
+    about: Settings
+    needs: str | None = None
+    threads: int | None = None
+    parent: int | None = None
+    keep_model: bool = True
+
+    @property
+    def failure(self) -> Path:
+        """Where the reason of a failure is kept: beside the folder, which may not have been begun."""
+        return self.folder.with_name(f"{self.folder.name}.failure.txt")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a worker tells: how long it took, and the result or the reason of a failure in words."""
+
+    title: str
+    kind: str
+    digest: str
+    seconds: float
+    message: str
+    failed: bool = True
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a piece of work is done and never has to be run again."""
+    return (folder / MARK).exists() and (folder / RESULT).exists()
+
+
+def make_jobs(study: Study, *, local_workers: int | None, cluster: bool) -> tuple[list[Job], list[Job]]:
+    """What is left to do.
+
+    Returns:
+        Jobs that can be begun at once, pre-trainings first; and cells that need one of these to be done.
+    """
+    cores = os.cpu_count() or 1
+    threads = (
+        None if cluster else max(1, cores // max(1, local_workers or (cores if local_workers is None else 1)))
+    )
+    common: dict[str, Any] = {"threads": threads, "parent": None if cluster else os.getpid()}
+    cells = [cell for cell in study.cells if not is_finished(cell.folder)]
+    wanted = dict.fromkeys(cell.pretraining for cell in cells)
+    first = [
+        Job(PRETRAINING, one.title, key, one.folder, one.settings, {"arm": one.arm}, **common)
+        for key, one in study.pretrainings.items()
+        if key in wanted and not is_finished(one.folder)
+    ]
+    begun = {job.digest for job in first}
+    then: list[Job] = []
+    for cell in cells:
+        about = {"arm": cell.arm, "task_name": cell.task, "labels": cell.labels, "seed": cell.seed}
+        about |= {"monitor": cell.metric} if cell.metric else {}
+        job = Job(
+            cell.task,
+            cell.title,
+            cell.digest,
+            cell.folder,
+            cell.settings,
+            about | {"pretraining": cell.pretraining},
+            needs=cell.pretraining,
+            keep_model=study.keep_models,
+            **common,
+        )
+        (then if cell.pretraining in begun else first).append(job)
+    return first, then
+
+
+def on_one_device(job: Job) -> Settings:
+    """The job's settings, for one device; several GPUs of a machine are shared out among its workers."""
+    hardware = job.settings["hardware"]
+    if hardware.devices != "auto":
+        return job.settings
+    if torch.cuda.device_count() > 1:
+        claims = job.folder.parent / LOCKS
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(claim_gpu(claims, torch.cuda.device_count()))
+    return job.settings | {"hardware": hardware.replace(devices=1)}
+
+
+def mark_finished(job: Job, result: Settings) -> None:
+    """Write what the result must be judged by, last of all, and drop what only an unfinished run needs."""
+    shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
+    if job.kind != PRETRAINING and not job.keep_model:
+        shutil.rmtree(job.folder / "weights", ignore_errors=True)
+    job.failure.unlink(missing_ok=True)
+    environment = json.loads((job.folder / "environment.json").read_text())
+    kept = ("data_fingerprint", "duration_s", "peak_memory_mb", "peak_gpu_memory_mb")
+    labels = {"labels_name": name_labels(job.about["labels"])} if "labels" in job.about else {}
+    write_json(
+        job.folder / MARK,
+        job.about
+        | labels
+        | {"digest": job.digest, "config": to_plain(job.settings), "commit": environment.get("commit")}
+        | {key: result[key] for key in kept if key in result}
+        | {"hardware": {k: v for k, v in environment.items() if k not in ("packages", "commit")}},
+    )

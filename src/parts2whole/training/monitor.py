@@ -1,0 +1,93 @@
+"""Does it learn contrastive features? Watched on fixed parts of fixed held-out wholes, and never trained on.
+
+Whatever the method, the same parts are embedded at every validation: several of every whole, cut as
+Parts2Whole cuts them. The cost is one forward pass of the encoder over at most `WHOLES` x `PARTS` parts a
+validation, without gradients: about a third of a training step of as many wholes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from parts2whole.data.geometry import Size, crop_resize, draw_boxes
+from parts2whole.data.random import BatchGenerator
+from parts2whole.data.sampler import Whole
+from parts2whole.evaluation.contrast import ContrastError, contrast_monitors
+from parts2whole.networks.base import Encoder
+from parts2whole.networks.heads import pooled_features
+from parts2whole.training.runtime import Runtime
+
+WHOLES, PARTS = 24, 4
+BAND = (0.4, 0.7)
+"""Edge of a part over the edge of its whole: the default of Parts2Whole, for every method alike."""
+
+
+class ContrastMonitor:
+    """Embeds fixed parts and measures how they lie.
+
+    Args:
+        drawn: held-out wholes; no two that are the same, and those of different scans first, are taken.
+        wholes: their voxels (C, D, H, W), in the same order.
+        seed: of the parts.
+        batch_size: wholes whose parts are embedded at once.
+        runtime: device and precision.
+    """
+
+    def __init__(
+        self,
+        drawn: Sequence[Whole],
+        wholes: Sequence[Tensor],
+        *,
+        seed: int,
+        batch_size: int,
+        runtime: Runtime,
+    ) -> None:
+        self.runtime = runtime
+        self.parts: list[Tensor] = []
+        chosen = choose_distinct(drawn, WHOLES)
+        self.wholes = len(chosen)
+        if self.wholes < 2:
+            return
+        for first in range(0, len(chosen), batch_size):
+            batch = torch.stack([wholes[i] for i in chosen[first : first + batch_size]])
+            generator = BatchGenerator.of_step(seed, "monitored parts", first, rows=len(batch))
+            self.parts.append(cut_parts(batch, generator, PARTS, BAND))
+
+    def __call__(self, module: nn.Module) -> dict[str, float]:
+        """`contrast_monitors` of the module's encoder; nothing with fewer than two different wholes."""
+        encoder = getattr(module, "encoder", None)
+        if not self.parts or not isinstance(encoder, Encoder):
+            return {}
+        embedded = torch.cat([embed(encoder, parts, self.runtime) for parts in self.parts])
+        try:
+            return contrast_monitors(embedded.reshape(self.wholes, PARTS, -1))
+        except ContrastError:  # embeddings that aren't finite; the loop stops at the loss itself
+            return {}
+
+
+def choose_distinct(drawn: Sequence[Whole], most: int) -> list[int]:
+    """Places of at most ``most`` wholes, no two the same, one of every scan before a second of any."""
+    turns: dict[str, int] = {}
+    ranked = []
+    for place, whole in enumerate(drawn):
+        if whole not in drawn[:place]:
+            turn = turns[whole.case_id] = turns.get(whole.case_id, -1) + 1
+            ranked.append((turn, place))
+    return [place for _, place in sorted(ranked)[:most]]
+
+
+def cut_parts(wholes: Tensor, generator: BatchGenerator, count: int, band: tuple[float, float]) -> Tensor:
+    """``count`` parts of every whole (B, C, D, H, W), stretched to its size: (B x count, C, D, H, W)."""
+    size: Size = tuple(wholes.shape[2:])  # type: ignore[assignment]
+    return crop_resize(wholes, draw_boxes(generator, size, fraction=band, count=count), size)
+
+
+@torch.no_grad()
+def embed(encoder: Encoder, images: Tensor, runtime: Runtime) -> Tensor:
+    """Global average of the deepest map, (B, features) on the CPU; the encoder should be in eval mode."""
+    with runtime.autocast():
+        found: Tensor = pooled_features(encoder, runtime.place(images))
+    return found.float().cpu()

@@ -1,0 +1,293 @@
+"""Run a whole study, arms x tasks x labels x seeds, and end with its table: the paper's main result.
+
+Cells are independent jobs.  Whatever is finished is never run again, so a study can be killed, started again
+and widened: same settings, same folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from parts2whole.data.jobs import check_workers, run_jobs
+from parts2whole.report.contrast_figure import write_contrast_figure
+from parts2whole.report.figures import FigureError
+from parts2whole.report.formats import to_csv, to_html, to_latex, to_markdown, to_text
+from parts2whole.report.page import write_report
+from parts2whole.report.results import result_rows, test_values
+from parts2whole.report.runs import read_run
+from parts2whole.report.study import write_study
+from parts2whole.report.tables import Table, make_table
+from parts2whole.study.plan import Generated, Study
+from parts2whole.study.progress import Reporter
+from parts2whole.study.read import StudyError
+from parts2whole.study.resolve import Verbs, read_study
+from parts2whole.study.work import Job, Outcome, is_finished, make_jobs
+from parts2whole.tasks.base import default_cache
+from parts2whole.training.folder import write_json, write_rows, write_text
+from parts2whole.training.stop import INTERRUPTED, Interrupted
+from parts2whole.verbs.cell import do_job
+from parts2whole.verbs.finetune import finetune
+from parts2whole.verbs.prepare import prepare
+from parts2whole.verbs.pretrain import pretrain
+
+GENERATORS = {"phantom": "parts2whole.verbs.phantom:phantom"}
+"""What a study can make its own data with."""
+FORMATS: dict[str, Callable[[Table], str]] = {
+    "table.md": to_markdown,
+    "table.tex": to_latex,
+    "table.csv": to_csv,
+    "table.html": to_html,
+}
+
+
+class BenchmarkError(RuntimeError):
+    """A study of which nothing could be finished."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """What a study left.
+
+    Attributes:
+        folder: everything; ``report.html`` and the tables are in it.
+        table: the main results; None if not a single cell is finished.
+        finished: number of cells that are finished, over all calls.
+        reused: number of them that were finished before this call.
+        failures: title and message of every piece of work that failed.
+    """
+
+    folder: Path
+    table: Table | None
+    finished: int
+    reused: int
+    failures: dict[str, str]
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything failed; the command line then ends with a non-zero code."""
+        return bool(self.failures)
+
+    def summary(self) -> str:
+        """The table, where everything is, and what failed."""
+        lines = [to_text(self.table) if self.table else "No cell is finished, so there is no table."]
+        lines.append(
+            f"{self.finished} cells are finished ({self.reused} of them before). All in {self.folder}"
+        )
+        lines.append(f"Open the report: {(self.folder / 'report.html').resolve()}")
+        if self.failures:
+            lines.append(f"{len(self.failures)} failed; run again to try only these:")
+            lines += [f"  {title}: {message}" for title, message in self.failures.items()]
+        return "\n".join(lines)
+
+
+def benchmark(
+    spec: str | Path,
+    *,
+    out: str | Path,
+    workers: int | None = None,
+    cluster: str | None = None,
+    dry_run: bool = False,
+    progress: bool = True,
+) -> Benchmark:
+    """Run every cell of a study that isn't finished yet, and tabulate all that are.
+
+    Args:
+        spec: the study's YAML file; paths in it are relative to its folder.
+        out: folder for everything.
+        workers: local processes, default one a GPU, or one a core; 0 works in this process.
+        cluster: work on a Dask cluster: the address of its scheduler (``tcp://host:port``), or ``slurm``,
+            ``pbs``, ``sge`` or ``lsf``.
+        dry_run: only read the study, list its cells and say which are finished.
+        progress: show what is done and how long the rest will take.
+
+    Returns:
+        The table and what failed.
+
+    Raises:
+        StudyError: the study can't be read; nothing has been run.
+        parts2whole.training.stop.Interrupted: Ctrl-C or SIGTERM; finished cells stay.
+        BenchmarkError: not a single cell could be finished.
+        parts2whole.data.jobs.JobError: a number of workers or a cluster that can't be used.
+    """
+    check_workers(workers, cluster)
+    study = read_study(spec, out=out, verbs=study_verbs())
+    check_paths(study)
+    if progress:
+        print(study.describe(), flush=True)
+    reused = sum(is_finished(cell.folder) for cell in study.cells)
+    if dry_run:
+        for cell in study.cells:
+            print(f"{'finished' if is_finished(cell.folder) else 'to do':<8}  {cell.title}")
+        return Benchmark(study.out, _table(study), reused, reused, {})
+    gpus = torch.cuda.device_count()
+    count = workers if workers is not None or cluster or not gpus else gpus
+    try:
+        _make_data(study, workers=workers, cluster=cluster, progress=progress)
+        first, then = make_jobs(study, local_workers=count, cluster=cluster is not None)
+        failures = _run_all(first, then, workers=count, cluster=cluster, progress=progress)
+    except KeyboardInterrupt as error:
+        code = getattr(error, "exit_code", INTERRUPTED)
+        message = "stopped; finished cells stay, run the same command to go on"
+        raise Interrupted(message, exit_code=code) from None
+    table = _table(study)
+    _write(study, table)
+    finished = sum(is_finished(cell.folder) for cell in study.cells)
+    done = Benchmark(study.out, table, finished, reused, failures)
+    if not finished:
+        raise BenchmarkError(done.summary())
+    return done
+
+
+def check_paths(study: Study) -> None:
+    """Raise `StudyError` for data or weights that don't exist and that the study doesn't make itself."""
+    made = [generated.folder for generated in study.generated] + [store.folder for store in study.stores]
+    wanted = {f"tasks.{name}.task.data": str(task.data) for name, task in study.tasks.items()}
+    for store in study.stores:
+        for scans in store.settings["scans"]:
+            if not set("*?[") & set(str(scans)):
+                wanted[f"data.stores ({store.folder.name})"] = str(scans)
+    for one in study.pretrainings.values():
+        wanted[f"{one.arm}: pretrain.store"] = str(one.settings["store"])
+    for cell in study.cells:
+        if cell.pretraining is None and cell.settings["init"] != "scratch":
+            source, _, path = str(cell.settings["init"]).rpartition(":")
+            wanted[f"arms.{cell.arm}.init"] = path if source else str(cell.settings["init"])
+    missing = [
+        f"{where}: {path} doesn't exist"
+        for where, path in wanted.items()
+        if not any(Path(path).is_relative_to(folder) for folder in made) and not Path(path).exists()
+    ]
+    if missing:
+        raise StudyError(
+            f"{study.source}: " + "; ".join(missing) + ". Paths are relative to the study's file"
+        )
+
+
+def load_generators() -> dict[str, Callable[..., Any]]:
+    """The functions that can make a study's data, by the word a study calls them by."""
+    found = {}
+    for word, place in GENERATORS.items():
+        module, _, name = place.partition(":")
+        with contextlib.suppress(ModuleNotFoundError):
+            found[word] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def study_verbs() -> Verbs:
+    """What studies call."""
+    return Verbs(prepare, pretrain, finetune, load_generators())
+
+
+def _make_data(study: Study, *, workers: int | None, cluster: str | None, progress: bool) -> None:
+    """Generate data, prepare stores and labelled data, once, before several workers want them."""
+    for generated in study.generated:
+        _generate(generated, progress)
+    for store in study.stores:
+        prepare(out=store.folder, **store.settings, workers=workers, cluster=cluster, progress=progress)
+    for task in study.tasks.values():
+        task.labelled(cache=default_cache(), workers=workers, progress=progress)
+
+
+def _generate(generated: Generated, progress: bool) -> None:
+    """Make data unless they are complete; a mark says that they are."""
+    mark = generated.folder / "complete.json"
+    if mark.exists():
+        return
+    if progress:
+        print(f"Making data: {generated.kind}", flush=True)
+    load_generators()[generated.kind](out=generated.folder, **generated.settings)
+    write_json(mark, {"kind": generated.kind})
+
+
+def _run_all(
+    first: Sequence[Job],
+    then: Sequence[Job],
+    *,
+    workers: int | None,
+    cluster: str | None,
+    progress: bool,
+) -> dict[str, str]:
+    """Run pre-trainings and cells without one, then cells whose pre-training succeeded."""
+    failures: dict[str, str] = {}
+    broken: dict[str, str] = {}
+    with Reporter([job.kind for job in (*first, *then)], show=progress) as reporter:
+        for outcome in run_jobs(do_job, first, lost=_lost, workers=workers, cluster=cluster):
+            _note(outcome, failures, reporter)
+            if outcome.failed:
+                broken[outcome.digest] = outcome.title
+        for job in then:
+            if job.needs in broken:
+                message = f"not run, as its pre-training failed ({broken[job.needs]})"
+                _note(Outcome(job.title, job.kind, job.digest, 0.0, message), failures, reporter)
+        possible = [job for job in then if job.needs not in broken]
+        for outcome in run_jobs(do_job, possible, lost=_lost, workers=workers, cluster=cluster):
+            _note(outcome, failures, reporter)
+    return failures
+
+
+def _note(outcome: Outcome, failures: dict[str, str], reporter: Reporter) -> None:
+    line = f"{outcome.title}: {outcome.message}"
+    if outcome.failed:
+        failures[outcome.title] = outcome.message
+        line = f"FAILED {line}"
+    reporter.finish(outcome.kind, line, outcome.seconds, failed=outcome.failed)
+
+
+def _lost(job: Job) -> Outcome:
+    message = "its process was killed twice, perhaps for want of memory"
+    job.failure.parent.mkdir(parents=True, exist_ok=True)
+    write_text(job.failure, message + "\n")
+    return Outcome(job.title, job.kind, job.digest, 0.0, message)
+
+
+def _table(study: Study) -> Table | None:
+    rows = _rows(study)
+    if not rows:
+        return None
+    if "metric" not in study.table:
+        rows = [row for row in rows if row["main"]]
+    arms = [arm for arm in study.arms if any(row["arm"] == arm for row in rows)]
+    settings = {
+        key: value for key, value in study.table.items() if key not in ("focus", "against") or value in arms
+    }
+    return make_table(rows, arms=arms, **settings)
+
+
+def _rows(study: Study) -> list[dict[str, Any]]:
+    """Results of finished cells, each judged by its task's metric."""
+    wanted = {cell.folder: cell.metric for cell in study.cells if is_finished(cell.folder)}
+    runs = []
+    for folder, metric in wanted.items():
+        run = read_run(folder)
+        if metric and metric not in test_values(run):
+            raise BenchmarkError(
+                f"{run.name} has no metric {metric!r}; it has {', '.join(test_values(run))}: correct the "
+                "task's metric in the study and run it again; nothing is lost"
+            )
+        runs.append(dataclasses.replace(run, result=run.result | ({"monitor": metric} if metric else {})))
+    return result_rows(runs)
+
+
+def _write(study: Study, table: Table | None) -> None:
+    """The tables, every cell's result in one file, and the report."""
+    runs = [one.folder for one in study.pretrainings.values() if is_finished(one.folder)]
+    runs += [cell.folder for cell in study.cells if is_finished(cell.folder)]
+    write_study(
+        study.out, name=study.name, source=study.source, arms=study.arms, runs=runs, table=study.table
+    )
+    if table is not None:
+        for name, write in FORMATS.items():
+            write_text(study.out / name, write(table))
+        write_rows(study.out / "results.csv", _rows(study))
+    if runs:
+        pretrained = [read_run(one.folder) for one in study.pretrainings.values() if one.folder in runs]
+        with contextlib.suppress(FigureError):  # too few validations to draw
+            write_contrast_figure(study.out / "contrast.png", pretrained)
+        write_report(study.out)

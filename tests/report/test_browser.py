@@ -1,0 +1,108 @@
+"""The page in a real browser: it loads, the slider moves, points can be hovered, nothing complains."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from parts2whole.report.embedding import FOLDER, Embedding, write_embedding
+from parts2whole.report.page import write_report
+
+MakeRun = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no Chromium on PATH: the page is not tried in a browser")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page_file(tmp_path: Path, pretrained: MakeRun) -> Path:
+    folder = pretrained(tmp_path / "run")
+    generator = np.random.default_rng(0)
+    thumbs = np.repeat(np.array([40, 120, 200], np.uint8), 4)[:, None, None] * np.ones((12, 6, 5), np.uint8)
+    points = {s: {n: generator.normal(size=(12, 2)).astype(np.float32) for n in ("t-SNE", "PCA")} for s in ("before", "after")}  # fmt: skip
+    numbers = {
+        "which_whole": 0.25,
+        "which_whole_chance": 3 / 11,
+        "distance_within": 0.1,
+        "distance_between": 0.9,
+    }
+    embedding = Embedding(
+        points=points,
+        whole=np.repeat(np.arange(3), 4),
+        names=("case_a", "case_b", "case_c"),
+        thumbs=thumbs,
+        whole_thumbs=thumbs[::4],
+        nearest=np.tile(np.array([[1, 0]]), (12, 1)),
+        numbers={"before": numbers, "after": numbers | {"which_whole": 0.75}},
+    )
+    write_embedding(folder / FOLDER, embedding, {})
+    return write_report(folder)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_person_can_use_the_page(browser: Any, page_file: Path, scheme: str) -> None:
+    page = browser.new_page(color_scheme=scheme, viewport={"width": 1200, "height": 900})
+    troubles: list[str] = []
+    requests: list[str] = []
+    page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(page_file.as_uri())
+    ink = page.evaluate("getComputedStyle(document.body).color")
+    assert (min(map(int, ink[4:-1].split(","))) > 128) == (scheme == "dark")
+
+    slider = page.locator("#slice-axial")
+    pixels = "c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data].join()"
+    canvas = page.locator(".plane canvas").nth(2)
+    page.wait_for_function("document.querySelector('.plane output').textContent.includes('of 4')")
+    before = canvas.evaluate(pixels)
+    slider.focus()
+    page.keyboard.press("Home")
+    assert page.locator(".plane output").first.text_content() == "slice 1 of 4"
+    assert canvas.evaluate(pixels) != before
+
+    points = page.locator(".plots circle")
+    assert points.count() == 24
+    points.nth(12 + 9).hover()
+    tip = page.locator(".tip.part")
+    assert tip.is_visible()
+    assert tip.locator("b").text_content() == "case_c"
+    page.wait_for_function(
+        "() => { const c = document.querySelector('.tip.part canvas'); "
+        "return c.getContext('2d').getImageData(0, 0, 1, 1).data[0] === 200 }"
+    )
+    assert page.locator(".plots circle.this").count() == 2  # in both plots
+    assert page.locator(".plots circle.same").count() == 6
+    assert page.locator(".tip.part .row figure").count() == 2
+    page.mouse.move(5, 5)
+    assert not tip.is_visible()
+
+    place = points.nth(13).get_attribute("cx")
+    page.get_by_role("button", name="PCA").click()
+    assert page.locator(".plots circle").nth(13).get_attribute("cx") != place
+    assert page.locator("#embedding table").inner_text().count("75.0 %") == 1
+    assert troubles == []
+    assert all(url.startswith(("file:", "data:")) for url in requests)
+    page.close()
+
+
+def test_the_page_fits_a_phone(browser: Any, page_file: Path) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(page_file.as_uri())
+    page.wait_for_selector(".plots circle")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()

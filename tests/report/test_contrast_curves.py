@@ -1,0 +1,99 @@
+"""The claim "the contrastive loss falls with the reconstruction loss" as curves and correlations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from parts2whole.report.contrast import INFO_NCE, contrast_charts, correlate, pretraining_names
+from parts2whole.report.contrast_figure import write_contrast_figure
+from parts2whole.report.figures import FigureError
+from parts2whole.report.page import write_report
+from parts2whole.report.runs import read_run
+
+
+def run_with(folder: Path, losses: list[float], contrast: list[float], method: str = "Parts2Whole") -> Path:
+    folder.mkdir(parents=True)
+    lines = [
+        {"step": 10 * (i + 1), "time_s": i, "split": "validation", "loss": loss, INFO_NCE: value}
+        | {"info_nce_chance": 4.0, "which_whole": 0.5, "which_whole_chance": 0.1, "alignment": 0.2}
+        | {"distance_within": 0.3, "distance_between": 0.9, "uniformity": -1.0, "effective_rank": 7.0}
+        for i, (loss, value) in enumerate(zip(losses, contrast, strict=True))
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    method_spec = {"class_path": f"parts2whole.methods.{method}", "init_args": {}}
+    (folder / "result.json").write_text(
+        json.dumps({"kind": "pretrain", "method": method_spec, "steps": 10 * len(losses)})
+    )
+    return folder
+
+
+def test_correlations_are_those_of_scipy(tmp_path: Path) -> None:
+    losses, contrast = [5.0, 3.0, 2.5, 2.0, 2.2], [4.0, 3.5, 3.6, 3.0, 2.9]
+    found = correlate(read_run(run_with(tmp_path / "run", losses, contrast)))
+    assert found is not None
+    assert found.n == 5
+    assert found.pearson == pytest.approx(stats.pearsonr(losses, contrast).statistic)
+    assert found.spearman == pytest.approx(stats.spearmanr(losses, contrast).statistic)
+    assert found.changes == pytest.approx(stats.pearsonr(np.diff(losses), np.diff(contrast)).statistic)
+
+
+def test_two_falling_curves_correlate_although_their_changes_do_not(tmp_path: Path) -> None:
+    """The reason why both numbers stand in the chart's title."""
+    losses = [10.0, 8.0, 7.5, 5.5, 5.0, 3.0, 2.5]  # falls much, little, much, ...
+    contrast = [10.0, 9.5, 7.5, 7.0, 5.0, 4.5, 2.5]  # and this one the other way round
+    found = correlate(read_run(run_with(tmp_path / "run", losses, contrast)))
+    assert found is not None
+    assert found.pearson > 0.9
+    assert found.changes < -0.9
+    assert "r = 0.9" in found.describe()
+    assert "of changes -1.00" in found.describe()
+
+
+@pytest.mark.parametrize(
+    ("losses", "contrast"), [([1.0, 0.9], [4.0, 3.0]), ([1.0, 1.0, 1.0], [4.0, 3.0, 2.0])]
+)
+def test_too_little_to_correlate(tmp_path: Path, losses: list[float], contrast: list[float]) -> None:
+    run = read_run(run_with(tmp_path / "run", losses, contrast))
+    assert correlate(run) is None
+    charts = contrast_charts([run], pretraining_names([run]))
+    assert charts[0].title == "Parts2Whole: too few validations to correlate"
+
+
+def test_methods_stand_side_by_side(tmp_path: Path) -> None:
+    for method in ("Parts2Whole", "SimCLR", "ModelsGenesis"):
+        run_with(tmp_path / method, [5.0, 3.0, 2.5, 2.0], [4.0, 3.5, 3.6, 3.0], method)
+    runs = [read_run(tmp_path / name) for name in ("ModelsGenesis", "Parts2Whole", "SimCLR")]
+    charts = contrast_charts(runs, pretraining_names(runs))
+    assert [chart.title.partition(":")[0] for chart in charts[:3]] == [
+        "ModelsGenesis",
+        "Parts2Whole",
+        "SimCLR",
+    ]
+    first = charts[0].series
+    assert [series.name for series in first] == ["own loss", "InfoNCE, not trained on"]
+    assert [value for _, value in first[0].points] == pytest.approx([1, 3 / 5, 2.5 / 5, 2 / 5])
+    assert {s.name for s in charts[3].series} == {
+        "ModelsGenesis",
+        "Parts2Whole",
+        "SimCLR",
+        "equal embeddings",
+    }
+    page = write_report(tmp_path).read_text()
+    assert "Contrastive features" in page
+
+
+def test_the_figure_for_print_has_a_panel_for_every_method(tmp_path: Path) -> None:
+    one = run_with(tmp_path / "a", [5.0, 3.0, 2.5, 2.0], [4.0, 3.5, 3.6, 3.0], "SimCLR")
+    two = run_with(tmp_path / "b", [5.0, 3.0, 2.5, 2.0], [4.0, 3.5, 3.6, 3.0])
+    short = run_with(tmp_path / "c", [5.0], [4.0])
+    narrow = write_contrast_figure(tmp_path / "one.png", [read_run(one), read_run(short)])
+    wide = write_contrast_figure(tmp_path / "two.png", [read_run(one), read_run(two)])
+    widths = [int.from_bytes(path.read_bytes()[16:20]) for path in (narrow, wide)]
+    assert widths[1] == pytest.approx(2 * widths[0], rel=0.01)
+    with pytest.raises(FigureError, match="two validations or more"):
+        write_contrast_figure(tmp_path / "none.png", [read_run(short)])

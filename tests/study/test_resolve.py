@@ -1,0 +1,174 @@
+"""Study files: what they resolve to, and how every mistake is named before anything runs."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from parts2whole.methods.parts2whole import Parts2Whole
+from parts2whole.networks.unet3d import UNet3D
+from parts2whole.study.plan import Study
+from parts2whole.study.read import StudyError
+from parts2whole.study.resolve import Verbs, read_study
+from parts2whole.tasks.segmentation import Segmentation
+from parts2whole.training.optim import AdamW
+from parts2whole.verbs.finetune import finetune
+from parts2whole.verbs.prepare import prepare
+from parts2whole.verbs.pretrain import pretrain
+
+
+def generate(*, out: str | Path, cases: int = 3) -> None:
+    """Data of a study, for the tests."""
+
+
+VERBS = Verbs(prepare, pretrain, finetune, {"phantom": generate})
+
+PLAIN: dict[str, Any] = {
+    "data": {
+        "phantom": {"cases": 4},
+        "stores": {"pool": {"scans": "phantom:pool", "modality": "CT"}},
+    },
+    "network": {"UNet3D": {"size": "tiny"}},
+    "arms": {
+        "scratch": "scratch",
+        "given": {"init": "medicalnet:weights/resnet_10.pth"},
+        "auto": "Autoencoder",
+        "ours": {"method": {"Parts2Whole": {"part_fraction": [0.3, 0.6]}}, "finetune": {"encoder_lr": 0.5}},
+    },
+    "tasks": {
+        "Liver": {"task": {"Segmentation": {"data": "phantom:liver", "patch_size": [16, 16, 16]}}},
+        "Own": {
+            "task": {"Segmentation": {"data": "labelled", "preprocess": {"modality": "MR"}}},
+            "cases": [3, 5],
+            "pretrain": {"steps": 7, "held_out": "task"},
+            "finetune": {"steps": 9},
+        },
+    },
+    "fractions": [0.1],
+    "seeds": 2,
+    "pretrain": {"store": "pool", "steps": 5, "optimiser": {"AdamW": {"lr": "1e-3"}}},
+    "finetune": {"steps": 8},
+}
+
+
+def read(folder: Path, plain: dict[str, Any], out: str = "out") -> Study:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "study.yaml").write_text(yaml.safe_dump(plain))
+    return read_study(folder / "study.yaml", out=folder / out, verbs=VERBS)
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    plain = copy.deepcopy(PLAIN)
+    *way, last = path.split(".")
+    at = plain
+    for key in way:
+        at = at.setdefault(key, {})
+    at[last] = value
+    return plain
+
+
+def test_a_study_becomes_cells_that_share_their_pretraining(tmp_path: Path) -> None:
+    study = read(tmp_path, PLAIN)
+    assert len(study.cells) == (1 + 2) * 2 * 4
+    assert [cell.seed for cell in study.cells] == sorted(cell.seed for cell in study.cells)
+    # Two methods; the task Own pre-trains otherwise (steps, held out), with one run for both of its sizes.
+    assert len(study.pretrainings) == 4
+    own = [c for c in study.cells if c.arm == "ours" and c.task == "Own"]
+    assert len({c.pretraining for c in own}) == 1
+    start = study.pretrainings[str(own[0].pretraining)]
+    assert start.settings["method"] == Parts2Whole(part_fraction=(0.3, 0.6))
+    assert start.settings["held_out"] == study.tasks["Own"]
+    assert start.settings["steps"] == 7
+    assert start.settings["optimiser"] == AdamW(lr=1e-3)
+    assert start.settings["store"] == study.stores[0].folder
+    assert own[0].settings["encoder_lr"] == 0.5
+    assert own[0].settings["steps"] == 9
+    assert own[0].settings["init"] == str(start.folder)
+    assert {c.settings["cases"] for c in own} == {3, 5}
+    liver = next(c for c in study.cells if c.arm == "scratch" and c.task == "Liver")
+    assert liver.settings["network"] == UNet3D(size="tiny")
+    assert liver.settings["fraction"] == 0.1
+    given = next(c for c in study.cells if c.arm == "given")
+    assert "network" not in given.settings
+    assert given.settings["init"] == f"medicalnet:{tmp_path / 'weights/resnet_10.pth'}"
+
+
+def test_paths_belong_to_the_file_and_to_the_data_it_makes(tmp_path: Path) -> None:
+    study = read(tmp_path, PLAIN)
+    own, liver = study.tasks["Own"], study.tasks["Liver"]
+    assert isinstance(own, Segmentation)
+    assert own.data == tmp_path / "labelled"
+    assert own.preprocess.modality == "MR"
+    assert liver.data == study.generated[0].folder / "liver"
+    assert study.generated[0].folder.is_relative_to(tmp_path / "out")
+    assert study.generated[0].settings == {"cases": 4}
+
+
+def test_digests_follow_the_settings_and_not_the_place(tmp_path: Path) -> None:
+    first, moved = read(tmp_path / "a", PLAIN), read(tmp_path / "b", PLAIN)
+    assert [c.folder.name for c in first.cells] == [c.folder.name for c in moved.cells]
+    assert set(first.pretrainings) == set(moved.pretrainings)
+    other = read(tmp_path / "a", changed("pretrain.steps", 6))
+    same = {c.digest for c in first.cells} & {c.digest for c in other.cells}
+    # Cells without a pre-training stay, and those of the task that has its own number of steps.
+    assert same == {c.digest for c in first.cells if c.pretraining is None or c.task == "Own"}
+    faster = read(tmp_path / "a", changed("hardware", {"precision": "32-true"}))
+    assert {c.digest for c in first.cells} == {c.digest for c in faster.cells}
+
+
+def test_a_pretraining_may_be_repeated_with_every_seed(tmp_path: Path) -> None:
+    study = read(tmp_path, changed("pretrain.seed", "cell"))
+    assert len(study.pretrainings) == 2 * 4
+    assert all(
+        study.pretrainings[str(c.pretraining)].settings["seed"] == c.seed
+        for c in study.cells
+        if c.pretraining
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("sseds", 3, r"the study has no setting 'sseds'; did you mean seeds\?"),
+        ("pretrain.step", 3, r"pretrain has no setting 'step'; did you mean steps\?"),
+        ("pretrain.steps", "many", r"pretrain.steps must be a whole number, got 'many'"),
+        ("pretrain.steps", True, r"pretrain.steps must be a whole number, got True"),
+        ("finetune.seed", 3, r"finetune has no setting 'seed'"),
+        ("finetune.encoder", "frozen", r"finetune.encoder must be one of train, freeze, got 'frozen'"),
+        ("arms.ours.method", "Part2Whole", r"arms.ours.method: there is no Method called Part2Whole; did you mean Parts2Whole"),
+        ("arms.ours.method", {"Parts2Whole": {"part": 1}}, r"arms.ours.method \(Parts2Whole\) has no setting 'part'"),
+        ("arms.ours.method", {"Parts2Whole": {"part_fraction": [0.9, 0.1]}}, r"arms.ours.method: part_fraction must be"),
+        ("arms.ours", {"network": "UNet3D"}, r"arms.ours needs either init .* or method"),
+        ("tasks.Own.task", None, r"tasks.Own.task must name a Task, such as"),
+        ("tasks.Own.task", {"Segmentation": {"data": "x", "patch_size": [1, 2]}}, r"patch_size must have 3 values"),
+        ("tasks.Own.cases", [0], r"tasks.Own.cases must be 1 or more, got 0"),
+        ("fractions", [1.5], r"fractions must be in \(0, 1\], got 1.5"),
+        ("seeds", 0, r"seeds must be a number of seeds from 1"),
+        ("seeds", [1, 1], r"two cells have the same"),
+        ("table", {"test": "t-test"}, r"table: there is no test 't-test'"),
+        ("table", {"focus": "theirs"}, r"table: 'theirs' is not an arm"),
+        ("data.stores.pool", {"modality": "CT"}, r"data.stores.pool needs scans"),
+        ("data.phantom", {"case": 3}, r"data.phantom has no setting 'case'; did you mean cases"),
+        ("imports", ["no_such_module_at_all"], r"imports: no_such_module_at_all can't be imported"),
+        ("pretrain", {"steps": 3}, r"needs store: one of pool, or a folder"),
+        ("arms", {}, r"arms is missing"),
+    ],
+)  # fmt: skip
+def test_every_mistake_is_named_by_its_place(tmp_path: Path, path: str, value: Any, message: str) -> None:
+    with pytest.raises(StudyError, match=message):
+        read(tmp_path, changed(path, value))
+
+
+def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="can't be read"):
+        read_study(tmp_path / "none.yaml", out=tmp_path, verbs=VERBS)
+    (tmp_path / "bad.yaml").write_text("arms: [")
+    with pytest.raises(StudyError, match=r"bad\.yaml is not YAML"):
+        read_study(tmp_path / "bad.yaml", out=tmp_path, verbs=VERBS)
+    (tmp_path / "list.yaml").write_text("- arms")
+    with pytest.raises(StudyError, match="must be a mapping"):
+        read_study(tmp_path / "list.yaml", out=tmp_path, verbs=VERBS)

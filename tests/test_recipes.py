@@ -1,0 +1,62 @@
+"""Every recipe parses and resolves to its cells; nothing is run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from parts2whole.study.plan import name_labels
+from parts2whole.study.read import StudyError
+from parts2whole.study.resolve import read_study
+from parts2whole.verbs.benchmark import benchmark, check_paths, study_verbs
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+CELLS = {
+    "poster": (6, 5, 10, 300),
+    "poster-phantom": (6, 5, 3, 90),
+    "ablation": (6, 2, 3, 36),
+    "label-efficiency": (4, 2, 3, 120),
+    "real-small": (5, 2, 5, 125),
+    "quick": (3, 1, 2, 6),
+}
+
+
+def test_there_is_a_recipe_of_every_kind() -> None:
+    assert {path.stem for path in RECIPES} >= set(CELLS)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_resolves_to_its_cells(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("P2W_DATA", str(tmp_path / "data"))
+    study = read_study(path, out=tmp_path / "out", verbs=study_verbs())
+    seeds = {cell.seed for cell in study.cells}
+    assert (len(study.arms), len(study.tasks), len(seeds), len(study.cells)) == CELLS[path.stem]
+    assert len({cell.digest for cell in study.cells}) == len(study.cells)
+    if path.stem == "ablation":
+        labels = {(cell.task, name_labels(cell.labels)) for cell in study.cells}
+        assert labels == {("NCC", "45 %"), ("NCS", "10 %")}
+        assert len(study.pretrainings) == 6
+    if path.stem == "real-small":
+        assert all(one.settings["held_out"] in study.tasks.values() for one in study.pretrainings.values())
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_says_what_to_expect_and_what_it_costs(path: Path) -> None:
+    head = re.split(r"^[^#\n]", path.read_text(), maxsplit=1, flags=re.MULTILINE)[0]
+    for words in ("Expected result:", "Cost:", f"recipes/{path.name}"):
+        assert words in head, words
+
+
+def test_archives_that_are_not_there_are_named_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("P2W_DATA", str(tmp_path / "data"))
+    path = next(path for path in RECIPES if path.stem == "real-small")
+    study = read_study(path, out=tmp_path / "out", verbs=study_verbs())
+    with pytest.raises(StudyError, match=r"tasks.Hippocampus.task.data: .*hippocampus doesn't exist"):
+        check_paths(study)
+    with pytest.raises(StudyError, match="doesn't exist"):
+        benchmark(path, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
