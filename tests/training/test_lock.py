@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from parts2whole import cli
-from parts2whole.cli import Command, main, name_positionals
+from parts2whole.cli import COMMANDS, main, name_positionals
 from parts2whole.training.folder import RunFolderError, start_run
 from parts2whole.training.lock import hold_folder, one_run_a_folder
 
@@ -94,7 +94,7 @@ def test_resume_true_needs_a_run_and_auto_starts_one(tmp_path):
 
 
 def test_a_bare_resume_means_true():
-    command = Command("parts2whole.report.page:write_report", "", ("store",))
+    command = COMMANDS["pretrain"]
     given = ["s", "--resume", "--seed", "1"]
     assert name_positionals(command, given) == ["--store=s", "--resume=true", "--seed", "1"]
     assert name_positionals(command, ["--resume"]) == ["--resume=true"]
