@@ -47,7 +47,6 @@ class Exemplar(FixedBank):
         "Convolutional Neural Networks. NIPS 2014, arXiv:1406.6909"
     )
     rows_are_independent: ClassVar[bool] = True
-    rows_are_independent: ClassVar[bool] = True
     bank: int = 1024
     part_fraction: tuple[float, float] = (0.4, 0.7)
     per_axis: bool = True
