@@ -17,7 +17,6 @@ import os
 import random
 import resource
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -72,7 +71,6 @@ def main() -> None:
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--crashes", type=Path, default=Path("crashes"))
-    parser.add_argument("--engine", choices=("own", "atheris"), default="own")
     parser.add_argument("--write", action="store_true", help="enter the findings into docs/reliability.md")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -83,8 +81,8 @@ def main() -> None:
             found.append(fuzz(target, Path(folder), given))
             show(found[-1:])
     if given.write:
-        command = f"python benchmarks/fuzz.py --seconds {given.seconds:g} --engine {given.engine} --write"
-        keep(f"fuzz ({given.engine})", command, found)
+        command = f"python benchmarks/fuzz.py --seconds {given.seconds:g} --write"
+        keep("fuzz", command, found)
 
 
 def make_targets(work: Path) -> list[Target]:
@@ -214,8 +212,6 @@ def make_dicom(work: Path, array: np.ndarray) -> bytes:
 
 def fuzz(target: Target, work: Path, given: argparse.Namespace) -> Finding:
     """Feed a target for a while; counts what came of it."""
-    if given.engine == "atheris":
-        return fuzz_guided(target, work, given)
     end, counts, crashes, number = time.monotonic() + given.seconds, {"read": 0, "refused": 0}, [], 0
     while time.monotonic() < end:
         number = run_batch(target, work, given.seed, number, end, counts, crashes)
@@ -229,7 +225,7 @@ def judge(target: Target, counts: dict, crashes: list, given: argparse.Namespace
         print(f"  {target.name} {place}: {reason}", flush=True)
     outcome = f"{counts['refused']:,} refused with the documented error, {counts['read']:,} still readable, "
     return Finding(
-        f"broken {target.name} files ({given.engine} engine)",
+        f"broken {target.name} files",
         sum(counts.values()) + len(crashes),
         outcome + f"{len(crashes)} other outcomes",
         not crashes,
@@ -305,42 +301,6 @@ def mutate(sound: bytes, seed: int, number: int) -> bytes:
             size = luck.choice((1, 2, 4, 8))
             content[place : place + size] = luck.randbytes(size)
     return bytes(content)
-
-
-def fuzz_guided(target: Target, work: Path, given: argparse.Namespace) -> Finding:
-    """The same by atheris, which looks for inputs that reach new lines; an optional extra tool."""
-    import atheris
-
-    corpus = work / "corpus"
-    corpus.mkdir(exist_ok=True)
-    (corpus / "sound").write_bytes(target.sound)
-    report = work / "guided.jsonl"
-    child = os.fork()
-    if not child:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        file = report.open("w", buffering=1)
-
-        def one(content: bytes) -> None:
-            result = outcome(target, work, content)
-            file.write(result + "\n")
-            if result not in ("read", "refused"):
-                (work / "guided-crash").write_bytes(content)
-
-        atheris.instrument_all()
-        atheris.Setup(
-            [sys.argv[0], f"-max_total_time={int(given.seconds)}", "-max_len=4096", str(corpus)], one
-        )
-        atheris.Fuzz()
-    _, status = os.waitpid(child, 0)
-    lines = report.read_text().splitlines()
-    counts = {result: lines.count(result) for result in ("read", "refused")}
-    kept = work / "guided-crash"
-    content = kept.read_bytes() if kept.exists() else b""
-    kept.unlink(missing_ok=True)
-    crashes = [(line, content) for line in lines if line not in counts]
-    if os.WIFSIGNALED(status):
-        crashes.append((f"died of signal {os.WTERMSIG(status)}", content))
-    return judge(target, counts, crashes, given)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from parts2whole.data.random import BatchGenerator
-from parts2whole.methods.base import Method
+from parts2whole.methods.base import Method, make_views
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.spec import discover
 from parts2whole.training.loop import Plan, fit
@@ -51,12 +50,6 @@ def small(member: type[Method]) -> Method:
     """A method with its large fields made small."""
     fields = {field.name for field in dataclasses.fields(member)}
     return member(**{name: value for name, value in SMALL.items() if name in fields})
-
-
-def make_views(method: Method, batch: Any, generator: BatchGenerator) -> dict[str, Tensor]:
-    if isinstance(batch, Tensor):
-        return method.views(batch, generator)
-    return method.views(batch["whole"], generator, batch["number"])
 
 
 def curve(method: Method, runtime: Runtime, folder: Path, given: argparse.Namespace) -> dict[str, Any]:

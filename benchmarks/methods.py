@@ -20,11 +20,12 @@ from pathlib import Path
 import genesis_numpy
 import numpy as np
 import torch
-from parts2whole.phantom.shapes import make_torso
 
 from parts2whole.data.random import BatchGenerator
 from parts2whole.methods.base import Method
 from parts2whole.networks.unet3d import UNet3D
+from parts2whole.phantom.ct import make_ct
+from parts2whole.phantom.sizes import CT
 from parts2whole.spec import discover
 
 WHOLE = (32, 64, 64)
@@ -63,14 +64,17 @@ def tables(rounds: int, repeats: int) -> list[str]:
 
     variants = {name: views_of(method) for name, method in methods.items()}
     seconds = time_in_turn(variants | {"numpy": in_numpy}, rounds, repeats)
-    training = time_in_turn({name: step_of(method, wholes) for name, method in methods.items()}, 1, repeats)
+    training = time_in_turn({name: step_of(method, wholes) for name, method in methods.items()}, 1, 1)
     ratios = [a / b for a, b in zip(seconds["numpy"], seconds["ModelsGenesis"], strict=True)]
+    machine = (
+        f"{os.cpu_count()} CPU cores ({platform.machine()}), no GPU, {torch.get_num_threads()} thread(s), "
+        f"torch {torch.__version__.partition('+')[0]}, NumPy {np.__version__}"
+    )
     lines = [
-        f"Measured by `python benchmarks/methods.py --write docs/methods.md` on {datetime.now(UTC):%Y-%m-%d}: "
-        f"{os.cpu_count()} CPU cores ({platform.machine()}), no GPU, {torch.get_num_threads()} thread(s), torch "
-        f"{torch.__version__.partition('+')[0]}, NumPy {np.__version__}. Batches of {BATCH} wholes of "
-        f"{'x'.join(map(str, WHOLE))} voxels from phantoms; {rounds} rounds in turn; time is that of the process, "
-        "so that other work on the machine counts less.",
+        "Measured by `python benchmarks/methods.py --write docs/methods.md` on "
+        f"{datetime.now(UTC):%Y-%m-%d}: {machine}. Batches of {BATCH} wholes of "
+        f"{'x'.join(map(str, WHOLE))} voxels from phantoms; {rounds} rounds in turn. Times are those of the "
+        "process, so that other work on the machine counts less.",
         "",
         "| Models Genesis transforms | samples/s, median (min to max) |",
         "|---|---|",
@@ -80,7 +84,7 @@ def tables(rounds: int, repeats: int) -> list[str]:
         f"The batched version is {statistics.median(ratios):.1f} times as fast (median of rounds; "
         f"{min(ratios):.1f} to {max(ratios):.1f}).",
         "",
-        "| method | making views, ms a whole | a whole training step (UNet3D tiny), ms a whole | share of views |",
+        "| method | views, ms a whole | training step with UNet3D tiny, ms a whole | share of views |",
         "|---|---|---|---|",
     ]
     for name in methods:
@@ -127,8 +131,8 @@ def make_wholes() -> torch.Tensor:
     """Pieces of phantoms, HU -1000 to 1000 as [0, 1], padded to the size of a whole."""
     pieces = []
     for case in range(BATCH):
-        hu = make_torso(0, case)[0].array.astype(np.float32)[4:36]
-        padded = np.pad(hu, [(0, 0), (4, 4), (4, 4)], constant_values=-1000)
+        hu = make_ct("chest", CT["chest"]["tiny"], seed=0, case=case).image.array.astype(np.float32)
+        padded = np.pad(hu, [(0, 0), (8, 8), (8, 8)], constant_values=-1000)
         pieces.append(np.clip(padded / 2000 + 0.5, 0, 1)[None])
     return torch.from_numpy(np.stack(pieces))
 

@@ -250,7 +250,7 @@ def disk(work: Path, given: argparse.Namespace) -> list[Finding]:
     try:
         with mounted(place, 24):
             equal = messages = times = 0
-            for left_mb in (0.5, 1.5, 2.5, 3.2, 4.5):
+            for left_mb in (0.5, 2.0, 3.2):
                 out, filler = place / "run", place / "filler"
                 filler.write_bytes(bytes(int((23.8 - left_mb) * 2**20)))
                 child = start(lambda o=out: pretrain(work, o))
@@ -266,37 +266,43 @@ def disk(work: Path, given: argparse.Namespace) -> list[Finding]:
                 shutil.rmtree(out)
             found.append(
                 Finding(
-                    "disk full during a run (0.5 to 4.5 MB free at its start), room made, then resumed",
+                    "disk full during a run (0.5 to 3.2 MB free at its start), room made, then resumed",
                     times,
-                    f"{times} of 5 runs stopped, {messages} said that there was no room; all went on to the end, "
-                    f"{equal} equal to the run on a large disk, to the bit",
-                    times > 0 and messages == times and equal == 5,
-                )
-            )
-        with_mount = work / "readonly"
-        with mounted(with_mount, 16):
-            out = with_mount / "run"
-            child = start(lambda: pretrain(work, out))
-            while not list_checkpoints(out):
-                time.sleep(0.01)
-            subprocess.run(["mount", "-o", "remount,ro", with_mount], check=False)
-            code, text = wait(child), said(child)
-            subprocess.run(["mount", "-o", "remount,rw", with_mount], check=True)
-            kept = len(list_checkpoints(out))
-            assert wait(start(lambda: pretrain(work, out))) == 0
-            equal = same(work / "reference", out)
-            found.append(
-                Finding(
-                    "out folder made read-only during a run, made writable, then resumed",
-                    1,
-                    f"exit code {code} ({text.partition(':')[0] or 'no message'}), {kept} checkpoints kept; "
-                    f"{'equal' if equal else 'NOT equal'} to the unbroken run",
-                    code not in (0, None) and kept > 0 and equal,
+                    f"{times} of 3 runs stopped, {messages} said that there was no room; all went on to the "
+                    f"end, {equal} equal to the run on a large disk, to the bit",
+                    times > 0 and messages == times and equal == 3,
                 )
             )
     except subprocess.CalledProcessError as error:
-        found.append(Finding("disk full, read-only folder", 0, f"not tried: {error}", False))
-    return found
+        found.append(Finding("disk full", 0, f"not tried: {error}", False))
+    return [*found, readonly(work)]
+
+
+def readonly(work: Path) -> Finding:
+    """The folder of checkpoints is mounted over itself, then read-only, while a run goes on."""
+    out = work / "readonly"
+    folder = out / "checkpoints"
+    child = start(lambda: pretrain(work, out))
+    while not list_checkpoints(out):
+        time.sleep(0.01)
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    try:
+        protect = ["mount", "-o", "remount,bind,ro", folder]
+        while subprocess.run(protect, check=False, capture_output=True).returncode:
+            time.sleep(0.01)  # a checkpoint is being written
+        code, text = wait(child), said(child)
+    finally:
+        subprocess.run(["umount", folder], check=True)
+    kept = len(list_checkpoints(out))
+    assert wait(start(lambda: pretrain(work, out))) == 0
+    equal = same(work / "reference", out)
+    return Finding(
+        "folder of checkpoints made read-only during a run, made writable, then resumed",
+        1,
+        f"exit code {code} ({text.partition(':')[0] or 'no message'}), {kept} checkpoints kept; "
+        f"{'equal' if equal else 'NOT equal'} to the unbroken run",
+        code not in (0, None) and "writable" in text and kept > 0 and equal,
+    )
 
 
 def damage(work: Path, given: argparse.Namespace) -> list[Finding]:
@@ -345,9 +351,19 @@ def processes(work: Path, given: argparse.Namespace) -> list[Finding]:
         curves = json.loads(out.read_text()) if out.exists() else {}
         return done.returncode, curves, time.monotonic() - began
 
-    for count, batch in ((2, "8"), (4, "8"), (3, "8")):
-        _, alone, _ = run(1, "--batch", batch)
-        _, together, _ = run(count, "--batch", batch)
+    # With batch norm at this tiny size a rounding error grows tenfold a step, with instance norm it doesn't.
+    single: dict[str, dict] = {}
+    trials = (
+        (2, "8", "instance", 1e-5),
+        (4, "8", "instance", 1e-5),
+        (4, "8", "batch", 5e-3),
+        (3, "8", "batch", 5e-3),
+    )
+    for count, batch, norm, tolerance in trials:
+        if norm not in single:
+            single[norm] = run(1, "--batch", batch, "--norm", norm)[1]
+        alone = single[norm]
+        _, together, _ = run(count, "--batch", batch, "--norm", norm)
         gaps = {
             name: max(
                 abs(a - b) / abs(a) for a, b in zip(alone[name]["losses"], curve["losses"], strict=True)
@@ -359,10 +375,10 @@ def processes(work: Path, given: argparse.Namespace) -> list[Finding]:
         names, size = ", ".join(gaps), f"{batch}{' (uneven)' if uneven else ''}"
         found.append(
             Finding(
-                f"{count} processes against one at a batch of {size}, 4 steps, batch norm: {names}",
+                f"{count} processes against one at a batch of {size}, 4 steps, {norm} norm: {names}",
                 len(gaps),
                 f"largest relative difference of a loss {worst:.1e}",
-                bool(gaps) and worst < 5e-3 and (bool(uneven) or len(gaps) == len(alone)),
+                bool(gaps) and worst < tolerance and (bool(uneven) or len(gaps) == len(alone)),
             )
         )
     runs = work / "dying"

@@ -185,9 +185,12 @@ def run(command: Command, name: str, arguments: list[str]) -> int:
     """Parse the arguments of a command and call its function; returns 1 if part of the work failed."""
     function = load(command)
     parser = build_parser(function, name, command)
-    parsed = parser.parse_args(name_positionals(command, arguments))
+    named = name_positionals(command, arguments)
+    chosen = choices_of_class(function, named)
+    parser.set_defaults(dict.fromkeys(chosen))
+    parsed = parser.parse_args(named)
     values = vars(parser.instantiate(parsed))
-    for unwanted in ("config",):
+    for unwanted in ("config", *(key for key in chosen if values[key] is None)):
         values.pop(unwanted, None)
     outcome = function(**values)
     if outcome is not None and hasattr(outcome, "summary"):
@@ -219,6 +222,32 @@ def build_parser(function: Callable[..., Any], name: str, command: Command) -> A
     parser.add_argument("--config", action="config", help="a YAML file with any of these settings")
     parser.add_function_arguments(function, as_positional=False)
     return parser
+
+
+def choices_of_class(function: Callable[..., Any], arguments: Sequence[str]) -> list[str]:
+    """Parameters with a default spec for which another class is named, on the command line or in a file.
+
+    Their default must be forgotten: the parser would hand its values on to fields of the same name of the
+    other class, and SimCLR would cut as many parts as Parts2Whole does.
+    """
+    import inspect
+
+    import yaml
+
+    from parts2whole.spec import Spec
+
+    given: dict[str, Any] = {}
+    for number, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        value = value or next(iter(arguments[number + 1 :]), "")
+        if name == "--config" and os.path.isfile(value):
+            with open(value) as file:
+                content = yaml.safe_load(file)
+            given |= content if isinstance(content, dict) else {}
+        elif name.startswith("--"):
+            given[name[2:]] = value
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if isinstance(p.default, Spec) and p.name in given]
 
 
 def name_positionals(command: Command, arguments: Sequence[str]) -> list[str]:

@@ -103,9 +103,40 @@ def test_batches_are_the_same_for_any_number_of_devices_and_workers(store, ranks
 def test_a_batch_that_can_not_be_divided_is_refused(store):
     sampler = WholeSampler(store, size=WholeSize((8, 8, 8)))
     with pytest.raises(LoaderError, match="can't be divided over 3"):
-        load_batches(Wholes(sampler, 4), batch_size=4, first_step=0, steps=1, share=Share(0, 3))
+        list(load_batches(Wholes(sampler, 2), batch_size=2, first_step=0, steps=1, share=Share(0, 3)))
 
 
 def test_no_cases_is_refused(store):
     with pytest.raises(SamplerError, match="no cases"):
         WholeSampler(store, size=WholeSize((8, 8, 8)), cases=[])
+
+
+def test_a_bank_is_fixed_wholes_known_by_number(store):
+    sampler = WholeSampler(store, size=WholeSize((8, 8, 8)), cases=["a", "b"], seed=3, bank=5)
+    again = WholeSampler(store, size=WholeSize((8, 8, 8)), cases=["a", "b"], seed=3, bank=5)
+    drawn = [sampler.draw(step, 0) for step in range(200)]
+    assert drawn == [again.draw(step, 0) for step in range(200)]
+    by_number = {whole.number: whole for whole in drawn}
+    assert sorted(by_number) == [0, 1, 2, 3, 4]
+    assert all(by_number[whole.number] == whole for whole in drawn)
+    counts = np.bincount([whole.number for whole in drawn])
+    assert counts.min() > 20
+    other = WholeSampler(store, size=WholeSize((8, 8, 8)), cases=["a", "b"], seed=4, bank=5)
+    assert {other.draw(step, 0) for step in range(50)}.isdisjoint(drawn)
+
+
+def test_a_larger_bank_holds_the_smaller_one(store):
+    small, large = (WholeSampler(store, size=WholeSize((8, 8, 8)), bank=bank) for bank in (3, 9))
+    of_large = {whole.number: whole for whole in (large.draw(step, 0) for step in range(200))}
+    assert all(of_large[whole.number] == whole for whole in (small.draw(step, 1) for step in range(20)))
+
+
+def test_batches_of_a_bank_carry_the_numbers(store):
+    sampler = WholeSampler(store, size=WholeSize((8, 8, 8)), bank=4)
+    (batch,) = load_batches(Wholes(sampler, 6), batch_size=6, first_step=2, steps=3, share=Share())
+    for index in range(6):
+        whole = sampler.draw(2, index)
+        assert int(batch["number"][index]) == whole.number
+        torch.testing.assert_close(batch["whole"][index], sampler.read(whole), rtol=0, atol=0)
+    with pytest.raises(SamplerError, match="at least 1 whole, got 0"):
+        WholeSampler(store, size=WholeSize((8, 8, 8)), bank=0)

@@ -78,7 +78,7 @@ def test_a_curve_clamps_what_lies_outside():
 def test_painting_is_the_definition(volumes, where):
     drawn = draw(alone=where, paint_rate=1)
     assert bool(drawn.outside.all()) is (where == "paint_outside")
-    found = paint(volumes, drawn.windows, drawn.noise, outside=drawn.outside)
+    found = paint(volumes, drawn.windows, torch.stack(drawn.noise), outside=drawn.outside)
     for row in range(ROWS):
         expected = reference.paint(
             volumes[row].numpy(), *windows_of(drawn, row), drawn.noise[row].numpy(), where == "paint_outside"
@@ -91,7 +91,7 @@ def test_the_composition_is_the_definition_in_order(volumes, conformant):
     method = ModelsGenesis(conformant=conformant, blocks=500, **ALL)
     views = method.views(volumes, BatchGenerator.of_step(7, rows=ROWS))
     drawn = method.draw(BatchGenerator.of_step(7, rows=ROWS), SHAPE)
-    shuffled, bent, painted = (rows.tolist() for rows in (drawn.shuffled, drawn.bent, drawn.painted))
+    shuffled, bent, painted = (drawn.shuffled, drawn.bent, drawn.painted)
     assert all(len(rows) > 0 for rows in (shuffled, bent, painted))
     for row in range(ROWS):
         expected = reference.flip(volumes[row].numpy(), drawn.flipped[row])

@@ -38,10 +38,9 @@ def test_an_outline_is_the_first_pixel_outside():
 @settings(max_examples=25, deadline=None)
 def test_filled_as_a_polygon_is(seed):
     generator = np.random.default_rng(seed)
-    angles = np.sort(generator.uniform(0, 2 * np.pi, 12))
-    pixels = np.rint(
-        20 + generator.uniform(6, 15) * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    ).astype(int)
+    angles = np.arange(12) * np.pi / 6 + generator.uniform(0, 0.3, 12)
+    radii = generator.uniform(6, 15, 2)  # a convex polygon on an ellipse
+    pixels = np.rint(20 + radii * np.stack([np.cos(angles), np.sin(angles)], axis=1)).astype(int)
     found = fill_outline([tuple(p) for p in pixels], (41, 41))
     grid = np.stack(np.meshgrid(np.arange(41), np.arange(41)), axis=-1).reshape(-1, 2)
     polygon = Polygon(pixels).contains_points(grid).reshape(41, 41)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import importlib.util
 import json
 import os
@@ -85,12 +87,47 @@ def test_a_method_pretrains_and_is_finetuned_from(name, store, scans, tmp_path):
     assert all(np.isfinite(losses))
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert any(key.startswith("baseline_") for key in result)
-    assert ("bank" in " ".join(result["notes"])) is issubclass(METHODS[name], FixedBank)
+    said = any("wholes that are trained on" in note for note in result["notes"])
+    assert said is issubclass(METHODS[name], FixedBank)
     card = json.loads((tmp_path / "run" / "weights" / "card.json").read_text())
     assert card["citation"] == METHODS[name].citation
     assert (tmp_path / "run" / "report.html").stat().st_size > 0
     assert finetune(scans, tmp_path / "run", tmp_path / "ft") == 0
     assert json.loads((tmp_path / "ft" / "result.json").read_text())["method"]["class_path"].endswith(name)
+
+
+@pytest.mark.parametrize("in_a_file", [False, True])
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_a_method_chosen_by_name_has_its_own_defaults(name, in_a_file, tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr("parts2whole.cli.load", lambda command: spy)
+
+    @functools.wraps(p2w.pretrain)
+    def spy(*_, **values):
+        seen.update(values)
+
+    (tmp_path / "run.yaml").write_text(f"method: {name}\nsteps: 3\n")
+    chosen = ["--config", str(tmp_path / "run.yaml")] if in_a_file else ["--method", name]
+    assert main(["pretrain", "store", "--out", "x", *chosen]) == 0
+    assert seen["method"] == METHODS[name]()
+    field = dataclasses.fields(METHODS[name])[-1]
+    value = {bool: not field.default, int: 3}[type(field.default)]
+    assert (
+        main(["pretrain", "store", "--out", "x", *chosen, f"--method.{field.name}", json.dumps(value)]) == 0
+    )
+    assert seen["method"] == METHODS[name](**{field.name: value})
+
+
+def test_fields_of_the_default_method_can_be_changed_without_naming_it(monkeypatch):
+    seen = {}
+
+    @functools.wraps(p2w.pretrain)
+    def spy(*_, **values):
+        seen.update(values)
+
+    monkeypatch.setattr("parts2whole.cli.load", lambda command: spy)
+    assert main(["pretrain", "store", "--out", "x", "--method.parts_per_whole", "3"]) == 0
+    assert seen["method"] == p2w.Parts2Whole(parts_per_whole=3)
 
 
 @pytest.fixture
@@ -120,7 +157,8 @@ def test_a_method_out_of_the_tree_works_from_the_command_line(
     encoder = p2w.load_encoder(out)
     assert encoder.channels == (8, 16, 32, 64)
     assert finetune(scans, out, tmp_path / "ft") == 0
-    assert pretrain(store, tmp_path / "again", name, "--steps", "2") != 0
+    with pytest.raises(SystemExit):
+        pretrain(store, tmp_path / "again", name, "--steps", "2")
 
 
 def test_a_copied_file_in_the_folder_is_all_a_method_needs(tmp_path):
@@ -143,7 +181,7 @@ def test_a_copied_file_in_the_folder_is_all_a_method_needs(tmp_path):
     ]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    assert "10 passed" in done.stdout, done.stdout
+    assert "11 passed" in done.stdout, done.stdout
 
 
 @pytest.mark.skipif(importlib.util.find_spec("importlinter") is None, reason="needs the extra check")

@@ -47,7 +47,6 @@ def finetune(labelled: Path, out: Path, init: str | Path, *more: str, patch=SMAL
     ("model", "decoder"),
     [
         ("models_genesis", "own"),
-        ("medicalnet_resnet10", "own"),
         ("medicalnet_resnet10_backbone", "fresh"),
         ("i3d", "fresh"),
         ("niftynet_densevnet", "own"),
@@ -80,6 +79,7 @@ def test_the_own_decoder_starts_from_the_file_and_its_last_layer_does_not(stand_
     assert finetune(labelled, tmp_path / "ft", made.name, *more) == 0
     module, _ = load_model(tmp_path / "ft")
     file = {k.removeprefix("module."): v for k, v in torch.load(made.path)["state_dict"].items()}
+    assert module(torch.rand(1, 1, *SMALL)).shape == (1, 2, *SMALL)  # its head works at a quarter of that
     state = module.state_dict()
     torch.testing.assert_close(state["decoder.layers.0.weight"], file["conv_seg.0.weight"])
     torch.testing.assert_close(state["encoder.layer4.0.conv1.weight"], file["layer4.0.conv1.weight"])

@@ -55,6 +55,10 @@ class Windows:
     start: Tensor
     size: Tensor
 
+    def __getitem__(self, row: int) -> Windows:
+        """Those of one volume, B = 1."""
+        return Windows(self.start[row, None], self.size[row, None])
+
 
 def flip(volumes: Tensor, flipped: Tensor) -> Tensor:
     """Mirror volumes along the axes chosen for each of them.
@@ -92,7 +96,8 @@ def _find_sources(blocks: Blocks, shape: Size) -> Tensor:
     the block, voxel it takes its value from) to its place, and the largest wins.
     """
     voxels = math.prod(shape)
-    size, count = blocks.size, blocks.size.prod(axis=1)
+    bits = voxels.bit_length()
+    size, count = blocks.size, blocks.size[:, 0] * blocks.size[:, 1] * blocks.size[:, 2]
     most_y, most_x, longest = (int(n) for n in (*size[:, 1:].max(axis=0), count.max()))
     offsets = _block_offsets(most_y, most_x, longest, shape)
     row = ((size[:, 1] - 1) * most_x + size[:, 2] - 1) * longest
@@ -100,11 +105,11 @@ def _find_sources(blocks: Blocks, shape: Size) -> Tensor:
     within = np.repeat(row - count.cumsum() + count, count) + np.arange(len(blocks.order))
     place = np.take(offsets, within) + np.repeat(corner, count)
     source = np.take(offsets, np.repeat(row, count) + blocks.order)
-    source += np.repeat((1 + blocks.number) * voxels + corner, count)  # 0 is a voxel that no block covers
+    source += np.repeat((1 + blocks.number << bits) + corner, count)  # 0 is a voxel that no block covers
     largest = torch.arange(voxels).scatter_reduce_(
         0, torch.from_numpy(place), torch.from_numpy(source), "amax"
     )
-    return largest % voxels
+    return largest & (1 << bits) - 1
 
 
 @functools.lru_cache(maxsize=4)
@@ -120,14 +125,20 @@ def bend_intensities(volumes: Tensor, controls: Tensor, falling: Tensor) -> Tens
     """Map intensities through a cubic Bezier curve from (0, 0) to (1, 1), or its falling counterpart.
 
     The curve is (x(s), y(s)), s from 0 to 1, and a voxel of value x(s) gets y(s), or y(1 - s) if falling.
-    Both coordinates rise with s for any control points in the unit square.  The curve is solved at points that
-    lie denser towards both ends, where it may start upright, and is linear between them.
+    Both coordinates rise with s for any control points in the unit square.  The curve is solved at points
+    that lie denser towards both ends, where it may start upright, and is linear between them.
 
     Args:
         volumes: (B, C, D, H, W) in [0, 1]; values outside are clamped.
         controls: (B, 4) inner control points (x1, y1, x2, y2), in [0, 1].
         falling: (B,) booleans: bright becomes dark.
     """
+    curves = solve_curves(controls, falling)
+    return torch.stack([look_up(volume, curve) for volume, curve in zip(volumes, curves, strict=True)])
+
+
+def solve_curves(controls: Tensor, falling: Tensor) -> Tensor:
+    """What `look_up` needs of the curves of `bend_intensities`: (B, 2 x `CURVE_POINTS`)."""
     zero, one = torch.zeros_like(controls[:, 0]), torch.ones_like(controls[:, 0])
     x1, y1, x2, y2 = controls.unbind(dim=1)
     # Measured from the nearer end, no digits are lost.
@@ -136,13 +147,11 @@ def bend_intensities(volumes: Tensor, controls: Tensor, falling: Tensor) -> Tens
     rising, sinking = (zero, y1, y2, one), (one, y2, y1, zero)
     y = _polynomial(*(torch.where(falling, down, up) for up, down in zip(rising, sinking, strict=True)))
     s = torch.cat([from_low, 1 - from_high], dim=1)
-    tables = _evaluate(s, y[:, :, None].unbind(dim=1))
-    # One volume at a time, which fits into a CPU's cache.
-    return torch.stack([_look_up(*one) for one in zip(volumes, tables, strict=True)])
+    return _evaluate(s, y[:, :, None].unbind(dim=1))
 
 
-def _look_up(volume: Tensor, table: Tensor) -> Tensor:
-    """Every value of a volume in a table of `CURVE_POINTS` from 0 to 1/2, and as many from 1 to 1/2."""
+def look_up(volume: Tensor, table: Tensor) -> Tensor:
+    """Every value of one volume in a table of `CURVE_POINTS` from 0 to 1/2, and as many from 1 to 1/2."""
     value = volume.flatten().clamp(0, 1)
     place = torch.minimum(value, 1 - value).mul_(2).sqrt_().mul_(CURVE_POINTS - 1)
     below = place.long().clamp_(max=CURVE_POINTS - 2)
