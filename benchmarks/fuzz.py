@@ -223,7 +223,10 @@ def judge(target: Target, counts: dict, crashes: list, given: argparse.Namespace
         given.crashes.mkdir(exist_ok=True)
         (given.crashes / f"{target.name.replace(' ', '-')}-{place}{target.suffix}").write_bytes(content)
         print(f"  {target.name} {place}: {reason}", flush=True)
-    outcome = f"{counts['refused']:,} refused with the documented error, {counts['read']:,} still readable, "
+    outcome = (
+        f"{counts['refused']:,} refused with the documented error, {counts['read']:,} read, or passed over "
+    )
+    outcome += "with a note, "
     return Finding(
         f"broken {target.name} files",
         sum(counts.values()) + len(crashes),
@@ -248,6 +251,7 @@ def run_batch(
                 if time.monotonic() > end:
                     break
                 file.write(f"{number} ")
+                file.flush()  # it may be the last thing this process does
                 signal.alarm(SECONDS_AN_INPUT)
                 file.write(outcome(target, work, mutate(target.sound, seed, number)) + "\n")
                 signal.alarm(0)

@@ -282,3 +282,20 @@ def test_a_log_that_nests_too_deep_is_a_note(tmp_path):
     run = read_run(tmp_path)
     assert len(run.records) == 2
     assert run.notes
+
+
+@pytest.mark.parametrize("line", [b"[" * 3000, b"kinds: domain " + b"[" * 3000])
+def test_an_nrrd_header_that_kills_its_library_is_refused(tmp_path, line):
+    header = b"NRRD0004\ntype: short\ndimension: 3\nsizes: 4 4 4\n" + line + b"\nencoding: raw\n\n"
+    (tmp_path / "a.nrrd").write_bytes(header + bytes(128))
+    with pytest.raises(ReadError, match="line 5 of its header is no field"):
+        read_volume(tmp_path / "a.nrrd")
+
+
+def test_an_unknown_unit_of_length_is_refused(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), tmp_path / "a.nii")
+    content = bytearray((tmp_path / "a.nii").read_bytes())
+    content[123] = 7
+    (tmp_path / "a.nii").write_bytes(bytes(content))
+    with pytest.raises(ReadError, match=r"a\.nii can't be read"):
+        read_volume(tmp_path / "a.nii")

@@ -94,7 +94,7 @@ def test_resume_true_needs_a_run_and_auto_starts_one(tmp_path):
 
 
 def test_a_bare_resume_means_true():
-    command = Command("x:y", "", ("store",))
+    command = Command("parts2whole.report.page:write_report", "", ("store",))
     given = ["s", "--resume", "--seed", "1"]
     assert name_positionals(command, given) == ["--store=s", "--resume=true", "--seed", "1"]
     assert name_positionals(command, ["--resume"]) == ["--resume=true"]

@@ -15,6 +15,9 @@ _sitk: Any = SimpleITK  # without annotations
 SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr")
 DATA_FILE = re.compile(rb"^(?:ElementDataFile\s*=|data ?file:)\s*(.+?)\s*$", re.MULTILINE | re.IGNORECASE)
 
+LONGEST_FIELD = 500
+"""Bytes in a field of an NRRD header, free text excepted; sizes and directions of four axes take a fifth."""
+
 
 def read_itk(path: Path) -> Raw:
     """Read every volume of a file; vector components count as volumes.
@@ -22,6 +25,8 @@ def read_itk(path: Path) -> Raw:
     Raises:
         ReadError: broken, truncated, in colour, or without a place in space.
     """
+    if path.suffix.lower() in (".nrrd", ".nhdr"):
+        _check_lines(path)
     reader = _sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -72,6 +77,20 @@ def data_files(path: Path) -> tuple[Path, ...]:
     if not data.is_file():
         raise ReadError(f"{path.name}: its data file {name!r} is missing")
     return path, data
+
+
+def _check_lines(path: Path) -> None:
+    """Refuse lines that are no NRRD header's: the library that reads them dies of some, and the process too."""
+    magic, *lines = _header(path).split(b"\n")
+    if not magic.startswith(b"NRRD000"):
+        raise ReadError(f"{path.name} can't be read: it doesn't begin as NRRD does")
+    for number, line in enumerate(lines, 2):
+        text = line.rstrip(b"\r")
+        if not text or re.match(rb"data ?file:\s*LIST", text, re.IGNORECASE):
+            return
+        free = text.startswith(b"#") or b":=" in text
+        if not free and (b":" not in text or len(text) > LONGEST_FIELD):
+            raise ReadError(f"{path.name} can't be read: line {number} of its header is no field")
 
 
 def _header(path: Path) -> bytes:

@@ -109,6 +109,8 @@ def _open(path: Path) -> Any:
         shape = tuple(int(edge) for edge in image.shape)
         kind = image.get_data_dtype()
         start = int(image.dataobj.offset)
+        if isinstance(image, _nib.Nifti1Pair):
+            image.header.get_xyzt_units()
         size = path.stat().st_size
     except BROKEN as error:
         raise ReadError(f"{path.name} can't be read: {first_line(error)}") from error
