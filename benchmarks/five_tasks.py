@@ -78,7 +78,7 @@ def run_arm(arm: Arm, data: Path, out: Path, steps: int) -> dict[str, float]:
         ]
         settings += ["--task.patch_size", arm.patch, "--validate_every", str(max(1, steps // 3)), *arm.more]
         target = ["--task", arm.task, "--data", str(data / arm.data), "--out", str(folder)]
-        run(["finetune", *target, *settings, *cache, *common, "--resume", "true"])
+        run(["finetune", *target, *settings, *cache, *common, "--resume", "auto"])
     run(["evaluate", str(folder), *cache, *common])
     if not (folder / "predictions").exists():
         scans = [str(path) for path in sorted((data / arm.data).glob(arm.predict))[:1]]

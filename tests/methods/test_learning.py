@@ -59,6 +59,7 @@ def train(method: Method, module: torch.nn.Module, wholes: torch.Tensor, *, step
     optimiser = torch.optim.AdamW(module.parameters(), lr=3e-3)
     module.train()
     for step in range(steps):
+        optimiser.param_groups[0]["lr"] = 3e-3 * (1 - step / steps)  # so that running statistics catch up
         generator = torch.Generator().manual_seed(step)
         chosen = (
             wholes

@@ -11,6 +11,7 @@ import torch
 import parts2whole as p2w
 from parts2whole.data.random import BatchGenerator
 from parts2whole.methods.base import Method
+from parts2whole.methods.contrast import gather_rows
 from parts2whole.training.runtime import Hardware, Runtime, unwrap
 
 WHOLE = (8, 8, 16)
@@ -36,7 +37,7 @@ def train(method: Method, runtime: Runtime) -> dict:
         loss = method.loss(module, method.views(mine, generator))["loss"]
         runtime.backward(loss)
         optimiser.step()
-        losses.append(float(runtime.mean(loss.detach())))
+        losses.append(float(gather_rows(loss.detach()[None])[0].mean()))
     inner = unwrap(module)
     return {
         "losses": losses,

@@ -44,10 +44,8 @@ SHORT = [
 ]
 
 
-@pytest.fixture(scope="module")
-def scans(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("scans")
-    for case in range(5):
+def write_scans(folder: Path, cases: range) -> Path:
+    for case in cases:
         generator = np.random.default_rng(case)
         image = generator.normal(0, 50, (18, 18, 10)).astype(np.float32)
         label = np.zeros(image.shape, np.uint8)
@@ -60,9 +58,16 @@ def scans(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def store(scans, tmp_path_factory) -> Path:
+def scans(tmp_path_factory) -> Path:
+    """The labelled scans of the target task, none of which is pre-trained on."""
+    return write_scans(tmp_path_factory.mktemp("labelled"), range(5))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    unlabelled = write_scans(tmp_path_factory.mktemp("unlabelled"), range(5, 10)) / "images"
     out = tmp_path_factory.mktemp("store") / "store"
-    return p2w.prepare([scans / "images"], out=out, modality="MR", workers=0, progress=False).path
+    return p2w.prepare([unlabelled], out=out, modality="MR", workers=0, progress=False).path
 
 
 def pretrain(store: Path, out: Path, method: str, *more: str) -> int:

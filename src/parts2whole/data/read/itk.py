@@ -80,7 +80,7 @@ def data_files(path: Path) -> tuple[Path, ...]:
 
 
 def _check_lines(path: Path) -> None:
-    """Refuse lines that are no NRRD header's: the library that reads them dies of some, and we with it."""
+    """Refuse lines that are no NRRD header's: the library that reads them dies of some, with the process."""
     magic, *lines = _header(path).split(b"\n")
     if not magic.startswith(b"NRRD000"):
         raise ReadError(f"{path.name} can't be read: it doesn't begin as NRRD does")
