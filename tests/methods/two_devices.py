@@ -36,6 +36,7 @@ def train(method: Method, runtime: Runtime) -> dict:
         optimiser.zero_grad()
         loss = method.loss(module, method.views(mine, generator))["loss"]
         runtime.backward(loss)
+        runtime.average_gradients(unwrap(module))
         optimiser.step()
         losses.append(float(gather_rows(loss.detach()[None])[0].mean()))
     inner = unwrap(module)
