@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from parts2whole.verbs.benchmark import benchmark as benchmark
     from parts2whole.verbs.compare import compare as compare
+    from parts2whole.verbs.doctor import doctor as doctor
     from parts2whole.verbs.embed import embed as embed
     from parts2whole.verbs.evaluate import evaluate as evaluate
     from parts2whole.verbs.export import export_weights as export_weights
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "benchmark": "parts2whole.verbs.benchmark",
     "compare": "parts2whole.verbs.compare",
+    "doctor": "parts2whole.verbs.doctor",
     "embed": "parts2whole.verbs.embed",
     "evaluate": "parts2whole.verbs.evaluate",
     "export_weights": "parts2whole.verbs.export",

@@ -105,6 +105,9 @@ COMMANDS = {
     "phantom": Command(
         "parts2whole.verbs.phantom:phantom", "Write synthetic scans in the public data sets' own formats."
     ),
+    "doctor": Command(
+        "parts2whole.verbs.doctor:doctor", "Say what this machine and installation give a run."
+    ),
     "report": Command(
         "parts2whole.report.page:write_report", "Write report.html for a folder of runs.", ("folder",)
     ),
@@ -278,7 +281,7 @@ def spell_switches(function: Callable[..., Any], arguments: Sequence[str]) -> li
     """Let a switch stand alone: ``--resume`` to ``--resume=true``."""
     parameters = inspect.signature(function).parameters.values()
     switches = {f"--{parameter.name}" for parameter in parameters if isinstance(parameter.default, bool)}
-    following = [*arguments[1:], "--"]
+    following = [*arguments, "--"][1:]
     return [
         f"{argument}=true" if argument in switches and after.startswith("--") else argument
         for argument, after in zip(arguments, following, strict=True)
