@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import stat
@@ -174,9 +175,11 @@ def test_a_store_that_workers_cannot_see(cluster, tmp_path, monkeypatch):
 
 def test_a_queueing_system(tmp_path, monkeypatch):
     """The commands of SLURM are replaced by scripts that run what is submitted."""
-    pytest.importorskip("dask_jobqueue", reason="dask-jobqueue isn't installed (extra 'cluster')")
+    if importlib.util.find_spec("dask_jobqueue") is None:  # importing it here would set its signal handler
+        pytest.skip("dask-jobqueue isn't installed (extra 'cluster')")
     import dask
 
+    interrupt = signal.getsignal(signal.SIGINT)
     commands = tmp_path / "bin"
     commands.mkdir()
     for name, script in {
@@ -208,3 +211,4 @@ def test_a_queueing_system(tmp_path, monkeypatch):
         time.sleep(0.05)
     else:
         pytest.fail("the submitted worker wasn't cancelled")
+    assert signal.getsignal(signal.SIGINT) is interrupt

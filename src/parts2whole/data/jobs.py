@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
+import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -180,12 +182,17 @@ def _client(cluster: str, workers: int) -> Iterator[Any]:
 
 
 def _queue(cluster: str) -> Any:
+    interrupt = signal.getsignal(signal.SIGINT)
     try:
         import dask_jobqueue
     except ImportError as error:
         raise JobError(
             f"cluster={cluster!r} needs dask-jobqueue: pip install 'parts2whole[cluster]'"
         ) from error
+    finally:
+        # Importing it makes Ctrl-C end the program as if all were well; keep what was there.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, interrupt)
     try:
         return getattr(dask_jobqueue, QUEUES[cluster])()
     except (ValueError, TypeError, OSError, RuntimeError) as error:

@@ -26,7 +26,7 @@ from parts2whole.verbs.prepare import prepare
 from parts2whole.verbs.pretrain import pretrain
 
 UNLABELLED, LABELLED = 60, 34
-SIZE, WINDOW = (32, 40, 40), (40, 56, 56)
+WHOLE, PATCH, WINDOW = (24, 32, 32), (32, 40, 40), (40, 56, 56)
 PATIENT = Resolution(pixels=56, slices=40, smallest_mm=10.0)
 """Coarse, about 6.5 mm, so that all of a patient fits and training takes minutes."""
 
@@ -54,7 +54,7 @@ def demo(
     modality: Modality = "auto",
     labelled_cases: int = 3,
     seeds: int = 3,
-    pretrain_steps: int = 300,
+    pretrain_steps: int = 500,
     finetune_steps: int = 160,
     seed: int = 0,
     progress: bool = True,
@@ -92,7 +92,7 @@ def demo(
     task = Segmentation(
         Path(labelled),
         preprocess=Preprocess(modality),
-        patch_size=SIZE,
+        patch_size=PATCH,
         window_size=WINDOW,
         validation_fraction=0.15,
         test_fraction=0.5,
@@ -100,13 +100,13 @@ def demo(
     _say("2/4  Preparing the unlabelled scans", progress)
     store: Store = prepare([scans], out=folder / "store", modality=modality, progress=progress)
     _say("3/4  Pre-training by Parts2Whole: rebuild the whole from a part", progress)
-    network = UNet3D(size="tiny")
+    network = UNet3D(size="tiny", norm="instance")
     pretrained = pretrain(
         store.path,
         out=folder / "runs" / "pretrain",
         method=Parts2Whole(part_fraction=(0.5, 1.0), per_axis=False),
         network=network,
-        whole_size=SIZE,
+        whole_size=WHOLE,
         optimiser=AdamW(lr=4e-3),
         steps=pretrain_steps,
         held_out=task,
