@@ -6,6 +6,7 @@ import importlib.util
 import os
 import signal
 import stat
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -175,11 +176,11 @@ def test_a_store_that_workers_cannot_see(cluster, tmp_path, monkeypatch):
 
 def test_a_queueing_system(tmp_path, monkeypatch):
     """The commands of SLURM are replaced by scripts that run what is submitted."""
-    if importlib.util.find_spec("dask_jobqueue") is None:  # importing it here would set its signal handler
-        pytest.skip("dask-jobqueue isn't installed (extra 'cluster')")
+    interrupt = signal.getsignal(signal.SIGINT)
+    pytest.importorskip("dask_jobqueue", reason="dask-jobqueue isn't installed (extra 'cluster')")
+    signal.signal(signal.SIGINT, interrupt)  # importing it has set another
     import dask
 
-    interrupt = signal.getsignal(signal.SIGINT)
     commands = tmp_path / "bin"
     commands.mkdir()
     for name, script in {
@@ -211,4 +212,17 @@ def test_a_queueing_system(tmp_path, monkeypatch):
         time.sleep(0.05)
     else:
         pytest.fail("the submitted worker wasn't cancelled")
-    assert signal.getsignal(signal.SIGINT) is interrupt
+
+
+def test_ctrl_c_keeps_its_meaning_with_a_queueing_system():
+    pytest.importorskip("distributed", reason="dask isn't installed (extra 'cluster')")
+    if importlib.util.find_spec("dask_jobqueue") is None:
+        pytest.skip("dask-jobqueue isn't installed (extra 'cluster')")
+    code = (
+        "import signal; from parts2whole.data.jobs import JobError, run_jobs\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "try: list(run_jobs(abs, [1], lost=abs, cluster='slurm', workers=1))\n"
+        "except JobError: pass\n"
+        "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

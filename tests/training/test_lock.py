@@ -106,9 +106,14 @@ def test_a_bare_resume_means_true():
 )
 def test_a_signal_ends_a_command_with_a_documented_code(monkeypatch, capsys, number, code):
     monkeypatch.setattr(cli, "run", lambda *_: os.kill(os.getpid(), number))
-    before = signal.getsignal(number)
-    assert main(["report", "x"]) == code
-    assert signal.getsignal(number) is before
+    around = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests were started with
+    try:
+        before = signal.getsignal(number)
+        assert main(["report", "x"]) == code
+        assert signal.getsignal(number) is before
+    finally:
+        signal.signal(signal.SIGINT, around)
     assert "Traceback" not in capsys.readouterr().err
 
 
