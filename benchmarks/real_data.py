@@ -122,7 +122,8 @@ def main() -> None:
     if arguments.write:
         import real_data_page
 
-        real_data_page.write_page(sets(arguments.data.resolve()), arguments.out, arguments.write)
+        page = sets(arguments.data.resolve())
+        real_data_page.write_page(page, arguments.out, arguments.write, seeds=arguments.seeds)
 
 
 def run_set(one: Set, data: Path, out: Path, seeds: int, jobs: int) -> None:

@@ -13,14 +13,14 @@ import numpy as np
 
 from parts2whole.report.formats import to_markdown
 from parts2whole.report.results import result_rows
-from parts2whole.report.runs import find_runs, read_run
+from parts2whole.report.runs import read_run
 from parts2whole.report.tables import make_table
 
 NOTES = Path(__file__).with_name("real_data_notes.md")
 """What was tried and why: prose, without numbers that a command could write."""
 
 
-def write_page(chosen: Sequence[Any], out: Path, page: Path) -> None:
+def write_page(chosen: Sequence[Any], out: Path, page: Path, *, seeds: int) -> None:
     lines = [
         "# Results on real scans",
         "",
@@ -32,14 +32,21 @@ def write_page(chosen: Sequence[Any], out: Path, page: Path) -> None:
     for one in chosen:
         folder = out / one.name
         lines += [f"## {one.name.capitalize()}", ""]
-        missing = [str(labels) for labels in one.labels if not finished_seeds(folder, labels)]
-        if missing:
-            lines += [f"**Not run yet:** transfer at {', '.join(missing)}.", ""]
+        unfinished = [labels for labels in one.labels if len(finished_cells(folder, labels)) < 2 * seeds]
+        if unfinished:
+            lines += [f"**Not finished:** transfer at {', '.join(map(describe, unfinished))}.", ""]
         if not folder.exists():
             lines += ["Nothing of this set has been run yet.", ""]
             continue
         lines += pretraining(folder, one)
-        lines += transfer(folder)
+        lines += transfer(
+            [
+                cell
+                for labels in one.labels
+                if labels not in unfinished
+                for cell in finished_cells(folder, labels)
+            ]
+        )
         lines += probes(folder)
     if NOTES.exists():
         lines += [NOTES.read_text().strip(), ""]
@@ -47,9 +54,15 @@ def write_page(chosen: Sequence[Any], out: Path, page: Path) -> None:
     print(f"wrote {page}")
 
 
-def finished_seeds(folder: Path, labels: dict[str, Any]) -> int:
+def finished_cells(folder: Path, labels: dict[str, Any]) -> list[Path]:
+    """Run folders of both arms at this number of labels."""
     ((kind, value),) = labels.items()
-    return len(list(folder.glob(f"cells/*-{kind}{value}-seed*/result.json")))
+    return sorted(path.parent for path in folder.glob(f"cells/*-{kind}{value}-seed*/result.json"))
+
+
+def describe(labels: dict[str, Any]) -> str:
+    ((kind, value),) = labels.items()
+    return f"{value} labelled cases" if kind == "cases" else f"{value:.0%} of the labels"
 
 
 def describe_machine(out: Path) -> str:
@@ -88,9 +101,8 @@ def pretraining(folder: Path, one: Any) -> list[str]:
     return [*lines, "", where, ""]
 
 
-def transfer(folder: Path) -> list[str]:
-    runs = [read_run(path) for path in find_runs(folder / "cells")]
-    finished = [run for run in runs if run.finished]
+def transfer(cells: Sequence[Path]) -> list[str]:
+    finished = [read_run(path) for path in cells]
     if not finished:
         return []
     lines = ["### Transfer: test cases, same splits, labels and seeds in both arms", ""]
