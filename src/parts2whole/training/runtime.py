@@ -45,7 +45,8 @@ class Hardware(Spec):
         devices: devices per node; ``auto`` takes what torchrun or srun started, else all GPUs, or one CPU
             process.
         nodes: number of nodes; ``auto`` takes what torchrun or srun started, else one.
-        precision: ``auto`` is bfloat16 autocast where the hardware has it, else float32.
+        precision: ``auto`` is bfloat16 (or float16) autocast on a GPU and float32 on a CPU, where bfloat16
+            gradients of torch 2.13 were seen to hold whatever was in memory (docs/decisions).
         compile: compile the network with torch.compile.
         workers: threads that read ahead; 0 reads when a batch is asked for.
         micro_batch: rows a device computes at once, at most; gradients of several micro-batches are added
@@ -243,8 +244,7 @@ def resolve_precision(precision: Precision, accelerator: str = "auto") -> _Defin
         return precision
     if accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-    return "bf16-mixed" if has_bf16 else "32-true"
+    return "32-true"
 
 
 def resolve_layout(hardware: Hardware) -> tuple[int | Literal["auto"], int]:

@@ -54,8 +54,8 @@ def demo(
     modality: Modality = "auto",
     labelled_cases: int = 3,
     seeds: int = 3,
-    pretrain_steps: int = 500,
-    finetune_steps: int = 160,
+    pretrain_steps: int = 400,
+    finetune_steps: int = 120,
     seed: int = 0,
     progress: bool = True,
 ) -> Demo:
