@@ -54,8 +54,8 @@ def demo(
     modality: Modality = "auto",
     labelled_cases: int = 3,
     seeds: int = 3,
-    pretrain_steps: int = 400,
-    finetune_steps: int = 120,
+    pretrain_steps: int = 300,
+    finetune_steps: int = 100,
     seed: int = 0,
     progress: bool = True,
 ) -> Demo:
