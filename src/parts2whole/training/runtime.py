@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from parts2whole.networks.synchronised import synchronise_norms
 from parts2whole.spec import Spec
 from parts2whole.training.cluster import ClusterError, read_launch
+from parts2whole.training.cpu_bfloat16 import keep_float32_where_wrong
 from parts2whole.training.provenance import code_version
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
@@ -45,8 +46,8 @@ class Hardware(Spec):
         devices: devices per node; ``auto`` takes what torchrun or srun started, else all GPUs, or one CPU
             process.
         nodes: number of nodes; ``auto`` takes what torchrun or srun started, else one.
-        precision: ``auto`` is bfloat16 (or float16) autocast on a GPU and float32 on a CPU, where bfloat16
-            gradients of torch 2.13 were seen to hold whatever was in memory (docs/decisions).
+        precision: ``auto`` is bfloat16 autocast where the hardware has it, else float16 on a GPU and float32
+            on a CPU. On CPUs the convolutions that bfloat16 gets wrong stay in float32.
         compile: compile the network with torch.compile.
         workers: threads that read ahead; 0 reads when a batch is asked for.
         micro_batch: rows a device computes at once, at most; gradients of several micro-batches are added
@@ -136,7 +137,7 @@ class Runtime:
 
     def prepare(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
         """Move to the device, choose channels-last, compile, and make all processes start alike."""
-        module = to_channels_last(module)
+        module = self._checked(to_channels_last(module))
         if self.ranks > 1:
             synchronise_norms(module, device=self.device)
         compiled: Any = torch.compile(module) if self.hardware.compile else module
@@ -165,7 +166,13 @@ class Runtime:
     def place_module(self, module: nn.Module) -> nn.Module:
         """A module on the device in channels-last order, for inference."""
         moved: nn.Module = to_channels_last(module.to(self.device))
-        return moved
+        return self._checked(moved)
+
+    def _checked(self, module: nn.Module) -> nn.Module:
+        """A module whose convolutions are right in this precision."""
+        if self.device.type == "cpu" and self.precision == "bf16-mixed":
+            keep_float32_where_wrong(module)
+        return module
 
     def place(self, batch: Any) -> Any:
         """Tensors of a batch on the device, five-dimensional ones in channels-last order."""
@@ -244,7 +251,8 @@ def resolve_precision(precision: Precision, accelerator: str = "auto") -> _Defin
         return precision
     if accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    return "32-true"
+    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return "bf16-mixed" if has_bf16 else "32-true"
 
 
 def resolve_layout(hardware: Hardware) -> tuple[int | Literal["auto"], int]:
