@@ -8,7 +8,15 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 from parts2whole.evaluation.metrics import auc, iou
-from parts2whole.evaluation.probes import ProbeError, knn_probe, linear_probe, upsampled_pyramid, voxel_probe
+from parts2whole.evaluation.probes import (
+    ProbeError,
+    fit_voxel_probes,
+    knn_probe,
+    linear_probe,
+    score_voxel_probes,
+    upsampled_pyramid,
+    voxel_probe,
+)
 from parts2whole.networks.unet3d import UNet3D
 
 
@@ -94,6 +102,15 @@ def test_the_voxel_probe_is_a_logistic_regression() -> None:
     expected = iou(logits > 0, test[1].ravel() == 1)
     assert 0 < expected < 1
     assert voxel_probe([train], [test], voxels_per_volume=10**6)["iou_1"] == pytest.approx(expected, abs=0.02)
+
+
+def test_several_penalties_from_one_reading_are_as_each_alone() -> None:
+    train, test = [volume(i) for i in range(2)], [volume(i) for i in range(10, 13)]
+    models = fit_voxel_probes(iter(train), (10.0, 0.001), seed=3)
+    together = score_voxel_probes(models, iter(test))
+    for C, found in together.items():
+        assert found == pytest.approx(voxel_probe(train, test, C=C, seed=3), abs=0.005)
+    assert together[10.0]["iou_mean"] > together[0.001]["iou_mean"], "so strong a penalty must cost something"
 
 
 def test_the_true_shares_of_classes_help_a_rare_one() -> None:

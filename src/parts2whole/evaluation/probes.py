@@ -7,7 +7,7 @@ standardises features by the training set's mean and deviation, and is determini
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -113,6 +113,24 @@ def voxel_probe(
         ProbeError: no volume, features and labels on different grids, different numbers of features,
             features that aren't finite, or a single class in training.
     """
+    models = fit_voxel_probes(
+        train, [C], voxels_per_volume=voxels_per_volume, natural_prior=natural_prior, seed=seed
+    )
+    return score_voxel_probes(models, test)[C]
+
+
+def fit_voxel_probes(
+    train: Iterable[tuple[Array | Tensor, Array | Tensor]],
+    penalties: Sequence[float],
+    *,
+    voxels_per_volume: int = 4000,
+    natural_prior: bool = True,
+    seed: int = 0,
+) -> dict[float, LinearModel]:
+    """The models of `voxel_probe` for several strengths of the penalty, from one reading of the volumes.
+
+    Args and errors are those of `voxel_probe`; ``penalties`` are values of its ``C``.
+    """
     generator = np.random.default_rng(seed)
     sampled: list[tuple[Array, Array]] = []
     counts: dict[int, int] = {}
@@ -127,20 +145,34 @@ def voxel_probe(
     if len({x.shape[1] for x, _ in sampled}) > 1:
         raise ProbeError(f"training volumes have {sorted({x.shape[1] for x, _ in sampled})} features")
     labels = np.concatenate([y for _, y in sampled])
-    model = _fit(np.concatenate([x for x, _ in sampled]), labels, C=C)
+    models = _fit(np.concatenate([x for x, _ in sampled]), labels, penalties)
     if natural_prior:
-        shares = [counts[int(c)] / int((labels == c).sum()) for c in model.classes]
-        model = dataclasses.replace(model, intercept=model.intercept + np.log(shares))
-    scores: dict[int, list[float]] = {int(c): [] for c in model.classes if c}
+        shares = np.log([counts[int(c)] / int((labels == c).sum()) for c in np.unique(labels)])
+        models = {C: dataclasses.replace(m, intercept=m.intercept + shares) for C, m in models.items()}
+    return models
+
+
+def score_voxel_probes(
+    models: Mapping[float, LinearModel], test: Iterable[tuple[Array | Tensor, Array | Tensor]]
+) -> dict[float, dict[str, float]]:
+    """What `voxel_probe` returns, for each of several models, from one reading of the volumes."""
+    scores: dict[float, dict[int, list[float]]] = {
+        C: {int(c): [] for c in model.classes if c} for C, model in models.items()
+    }
     for volume in test:
         rows, targets = _voxels(*volume)
-        found = model.classes[model.logits(rows.T).argmax(axis=1)]
-        for c in sorted({*scores, *(int(c) for c in np.unique(targets) if c)}):
-            scores.setdefault(c, []).append(iou(found == c, targets == c))
-    if not any(scores.values()):
+        there = {int(c) for c in np.unique(targets) if c}
+        for C, model in models.items():
+            found = model.classes[model.logits(rows.T).argmax(axis=1)]
+            for c in sorted({*scores[C], *there}):
+                scores[C].setdefault(c, []).append(iou(found == c, targets == c))
+    if not all(any(of_class.values()) for of_class in scores.values()):
         raise ProbeError("there is no test volume")
-    by_class = {f"iou_{c}": nanmean(values) for c, values in sorted(scores.items())}
-    return by_class | {"iou_mean": nanmean(list(by_class.values()))}
+    by_class = {
+        C: {f"iou_{c}": nanmean(values) for c, values in sorted(of_class.items())}
+        for C, of_class in scores.items()
+    }
+    return {C: found | {"iou_mean": nanmean(list(found.values()))} for C, found in by_class.items()}
 
 
 def linear_probe(
@@ -167,7 +199,7 @@ def linear_probe(
         ProbeError: shapes that don't fit, features that aren't finite, or a single class in training.
     """
     x, y, x_test, y_test = _items(train_x, train_y, test_x, test_y)
-    model = _fit(x, y, C=C, balanced=True)
+    model = _fit(x, y, [C], balanced=True)[C]
     logits = model.logits(x_test)
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = np.zeros((len(y_test), 1 + int(max(y.max(), y_test.max()))))
@@ -204,7 +236,7 @@ def knn_probe(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Linear:
+class LinearModel:
     """A fitted linear classifier: logits = x weights^T + intercept."""
 
     classes: npt.NDArray[np.int64]
@@ -221,20 +253,30 @@ class _Linear:
         )
 
 
-def _fit(x: Array, y: Array, *, C: float, balanced: bool = False) -> _Linear:
-    """Multinomial logistic regression of standardised features, written for the features as they are."""
+def _fit(
+    x: Array, y: Array, penalties: Sequence[float], *, balanced: bool = False
+) -> dict[float, LinearModel]:
+    """Multinomial logistic regressions of standardised features, written for the features as they are.
+
+    The strongest penalty is fitted first, and each fit starts where the one before ended: with a weak
+    penalty the way from zero is long.
+    """
     if len(np.unique(y)) < 2:
         raise ProbeError(f"the training labels hold class {y[0]} only; a probe needs two or more")
     mean, deviation = _standard(x)
-    weight = "balanced" if balanced else None
-    fitted = LogisticRegression(C=C, max_iter=MAX_ITERATIONS, class_weight=weight).fit(
-        (x - mean) / deviation, y
+    standardised = (x - mean) / deviation
+    regression = LogisticRegression(
+        max_iter=MAX_ITERATIONS, class_weight="balanced" if balanced else None, warm_start=True
     )
-    weights, intercept = fitted.coef_ / deviation, fitted.intercept_
-    intercept = intercept - weights @ mean
-    if len(weights) == 1:  # two classes: scikit-learn keeps the logit of the second alone
-        weights, intercept = np.vstack([0 * weights, weights]), np.array([0.0, *intercept])
-    return _Linear(fitted.classes_, weights, intercept)
+    models = {}
+    for C in sorted(penalties):
+        fitted = regression.set_params(C=C).fit(standardised, y)
+        weights = fitted.coef_ / deviation
+        intercept = fitted.intercept_ - weights @ mean
+        if len(weights) == 1:  # two classes: scikit-learn keeps the logit of the second alone
+            weights, intercept = np.vstack([0 * weights, weights]), np.array([0.0, *intercept])
+        models[C] = LinearModel(fitted.classes_, weights, intercept)
+    return models
 
 
 def _standard(x: Array) -> tuple[Floats, Floats]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from parts2whole.data.split import labelled_subset
-from parts2whole.evaluation.probes import knn_probe, linear_probe, upsampled_pyramid, voxel_probe
+from parts2whole.evaluation.probes import (
+    fit_voxel_probes,
+    knn_probe,
+    linear_probe,
+    score_voxel_probes,
+    upsampled_pyramid,
+)
 from parts2whole.networks.base import Encoder, Network
 from parts2whole.networks.heads import pooled_features
 from parts2whole.networks.unet3d import UNet3D
@@ -147,34 +153,22 @@ def _probe_once(
         def voxels(items: Items) -> Iterator[tuple[Tensor, npt.NDArray[np.int64]]]:
             return (_voxel_features(encoder, labelled, item, task) for item in items)
 
-        def fit_voxels(penalty: float, items: Items) -> dict[str, float]:
-            return voxel_probe(voxels(train), voxels(items), C=penalty, seed=seed)
-
-        return [_best_penalty("voxel linear", "iou_mean", fit_voxels, validation, tested)]
+        models = fit_voxel_probes(voxels(train), PENALTIES, seed=seed)
+        found = score_voxel_probes(models, voxels(validation))
+        best = max(PENALTIES, key=lambda penalty: found[penalty]["iou_mean"])
+        if tested != validation:
+            found = score_voxel_probes({best: models[best]}, voxels(tested))
+        return [{"probe": "voxel linear", "penalty": best} | found[best]]
     if isinstance(task, ClassificationTask):
         x, y = _embed(encoder, labelled, train, task), _targets(labelled, train)
-
-        def fit_linear(penalty: float, items: Items) -> dict[str, float]:
-            embedded = _embed(encoder, labelled, items, task)
-            return linear_probe(x, y, embedded, _targets(labelled, items), C=penalty)
-
-        neighbours = knn_probe(
-            x, y, _embed(encoder, labelled, tested, task), _targets(labelled, tested), k=min(10, len(x))
-        )
+        chosen = _embed(encoder, labelled, validation, task), _targets(labelled, validation)
+        measured = _embed(encoder, labelled, tested, task), _targets(labelled, tested)
+        best = max(PENALTIES, key=lambda penalty: linear_probe(x, y, *chosen, C=penalty)["auc"])
         return [
-            _best_penalty("linear", "auc", fit_linear, validation, tested),
-            {"probe": "k-NN"} | neighbours,
+            {"probe": "linear", "penalty": best} | linear_probe(x, y, *measured, C=best),
+            {"probe": "k-NN"} | knn_probe(x, y, *measured, k=min(10, len(x))),
         ]
     raise ProbeError(f"{type(task).__name__} is neither a segmentation nor a classification")
-
-
-def _best_penalty(
-    name: str, metric: str, fit: Callable[[float, Items], dict[str, float]], validation: Items, tested: Items
-) -> Row:
-    """The probe with the penalty that is best on validation items."""
-    found = {penalty: fit(penalty, validation) for penalty in PENALTIES}
-    best = max(found, key=lambda penalty: found[penalty][metric])
-    return {"probe": name, "penalty": best} | (found[best] if tested == validation else fit(best, tested))
 
 
 def _targets(labelled: Labelled, items: Items) -> npt.NDArray[np.int64]:
