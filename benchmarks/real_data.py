@@ -22,6 +22,7 @@ from typing import Any
 import parts2whole as p2w
 from parts2whole.data.preprocess import Preprocess
 from parts2whole.methods.base import Method
+from parts2whole.networks.base import Network
 from parts2whole.tasks.base import Task, default_cache
 from parts2whole.training.optim import AdamW
 
@@ -41,9 +42,9 @@ class Set:
     finetune: dict[str, Any]
     probe_labels: tuple[dict[str, Any], ...]
     whole_mm: tuple[float, float, float] | None = None
+    network: Network = p2w.UNet3D(size="tiny", norm="instance")
 
 
-NETWORK = p2w.UNet3D(size="tiny", norm="instance")
 PARTS = p2w.Parts2Whole(part_fraction=(0.5, 1.0), per_axis=False)
 
 
@@ -99,6 +100,8 @@ def sets(data: Path) -> list[Set]:
             labels=(),
             finetune={},
             probe_labels=({"fraction": 1.0}, {"fraction": 0.1}),
+            # Instance norm makes a channel's mean over a map nearly the same everywhere, and that is what is probed.
+            network=p2w.UNet3D(size="tiny", norm="group"),
         ),
     ]
 
@@ -186,7 +189,7 @@ def pretrain_one(one: Set, store: Path, out: Path, name: str) -> None:
         store,
         out=out / f"pretrain-{name}",
         method=one.methods[name],
-        network=NETWORK,
+        network=one.network,
         whole_size=one.whole_size,
         whole_mm=one.whole_mm,
         steps=one.pretrain_steps,
@@ -203,7 +206,7 @@ def finetune_one(one: Set, out: Path, arm: str, labels: dict[str, Any], seed: in
     p2w.finetune(
         one.task,
         init="scratch" if scratch else out / f"pretrain-{arm}",
-        network=NETWORK if scratch else None,
+        network=one.network if scratch else None,
         seed=seed,
         out=folder,
         resume="auto",
@@ -223,7 +226,7 @@ def probe_one(one: Set, out: Path, name: str, labels: dict[str, Any]) -> None:
     p2w.probe(
         one.task,
         init="scratch" if name == "untrained" else out / f"pretrain-{name}",
-        network=NETWORK if name == "untrained" else None,
+        network=one.network if name == "untrained" else None,
         seeds=3,
         side="test",
         out=probe_path(out, name, labels),

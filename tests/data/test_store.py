@@ -91,12 +91,28 @@ def test_any_crop_equals_slicing(tmp_path_factory, data):
 def test_a_crop_reads_only_its_chunks(store, monkeypatch):
     store.read("b", (slice(0, 1),) * 3)
     reads = []
-    real = os.pread
-    monkeypatch.setattr(chunks.os, "pread", lambda *args: reads.append(args) or real(*args))
+    real = os.preadv
+    monkeypatch.setattr(chunks.os, "preadv", lambda *args: reads.append(args) or real(*args))
     store.read("b", (slice(0, 16), slice(0, 32), slice(0, 32)))
     assert len(reads) == 1
     store.read("b", (slice(15, 17), slice(31, 33), slice(5, 6)))
     assert len(reads) == 1 + 4
+    store.read("b", (slice(15, 17), slice(31, 33), slice(31, 33)))
+    assert len(reads) == 1 + 4 + 1, "neighbours in the file are read together"
+
+
+def test_a_shard_that_becomes_shorter_while_open(store):
+    box = (slice(0, 16), slice(0, 32), slice(0, 32))
+    store.read("b", box)
+    (shard,) = [path for path in (store.path / "cases" / "b.zarr" / "0" / "c").rglob("*") if path.is_file()]
+    os.truncate(shard, 10)
+    with pytest.raises(StoreError, match="truncated"):
+        store.read("b", box)
+
+
+def test_a_crop_too_large_for_the_kept_memory(store, monkeypatch):
+    monkeypatch.setattr(chunks, "KEPT_BYTES", 100)
+    np.testing.assert_array_equal(store.read("b"), voxels((1, 20, 40, 35)))
 
 
 @pytest.mark.parametrize("dtype", ["int16", "uint8", "float16"])

@@ -32,7 +32,8 @@ def test_two_devices_train_as_one(method, found):
     assert len(set(one["losses"])) == 3
     for rank in (first, second):
         assert rank["losses"] == pytest.approx(one["losses"], rel=1e-5)
-        assert rank["state"] == pytest.approx(one["state"], rel=1e-4, abs=1e-3)
+        # Other orders of summation are amplified by three steps at this rate: up to 1e-4 was seen.
+        assert rank["state"] == pytest.approx(one["state"], rel=5e-4, abs=1e-3)
     assert first["state"] == second["state"]
     for row, expected in zip(first["queue"], one["queue"], strict=True):
         assert row == pytest.approx(expected, abs=1e-4)

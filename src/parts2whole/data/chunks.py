@@ -129,23 +129,39 @@ class ChunkedArray:
             size = self._remote.size
         if size < self._index.nbytes + 4:
             raise ValueError("its shard is truncated")
-        (raw,) = self._fetch([size - self._index.nbytes - 4], [self._index.nbytes + 4])
+        (raw,) = map(bytes, self._fetch([size - self._index.nbytes - 4], [self._index.nbytes + 4]))
         if google_crc32c.value(raw[:-4]) != int.from_bytes(raw[-4:], "little"):
             raise ValueError("the index of its shard is damaged")
         self._index = np.frombuffer(raw[:-4], dtype="<u8").reshape(self._index.shape)
 
-    def _fetch(self, offsets: list[int], lengths: list[int]) -> Iterable[bytes]:
-        """Ranges of the shard: one by one from a file, together from afar."""
-        if self._remote is None:
-            return (os.pread(self._file, n, offset) for offset, n in zip(offsets, lengths, strict=True))
-        return self._remote.read(offsets, lengths)
+    def _fetch(self, offsets: list[int], lengths: list[int]) -> Iterable[bytes | memoryview]:
+        """Ranges of the shard, valid until this thread fetches again: those from afar together."""
+        if self._remote is not None:
+            return self._remote.read(offsets, lengths)
+        return self._fetch_local(offsets, lengths)
+
+    def _fetch_local(self, offsets: list[int], lengths: list[int]) -> list[memoryview]:
+        # Neighbours along x follow each other in the file: one call reads them all.  The memory is kept, as
+        # fresh memory costs more than the reading.
+        memory = _scratch(sum(lengths))
+        pieces = []
+        begin = end = 0
+        last = len(offsets) - 1
+        for n, (offset, length) in enumerate(zip(offsets, lengths, strict=True)):
+            pieces.append(memory[end : end + length])
+            end += length
+            if n == last or offsets[n + 1] != offset + length:
+                if os.preadv(self._file, [memory[begin:end]], offset + length - (end - begin)) != end - begin:
+                    raise ValueError("its shard is truncated")
+                begin = end
+        return pieces
 
     def _read_own(self, chunk: tuple[int, ...], start: list[int], stop: list[int]) -> npt.NDArray[Any]:
         # Chunks are so small that handing them to threads costs more than decoding them.
         blosc.use_threads = False
-        out = np.zeros([high - low for low, high in zip(start, stop, strict=True)], dtype=self.dtype)
-        if not out.size:
-            return out
+        size = [high - low for low, high in zip(start, stop, strict=True)]
+        if not all(size):
+            return np.zeros(size, dtype=self.dtype)
         decoded = np.empty(chunk, dtype=self.dtype)
         # Along each axis: the first and last chunk touched, where each lands in the result, its part used.
         grid = [slice(low // c, -(-high // c)) for low, high, c in zip(start, stop, chunk, strict=True)]
@@ -163,6 +179,8 @@ class ChunkedArray:
             for (offset, length), pieces in zip(places, itertools.product(*axes), strict=True)
             if offset != NOT_WRITTEN
         ]
+        complete = len(written) == len(places)
+        out = np.empty(size, dtype=self.dtype) if complete else np.zeros(size, dtype=self.dtype)
         if not written:
             return out
         offsets, lengths, boxes = (list(each) for each in zip(*written, strict=True))
@@ -213,6 +231,21 @@ class ArrayCache:
         """Close all, because arrays on disk have changed."""
         with self._lock:
             self._open.clear()
+
+
+_memory = threading.local()
+KEPT_BYTES = 2**22
+"""Memory that each thread keeps for reading; a crop that needs more gets memory of its own."""
+
+
+def _scratch(size: int) -> memoryview:
+    """``size`` bytes that the next call in this thread may overwrite."""
+    if size > KEPT_BYTES:
+        return memoryview(bytearray(size))
+    if not hasattr(_memory, "bytes"):
+        _memory.bytes = memoryview(bytearray(KEPT_BYTES))
+    kept: memoryview = _memory.bytes
+    return kept[:size]
 
 
 def _own_layout(plain: dict[str, Any]) -> tuple[int, ...] | None:

@@ -9,9 +9,11 @@ because what lies outside a box then costs nothing.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from parts2whole.data.random import BatchGenerator
@@ -147,48 +149,32 @@ def _cut_at_once(volumes: Tensor, boxes: Boxes, size: Size, count: int, *, antia
 
 def _cut_in_turn(volumes: Tensor, boxes: Boxes, size: Size, count: int, *, antialias: bool) -> Tensor:
     """`crop_resize` box by box, on the voxels of the box alone."""
-    axes = [_Axis.of(boxes.size[:, a], size[a], volumes.dtype, antialias=antialias) for a in range(3)]
     out = volumes.new_empty(len(boxes.start), volumes.shape[1], *size)
     lows, extents = boxes.start.tolist(), boxes.size.tolist()
     for row, ((z, y, x), (depth, height, width)) in enumerate(zip(lows, extents, strict=True)):
         box = volumes[row // count, :, z : z + depth, y : y + height, x : x + width]
-        # Rows first, while there are few: what was cut along one axis is carried along the next.
-        cut = torch.matmul(box, axes[2].matrices[row, :, :width].T)
-        cut = axes[1].apply(cut, row, height)
-        axes[0].apply(cut.flatten(2), row, depth, out=out[row].flatten(2))
+        out[row] = _resize_box(box, size, antialias=antialias)
     return out
 
 
-@dataclasses.dataclass(frozen=True)
-class _Axis:
-    """Interpolation along one axis of every box, from the box's first voxel.
+def _resize_box(box: Tensor, size: Size, *, antialias: bool) -> Tensor:
+    """Resize (C, D, H, W) to ``size``: rows first, while there are few, then all planes."""
+    _, depth, height, width = box.shape
+    if (depth, height, width) == size:
+        return box
+    cut = torch.matmul(box, _cached_matrix(width, size[2], antialias, box.dtype).T)
+    if antialias and (depth > size[0] or height > size[1]):
+        cut = torch.matmul(_cached_matrix(height, size[1], antialias, box.dtype), cut)
+        cut = torch.matmul(_cached_matrix(depth, size[0], antialias, box.dtype), cut.flatten(2))
+        return cut.reshape(len(box), *size)
+    # Where z and y don't shrink a sample is a mean of four voxels.  With x in the place of the channels, and
+    # last in memory, one call takes whole rows of them, several times faster than two products.
+    planes = F.interpolate(cut.permute(0, 3, 1, 2), size[:2], mode="bilinear", align_corners=False)
+    return planes.permute(0, 2, 3, 1)
 
-    Where no box shrinks, a sample is a mean of two voxels, cheaper to take than to multiply by a matrix.
-    """
 
-    matrices: Tensor
-    lower: Tensor | None = None
-    upper: Tensor | None = None
-    share: Tensor | None = None
-
-    @classmethod
-    def of(cls, extent: Tensor, n_out: int, dtype: torch.dtype, *, antialias: bool) -> _Axis:
-        longest = int(extent.max())
-        matrices = interpolation_matrix(
-            torch.zeros_like(extent), extent, longest, n_out, antialias=antialias
-        ).to(dtype)
-        if antialias and longest > n_out:
-            return cls(matrices)
-        last = (extent - 1)[:, None]
-        centres = (torch.arange(n_out) + 0.5) * (extent / n_out)[:, None] - 0.5
-        centres = centres.clamp(min=0).minimum(last)
-        lower = centres.long()
-        return cls(matrices, lower, (lower + 1).minimum(last), (centres - lower).to(dtype)[..., None])
-
-    def apply(self, box: Tensor, row: int, extent: int, *, out: Tensor | None = None) -> Tensor:
-        """Resize axis 1 or, of (C, D, H, W), axis 2 of a box."""
-        axis = box.ndim - 2
-        if self.lower is None or self.upper is None or self.share is None:
-            return torch.matmul(self.matrices[row, :, :extent], box, out=out)
-        lower, upper = box.index_select(axis, self.lower[row]), box.index_select(axis, self.upper[row])
-        return torch.lerp(lower, upper, self.share[row], out=out)
+@functools.lru_cache(maxsize=1024)
+def _cached_matrix(extent: int, n_out: int, antialias: bool, dtype: torch.dtype) -> Tensor:
+    """(n_out, extent): `interpolation_matrix` of an axis whose box is all of it."""
+    whole, start = torch.tensor([extent]), torch.tensor([0])
+    return interpolation_matrix(start, whole, extent, n_out, antialias=antialias)[0].to(dtype)
