@@ -27,6 +27,9 @@ from parts2whole.tasks.base import Task, default_cache
 from parts2whole.training.optim import AdamW
 
 
+INSTANCE = p2w.UNet3D(size="tiny", norm="instance")
+
+
 @dataclasses.dataclass(frozen=True)
 class Set:
     """One data set: how it is pre-trained on, and the task it is measured on."""
@@ -42,7 +45,7 @@ class Set:
     finetune: dict[str, Any]
     probe_labels: tuple[dict[str, Any], ...]
     whole_mm: tuple[float, float, float] | None = None
-    network: Network = p2w.UNet3D(size="tiny", norm="instance")
+    network: Network = INSTANCE
 
 
 PARTS = p2w.Parts2Whole(part_fraction=(0.5, 1.0), per_axis=False)
@@ -100,7 +103,7 @@ def sets(data: Path) -> list[Set]:
             labels=(),
             finetune={},
             probe_labels=({"fraction": 1.0}, {"fraction": 0.1}),
-            # Instance norm makes a channel's mean over a map nearly the same everywhere, and that is what is probed.
+            # With instance norm a channel's mean over a map, which is probed, is nearly the same everywhere.
             network=p2w.UNet3D(size="tiny", norm="group"),
         ),
     ]
