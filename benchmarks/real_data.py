@@ -26,7 +26,6 @@ from parts2whole.networks.base import Network
 from parts2whole.tasks.base import Task, default_cache
 from parts2whole.training.optim import AdamW
 
-
 INSTANCE = p2w.UNet3D(size="tiny", norm="instance")
 
 
