@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -44,3 +46,11 @@ def test_only_the_job_that_kills_is_lost(tmp_path):
 
 def test_no_jobs():
     assert list(run_in_processes(double, [], workers=1, lost=double)) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system pins no processes")
+def test_a_process_on_one_core_starts_one_worker():
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+    code += "from parts2whole.data.pool import usable_cores; print(usable_cores())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["1"]

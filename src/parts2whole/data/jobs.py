@@ -10,7 +10,6 @@ done again elsewhere; only a job that takes down every worker that tries it, wor
 
 from __future__ import annotations
 
-import os
 import pickle
 import signal
 import threading
@@ -20,7 +19,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from parts2whole.data.pool import run_in_processes
+from parts2whole.data.pool import run_in_processes, usable_cores
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -66,7 +65,7 @@ def run_jobs(
     """
     check_workers(workers, cluster)
     if cluster is None:
-        local = min(os.cpu_count() or 1 if workers is None else workers, len(jobs))
+        local = min(usable_cores() if workers is None else workers, len(jobs))
         return run_in_processes(work, jobs, workers=local, lost=lost)
     return _run_on_dask(work, jobs, lost=lost, workers=workers, cluster=cluster)
 

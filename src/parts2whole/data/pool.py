@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from typing import TypeVar
 
+from joblib import cpu_count
 from joblib.externals.loky import ProcessPoolExecutor
 
 Job = TypeVar("Job")
@@ -14,6 +15,11 @@ Result = TypeVar("Result")
 
 CHANCES = 2
 """A job that takes its process down so often, working alone, is lost."""
+
+
+def usable_cores() -> int:
+    """Cores this process may use: fewer than the machine has under SLURM, in a container or with taskset."""
+    return int(cpu_count())
 
 
 def run_in_processes(

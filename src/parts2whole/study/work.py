@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from parts2whole.data.pool import usable_cores
 from parts2whole.spec import to_plain
 from parts2whole.study.devices import claim_gpu
 from parts2whole.study.plan import Settings, Study, name_labels
@@ -78,7 +79,7 @@ def make_jobs(study: Study, *, local_workers: int | None, cluster: bool) -> tupl
     Returns:
         Jobs that can be begun at once, pre-trainings first; and cells that need one of these to be done.
     """
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     threads = (
         None if cluster else max(1, cores // max(1, local_workers or (cores if local_workers is None else 1)))
     )

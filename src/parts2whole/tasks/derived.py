@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from parts2whole.data.jobs import run_jobs
+from parts2whole.data.pool import usable_cores
 from parts2whole.data.record import write_text
 from parts2whole.data.store import Store
 from parts2whole.spec import digest
@@ -49,7 +49,7 @@ def derive(
     kept: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     wanted = [r for r in store.cases if kept.get(r.case_id, {}).get("checksum") != r.checksum]
     if wanted:
-        count = min(os.cpu_count() or 1, len(wanted)) if workers is None else min(workers, len(wanted))
+        count = min(usable_cores(), len(wanted)) if workers is None else min(workers, len(wanted))
         jobs = [_Job(store, record.case_id, derive_case) for record in wanted]
         found = dict(run_jobs(_work, jobs, workers=count, lost=_lost))
         kept |= {r.case_id: {"checksum": r.checksum, "rows": found[r.case_id]} for r in wanted}

@@ -23,6 +23,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
+from parts2whole.data.pool import usable_cores
 from parts2whole.networks.synchronised import synchronise_norms
 from parts2whole.spec import Spec
 from parts2whole.training.cluster import ClusterError, read_launch
@@ -295,7 +296,7 @@ def describe_environment(runtime: Runtime | None = None) -> dict[str, Any]:
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
-        "cpu_count": os.cpu_count(),
+        "cpu_count": usable_cores(),
         "threads": torch.get_num_threads(),
         "packages": {},
     }

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from pathlib import Path
 
 from parts2whole.data.jobs import run_jobs
+from parts2whole.data.pool import usable_cores
 from parts2whole.data.preprocess import Modality, Preprocess
 from parts2whole.data.read import write_nifti
 from parts2whole.data.store import Store
@@ -157,7 +157,7 @@ def _make_data(folder: Path, seed: int) -> tuple[str, str]:
         else:
             cases.append(_Case(seed, number, labelled / "images" / name, labelled / "labels" / name))
     missing = [c for c in cases if not (c.image.exists() and (c.label is None or c.label.exists()))]
-    workers = min(os.cpu_count() or 1, len(missing) // 16)  # few are sooner made than a process is started
+    workers = min(usable_cores(), len(missing) // 16)  # few are sooner made than a process is started
     problems = [problem for problem in run_jobs(_write_case, missing, workers=workers, lost=_lost) if problem]
     if problems:
         raise RunFolderError(f"synthetic patients could not be written: {problems[0]}")

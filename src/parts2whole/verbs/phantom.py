@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from parts2whole.data.jobs import run_jobs
+from parts2whole.data.pool import usable_cores
 from parts2whole.phantom.data_sets import choose_data_sets
 from parts2whole.phantom.montage import write_montage
 from parts2whole.phantom.sizes import Size
@@ -97,7 +97,7 @@ def phantom(
     _check_settings(folder, seed, size)
     jobs = [_Job(folder, each, case, seed, size) for case in range(cases) for each in chosen]
     missing = [job for job in jobs if not job.mark.exists()]
-    count = min(os.cpu_count() or 1, len(missing)) if workers is None else workers
+    count = min(usable_cores(), len(missing)) if workers is None else workers
     problems = []
     for done, problem in enumerate(
         run_jobs(_write, missing, workers=count if missing else 0, lost=_lost), start=1
