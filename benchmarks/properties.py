@@ -112,7 +112,7 @@ def measure_training(arguments: argparse.Namespace) -> dict[str, list[dict[str, 
     scans, labelled = arguments.scans, arguments.labelled
     if scans is None or labelled is None:
         phantom(out=out / "data", tasks=["LiverSegmentation", "pool"], cases=40, size="tiny", progress=False)
-        scans, labelled = out / "data" / "pool", out / "data" / "LiTS"
+        scans, labelled = out / "data" / "pool" / "abdomen_ct", out / "data" / "LiTS"
     store = p2w.prepare([scans], out=out / "store", modality=arguments.modality, progress=False).path
     context = multiprocessing.get_context("spawn")
     feasible, semantic = [], []

@@ -97,7 +97,7 @@ def sets(data: Path) -> list[Set]:
             task=adrenal,
             whole_size=(32, 32, 32),
             whole_mm=(64.0, 64.0, 64.0),
-            pretrain_steps=1000,
+            pretrain_steps=700,
             methods={"parts2whole": PARTS, "autoencoder": p2w.Autoencoder()},
             labels=(),
             finetune={},
