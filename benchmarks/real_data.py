@@ -119,6 +119,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, one thread each")
     parser.add_argument("--write", type=Path, help="write the page from what is finished")
     parser.add_argument("--skip-runs", action="store_true", help="only write the page")
+    parser.add_argument(
+        "--studies",
+        type=Path,
+        nargs="*",
+        default=(),
+        help="folders of `parts2whole benchmark` to add to the page",
+    )
     arguments = parser.parse_args()
     chosen = [s for s in sets(arguments.data.resolve()) if arguments.only in (None, s.name)]
     if not arguments.skip_runs:
@@ -128,7 +135,9 @@ def main() -> None:
         import real_data_page
 
         page = sets(arguments.data.resolve())
-        real_data_page.write_page(page, arguments.out, arguments.write, seeds=arguments.seeds)
+        real_data_page.write_page(
+            page, arguments.out, arguments.write, seeds=arguments.seeds, studies=arguments.studies
+        )
 
 
 def run_set(one: Set, data: Path, out: Path, seeds: int, jobs: int) -> None:

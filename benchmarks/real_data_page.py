@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from study_page import study_section
 
 from parts2whole.report.formats import to_markdown
 from parts2whole.report.results import result_rows
@@ -20,7 +21,9 @@ NOTES = Path(__file__).with_name("real_data_notes.md")
 """What was tried and why: prose, without numbers that a command could write."""
 
 
-def write_page(chosen: Sequence[Any], out: Path, page: Path, *, seeds: int) -> None:
+def write_page(
+    chosen: Sequence[Any], out: Path, page: Path, *, seeds: int, studies: Sequence[Path] = ()
+) -> None:
     lines = [
         "# Results on real scans",
         "",
@@ -50,6 +53,8 @@ def write_page(chosen: Sequence[Any], out: Path, page: Path, *, seeds: int) -> N
         lines += probes(folder)
     if NOTES.exists():
         lines += [NOTES.read_text().strip(), ""]
+    for study in studies:
+        lines += study_section(study, page)
     page.write_text("\n".join(lines))
     print(f"wrote {page}")
 

@@ -1,0 +1,118 @@
+"""Sections of docs/results.md about finished studies; every number comes from a file of the study's folder.
+
+Used by `real_data.py --studies DIR ... --write docs/results.md`.
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from parts2whole.report.contrast import correlate, paired_curves, pretraining_names
+from parts2whole.report.results import main_metric
+from parts2whole.report.runs import Run, read_run
+from parts2whole.report.study import read_listing
+
+NOTES = Path(__file__).with_name("study_notes")
+"""What to think of a study, by the name of its folder: prose, without numbers that a command could write."""
+
+
+def study_section(folder: Path, page: Path) -> list[str]:
+    """Lines about one study; its figure is copied beside the page."""
+    listing = read_listing(folder)
+    if listing is None:
+        raise SystemExit(f"{folder} is not the folder of a benchmark")
+    runs = [read_run(folder / path) for path in listing["runs"]]
+    pretrainings = [run for run in runs if run.kind == "pretrain"]
+    cells = [run for run in runs if run.kind == "finetune" and run.finished]
+    lines = [f"## {listing['name']}", "", describe(folder, pretrainings, cells), ""]
+    if pretrainings:
+        lines += ["### Pre-training", "", *pretraining_table(pretrainings), ""]
+    figure = folder / "contrast.png"
+    if figure.exists():
+        target = page.parent / "figures" / f"{folder.name}-contrast.png"
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(figure, target)
+        lines += [
+            f"![Own loss and InfoNCE of every pre-training](figures/{target.name})",
+            "",
+            "Own loss and InfoNCE (temperature 0.5) on fixed parts of held-out wholes, at every validation. "
+            "Only SimCLR and MoCo train on a loss of this kind.",
+            "",
+        ]
+    if cells:
+        lines += ["### Transfer", "", (folder / "table.md").read_text().strip(), ""]
+        lines += ["Every run:", "", *every_run(folder / "results.csv", listing["arms"]), ""]
+    notes = NOTES / f"{folder.name}.md"
+    return [*lines, notes.read_text().strip(), ""] if notes.exists() else lines
+
+
+def describe(folder: Path, pretrainings: Sequence[Run], cells: Sequence[Run]) -> str:
+    environment = (cells or pretrainings)[0].environment
+    seeds = {run.result.get("seed") for run in cells}
+    hours = sum(run.duration_s or 0 for run in (*pretrainings, *cells)) / 3600
+    return (
+        f"`parts2whole benchmark recipes/{folder.name}.yaml`: {len(pretrainings)} pre-trainings and "
+        f"{len(cells)} fine-tunings, {len(seeds)} seeds a cell; {hours:.1f} hours of one core together "
+        f"({environment.get('device')}, {environment.get('precision')})."
+    )
+
+
+def pretraining_table(runs: Sequence[Run]) -> list[str]:
+    names = pretraining_names(runs)
+    lines = [
+        "| pre-training | scans | steps | minutes | peak MB | own loss | mean whole | stretched part "
+        "| InfoNCE, first to last (equal embeddings) | part to its whole, first to last | curves |",
+        "|---" * 11 + "|",
+    ]
+    for run in runs:
+        found = correlate(run)
+        pairs = paired_curves(run)
+        result = run.result
+        contrast = f"{pairs[0][2]:.2f} to {pairs[-1][2]:.2f}" if pairs else ""
+        chance = run.last("validation", "info_nce_chance")
+        which = run.series("validation", "which_whole")
+        lines.append(
+            f"| {names[run.folder]} | {result['train_cases']} + {result['validation_cases']} held out "
+            f"| {result['steps']} | {(run.duration_s or 0) / 60:.1f} | {result['peak_memory_mb']:.0f} "
+            f"| {result['validation_loss']:.4f} | {number(result.get('baseline_mean_whole'))} "
+            f"| {number(result.get('baseline_stretched_part'))} "
+            f"| {contrast} ({number(chance, 2)}) "
+            f"| {which[0][1]:.0%} to {which[-1][1]:.0%} "
+            f"| {found.describe() if found else ''} |"
+        )
+    return lines
+
+
+def number(value: Any, digits: int = 4) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def every_run(file: Path, arms: Sequence[str]) -> list[str]:
+    with file.open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    main: dict[str, str] = {}
+    for row in rows:
+        if row["main"] == "True":
+            main[row["task"]] = row["metric"]
+    found: dict[tuple[str, str, str], dict[str, str]] = {}
+    for row in rows:
+        if main.get(row["task"], main_metric([row["metric"]])) == row["metric"]:
+            labels = row["labelled"]
+            found.setdefault((row["task"], labels, row["arm"]), {})[row["seed"]] = row["value"]
+    seeds = sorted({seed for values in found.values() for seed in values}, key=int)
+    lines = [
+        "| task | labelled | arm | " + " | ".join(f"seed {seed}" for seed in seeds) + " |",
+        "|---" * (3 + len(seeds)) + "|",
+    ]
+    order = {arm: place for place, arm in enumerate(arms)}
+    tasks = {key[0]: place for place, key in enumerate(found)}
+    for key in sorted(found, key=lambda k: (tasks[k[0]], int(k[1]), order[k[2]])):
+        values = " | ".join(
+            f"{100 * float(found[key][seed]):.2f}" if seed in found[key] else "" for seed in seeds
+        )
+        lines.append(f"| {key[0]} | {key[1]} | {key[2]} | {values} |")
+    return lines
