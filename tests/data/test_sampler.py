@@ -140,3 +140,14 @@ def test_batches_of_a_bank_carry_the_numbers(store):
         torch.testing.assert_close(batch["whole"][index], sampler.read(whole), rtol=0, atol=0)
     with pytest.raises(SamplerError, match="at least 1 whole, got 0"):
         WholeSampler(store, size=WholeSize((8, 8, 8)), bank=0)
+
+
+@pytest.mark.parametrize(
+    "size", [WholeSize((8, 8, 8)), WholeSize((10, 24, 24)), WholeSize((8, 8, 8), (30.0, 12.0, 9.0))]
+)
+@pytest.mark.parametrize("bank", [None, 5])
+def test_samples_read_together_are_those_read_alone(store, size, bank):
+    wholes = Wholes(WholeSampler(store, size=size, bank=bank), 4)
+    numbers = [7, 0, 3, 7, 11]
+    for number, together in zip(numbers, wholes.__getitems__(numbers), strict=True):
+        torch.testing.assert_close(together, wholes[number], rtol=0, atol=0)

@@ -132,6 +132,9 @@ def test_chunks_of_nothing_but_zero_are_zero(tmp_path):
     made.write_case(a_record(array=image), image, label)
     np.testing.assert_array_equal(made.read("a"), image)
     np.testing.assert_array_equal(made.read_label("a"), label)
+    boxes = [(slice(0, 16),) * 3, (slice(10, 30),) * 3, (slice(5, 5),) * 3]
+    for box, read in zip(boxes, made.read_many([("a", box) for box in boxes]), strict=True):
+        np.testing.assert_array_equal(read, image[(slice(None), *box)])
 
 
 def test_other_programs_open_it(store):
@@ -328,14 +331,19 @@ def test_damage_is_noticed(store):
     data = bytearray(shard.read_bytes())
     data[:200] = os.urandom(200)
     shard.write_bytes(data)
+    everything = (slice(None),) * 3
     with pytest.raises(StoreError, match="damaged"):
         store.read("b")
+    with pytest.raises(StoreError, match=r"damaged.*prepare this case again"):
+        store.read_many([("a", everything), ("b", everything)])
     shard.write_bytes(b"xx")
     with pytest.raises(StoreError, match="truncated"):
         Store.open(store.path).read("b")
+    with pytest.raises(StoreError, match="prepare this case again"):
+        Store.open(store.path).read_many([("b", everything)])
     (store.path / "cases/a.zarr/0/zarr.json").unlink()
     with pytest.raises(StoreError, match="prepare this case again"):
-        store.read("a")
+        Store.open(store.path).read("a")
 
 
 def test_misuse_is_explained(store, tmp_path):

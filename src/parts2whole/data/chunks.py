@@ -1,20 +1,21 @@
 """Chunked arrays on disk: OME-Zarr written by zarr and tensorstore, crops read straight from the shard.
 
-An array is one file (a shard) of small compressed chunks with an index at its end.  Reading a crop takes one
-`pread` and one decompression a chunk it touches: no threads, no open library handle, so it costs little, and
-is the same in any process or thread.  Arrays in another layout are read by tensorstore.  Chunk shape and
-codec were chosen by `benchmarks/sampling.py`.
+An array is one file (a shard) of small compressed chunks with an index at its end.  A single crop is read
+here, chunk by chunk: no threads, no open library handle, so it costs little, and is the same in any process
+or thread.  Several crops are read by tensorstore, whose threads need no interpreter lock, and so are arrays
+in another layout.  Chunk shape and codec were chosen by `benchmarks/sampling.py`.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ from numcodecs import blosc
 from zarr.codecs import BloscCodec
 
 from parts2whole.data.place import Ranges, is_local
+from parts2whole.data.pool import usable_cores
 
 CHUNK = (16, 32, 32)
 """Voxels (z, y, x) of a chunk: small, so that a crop decodes little that it doesn't need."""
@@ -36,6 +38,7 @@ LEVEL = 5
 """Of blosc: slower to write than plain lz4, but smaller, and quicker to read."""
 
 OPEN_ARRAYS = 256
+MOST_DECODERS = 8
 NOT_WRITTEN = 2**64 - 1
 DISK_FULL = re.compile(r"no space left|disk quota exceeded|ENOSPC|EDQUOT", re.IGNORECASE)
 INDEX_CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
@@ -88,6 +91,7 @@ class ChunkedArray:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = -1
+        self._handle: Any = None
         self._remote: Ranges | None = None
         try:
             plain = json.loads((path / "zarr.json").read_bytes())
@@ -113,6 +117,26 @@ class ChunkedArray:
         if self._chunk is None:
             return self._read_foreign(start, stop)
         return self._read_own(self._chunk, start, stop)
+
+    def begin(self, box: tuple[slice, ...] = ()) -> Callable[[], npt.NDArray[Any]]:
+        """Begin to read a box elsewhere; what is returned waits for it, and raises what `read` would."""
+        if not is_local(self.path):
+            return lambda: self.read(box)
+        if self._handle is None:
+            spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(self.path)}}
+            self._handle = tensorstore.open(spec, context=_decoders(), open=True, read=True)
+
+        def finish() -> npt.NDArray[Any]:
+            try:
+                return np.asarray(reading.result())
+            except ValueError as error:
+                raise _damaged(self.path, error) from error
+
+        try:
+            reading = self._handle.result()[box].read()
+        except ValueError as error:
+            raise _damaged(self.path, error) from error
+        return finish
 
     def _open_shard(self) -> None:
         assert self._chunk is not None
@@ -190,7 +214,7 @@ class ChunkedArray:
                 blosc.decompress(raw, decoded)
                 out[targets] = decoded[parts]
         except (RuntimeError, ValueError) as error:
-            raise ChunkError(f"{self.path} is damaged ({error}); prepare this case again") from error
+            raise _damaged(self.path, error) from error
         return out
 
     def _read_foreign(self, start: list[int], stop: list[int]) -> npt.NDArray[Any]:
@@ -198,13 +222,27 @@ class ChunkedArray:
             raise ChunkError(
                 f"{self.path} was written by another program; copy it to a local folder to read it"
             )
-        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(self.path)}}
-        box = tuple(slice(low, high) for low, high in zip(start, stop, strict=True))
-        try:
-            array = tensorstore.open(spec, open=True, read=True).result()
-            return np.asarray(array[box].read().result())
-        except ValueError as error:
-            raise ChunkError(f"{self.path} can't be read: {str(error).partition(chr(10))[0]}") from error
+        return self.begin(tuple(slice(low, high) for low, high in zip(start, stop, strict=True)))()
+
+
+def read_together(
+    wanted: Sequence[tuple[ChunkedArray, tuple[slice, ...]]],
+) -> list[npt.NDArray[Any]]:
+    """Boxes of several arrays, read at once."""
+    waiting = [array.begin(box) for array, box in wanted]
+    return [finish() for finish in waiting]
+
+
+@functools.cache
+def _decoders() -> tensorstore.Context:
+    """Threads of this process that read and decode, beside those that train."""
+    threads = {"limit": max(1, min(MOST_DECODERS, usable_cores() // 2))}
+    return tensorstore.Context({"data_copy_concurrency": threads, "file_io_concurrency": threads})
+
+
+def _damaged(path: Path, error: Exception) -> ChunkError:
+    first = str(error).partition("\n")[0]
+    return ChunkError(f"{path} is damaged ({first}); prepare this case again")
 
 
 class ArrayCache:

@@ -60,7 +60,8 @@ def load_batches(
     """One batch a step, from ``first_step`` to ``steps``.
 
     Args:
-        samples: maps a sample number (step x batch size + index) to tensors, arrays or numbers.
+        samples: maps a sample number (step x batch size + index) to tensors, arrays or numbers, and perhaps
+            several at once (``__getitems__``, as torch's own loader asks).
         batch_size: rows of the global batch.
         first_step: where to begin; a resumed run goes on where it stopped.
         steps: where to end.
@@ -99,7 +100,8 @@ def _read_ahead(samples: Dataset[Any], numbers: Iterator[range], workers: int) -
 
 
 def _read(samples: Dataset[Any], numbers: range) -> list[Any]:
-    return [samples[number] for number in numbers]
+    together = getattr(samples, "__getitems__", None)
+    return list(together(numbers)) if together else [samples[number] for number in numbers]
 
 
 def _pinned(batch: Any) -> Any:

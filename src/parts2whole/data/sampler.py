@@ -1,8 +1,7 @@
 """Random wholes from a store: which scan and where is a function of (seed, step, index) alone.
 
 The sampler delivers wholes and nothing else; parts and other views are cut later, on the device, in the
-batch.  A batch holds the voxels as stored, with the scale that turns them into [0, 1], so that the
-conversion also happens in the batch.
+batch.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from torch.utils.data import Dataset
 
 from parts2whole.data.geometry import Boxes, Size, crop_resize
 from parts2whole.data.random import sample_generator
-from parts2whole.data.store import CaseRecord, Store, StoreError
+from parts2whole.data.store import Box, CaseRecord, Store, StoreError
 from parts2whole.data.volume import Triple
 from parts2whole.data.where import Where, WhereError
 
@@ -173,9 +172,26 @@ class WholeSampler:
 
     def read(self, whole: Whole) -> Tensor:
         """The whole as (C, D, H, W) floats in [0, 1]."""
+        return self._to_unit(whole, read_padded(self.store, whole))
+
+    def read_sample(self, whole: Whole) -> Sample:
+        """The whole, or, with a bank, ``{"whole": the whole, "number": its number in the bank}``."""
+        return self._sample(whole, self.read(whole))
+
+    def read_samples(self, wholes: Sequence[Whole]) -> list[Sample]:
+        """What `read_sample` gives for each, read together."""
+        boxes = [inside(self.store.record(whole.case_id), whole) for whole in wholes]
+        stored = self.store.read_many([(w.case_id, box) for w, box in zip(wholes, boxes, strict=True)])
+        return [
+            self._sample(whole, self._to_unit(whole, pad(self.store.record(whole.case_id), whole, voxels)))
+            for whole, voxels in zip(wholes, stored, strict=True)
+        ]
+
+    def _to_unit(self, whole: Whole, stored: npt.NDArray[Any]) -> Tensor:
+        """Stored voxels as the network sees them."""
         record = self.store.record(whole.case_id)
         # In NumPy, because this runs in the loader's threads, which had better not start torch's own.
-        values = read_padded(self.store, whole).astype(np.float32)
+        values = stored.astype(np.float32)
         values *= np.float32(record.scale)
         values += np.float32(record.offset)
         image = torch.from_numpy(np.clip(values, 0, 1, out=values))
@@ -184,9 +200,7 @@ class WholeSampler:
             image = crop_resize(image[None], box, self.size.voxels)[0]
         return image
 
-    def read_sample(self, whole: Whole) -> Sample:
-        """The whole, or, with a bank, ``{"whole": the whole, "number": its number in the bank}``."""
-        voxels = self.read(whole)
+    def _sample(self, whole: Whole, voxels: Tensor) -> Sample:
         return voxels if whole.number is None else {"whole": voxels, "number": torch.tensor(whole.number)}
 
 
@@ -214,21 +228,34 @@ def read_padded(store: Store, whole: Whole, *, label: bool = False) -> npt.NDArr
     Where the box leaves the scan it is padded, images with the stored value of zero, labels with zero.
     """
     record = store.record(whole.case_id)
-    low = [max(0, start) for start in whole.start]
-    high = [
-        min(edge, start + size)
+    box = inside(record, whole)
+    if label:
+        return pad(record, whole, store.read_label(whole.case_id, box)[None], zero=0)
+    return pad(record, whole, store.read(whole.case_id, box))
+
+
+def inside(record: CaseRecord, whole: Whole) -> Box:
+    """The part of a whole's box that lies in its scan."""
+    z, y, x = (
+        slice(max(0, start), min(edge, start + size))
         for edge, start, size in zip(record.shape, whole.start, whole.size, strict=True)
-    ]
-    box = (slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2]))
-    voxels = store.read_label(whole.case_id, box)[None] if label else store.read(whole.case_id, box)
+    )
+    return z, y, x
+
+
+def pad(
+    record: CaseRecord, whole: Whole, voxels: npt.NDArray[Any], *, zero: int | None = None
+) -> npt.NDArray[Any]:
+    """The whole (channel, z, y, x) from its voxels `inside` the scan; default: the stored value of zero."""
     if voxels.shape[1:] == whole.size:
         return voxels
-    zero = 0 if label else round(-record.offset / record.scale)
-    padded = np.full((len(voxels), *whole.size), zero, dtype=voxels.dtype)
-    inside = tuple(
-        slice(lo - start, hi - start) for lo, hi, start in zip(low, high, whole.start, strict=True)
+    value = round(-record.offset / record.scale) if zero is None else zero
+    padded = np.full((len(voxels), *whole.size), value, dtype=voxels.dtype)
+    place = tuple(
+        slice(part.start - start, part.stop - start)
+        for part, start in zip(inside(record, whole), whole.start, strict=True)
     )
-    padded[(slice(None), *inside)] = voxels
+    padded[(slice(None), *place)] = voxels
     return padded
 
 
@@ -241,6 +268,10 @@ class Wholes(Dataset[Sample]):
 
     def __getitem__(self, number: int) -> Sample:
         return self.sampler.read_sample(self._whole(number))
+
+    def __getitems__(self, numbers: Sequence[int]) -> list[Sample]:
+        """Several samples at once, as loaders ask for them."""
+        return self.sampler.read_samples([self._whole(number) for number in numbers])
 
     def case_of(self, number: int) -> str:
         """The case that sample ``number`` is cut from."""

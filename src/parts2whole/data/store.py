@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parts2whole.data.case_files import CASES, MANIFEST, RECORDS, case_path, damage, remove_case, write_case
-from parts2whole.data.chunks import ArrayCache, ChunkError
+from parts2whole.data.chunks import ArrayCache, ChunkedArray, ChunkError, read_together
 from parts2whole.data.place import is_local, to_place
 from parts2whole.data.preprocess import Preprocess, PreprocessError, StoredType
 from parts2whole.data.record import (
@@ -180,6 +180,21 @@ class Store:
         self.record(case_id)
         return self._read(case_path(self.path, case_id) / "0", (slice(None), *(box or ())))
 
+    def read_many(self, wanted: Sequence[tuple[str, Box]]) -> list[npt.NDArray[Any]]:
+        """What `read` gives for each of several (case, box), read and decoded at once by other threads."""
+        try:
+            return read_together(
+                [
+                    (
+                        self._open(case_path(self.path, self.record(case_id).case_id) / "0"),
+                        (slice(None), *box),
+                    )
+                    for case_id, box in wanted
+                ]
+            )
+        except ChunkError as error:
+            raise StoreError(str(error)) from error
+
     def read_label(self, case_id: str, box: Box | None = None) -> npt.NDArray[Any]:
         """Labels (z, y, x) of a box, or of the whole volume.
 
@@ -314,9 +329,12 @@ class Store:
 
     def _read(self, path: Path, box: tuple[slice, ...]) -> npt.NDArray[Any]:
         try:
-            return self._arrays.open(path, within=self.path).read(box)
+            return self._open(path).read(box)
         except ChunkError as error:
             raise StoreError(str(error)) from error
+
+    def _open(self, path: Path) -> ChunkedArray:
+        return self._arrays.open(path, within=self.path)
 
     def _write_manifest(self, *, complete: bool) -> None:
         plain = {
