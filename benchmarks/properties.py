@@ -45,8 +45,8 @@ from parts2whole.training.monitor import BAND
 from parts2whole.training.optim import AdamW
 from parts2whole.verbs.phantom import phantom
 
-SIZE = (32, 40, 40)
-NETWORK = p2w.UNet3D(size="tiny", norm="instance")
+SIZE = (24, 32, 32)
+NETWORK = p2w.UNet3D(size="tiny", norm="group")
 BANKS = (64, 256, 1024, 4096, 16384, 65536)
 BATCHES = (2, 4, 8, 16, 32)
 PARTS = 6

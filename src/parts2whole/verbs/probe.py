@@ -33,7 +33,10 @@ Row = dict[str, Any]
 
 Items = tuple[str, ...]
 
+Floats = npt.NDArray[np.float32]
+
 SETTLE_ON = 20
+EMBEDDED_AT_ONCE = 16
 PENALTIES = (1.0, 0.1, 0.03, 0.01)
 """Inverse strengths of the L2 penalty that are tried; which is best differs between encoders."""
 
@@ -110,9 +113,12 @@ def probe(
     split = task.split(labelled)
     tested = split.validation if side == "validation" else split.test
     rows: list[Row] = []
+    embedded: dict[str, Floats] = {}
     for seed in range(seeds):
         torch.manual_seed(seed)
         encoder = start.encoder if start else (network or UNet3D()).build_encoder(channels)
+        if start is None:
+            embedded.clear()  # another seed, another network
         train = labelled_subset(
             split.train,
             labelled.patients(),
@@ -124,7 +130,7 @@ def probe(
         if start is None:
             _settle_norms(encoder, [_image(labelled, item, task) for item in train[:SETTLE_ON]])
         name = "untrained" if start is None else str(start.card.method["class_path"]).rpartition(".")[2]
-        for row in _probe_once(task, encoder, labelled, train, split.validation, tested, seed):
+        for row in _probe_once(task, encoder, labelled, train, split.validation, tested, seed, embedded):
             rows.append(
                 {"encoder": name, "init": str(init), "seed": seed, "labelled": len(train), "side": side} | row
             )
@@ -145,6 +151,7 @@ def _probe_once(
     validation: Items,
     tested: Items,
     seed: int,
+    embedded: dict[str, Floats],
 ) -> list[Row]:
     """Fit with every penalty, keep the one that is best on validation items, and measure it on ``tested``."""
     encoder.eval()
@@ -160,9 +167,11 @@ def _probe_once(
             found = score_voxel_probes({best: models[best]}, voxels(tested))
         return [{"probe": "voxel linear", "penalty": best} | found[best]]
     if isinstance(task, ClassificationTask):
-        x, y = _embed(encoder, labelled, train, task), _targets(labelled, train)
-        chosen = _embed(encoder, labelled, validation, task), _targets(labelled, validation)
-        measured = _embed(encoder, labelled, tested, task), _targets(labelled, tested)
+        _embed(encoder, labelled, (*train, *validation, *tested), task, embedded)
+        (x, y), chosen, measured = (
+            (np.stack([embedded[item] for item in items]), _targets(labelled, items))
+            for items in (train, validation, tested)
+        )
         best = max(PENALTIES, key=lambda penalty: linear_probe(x, y, *chosen, C=penalty)["auc"])
         return [
             {"probe": "linear", "penalty": best} | linear_probe(x, y, *measured, C=best),
@@ -200,10 +209,11 @@ def _voxel_features(
 
 @torch.no_grad()
 def _embed(
-    encoder: Encoder, labelled: Labelled, items: tuple[str, ...], task: ClassificationTask
-) -> npt.NDArray[np.float32]:
-    """Global average of the deepest map: (items, channels)."""
-    found: npt.NDArray[np.float32] = torch.cat(
-        [pooled_features(encoder, _image(labelled, item, task)).float() for item in items]
-    ).numpy()
-    return found
+    encoder: Encoder, labelled: Labelled, items: Items, task: ClassificationTask, known: dict[str, Floats]
+) -> None:
+    """Add the global average of the deepest map, (channels,), of every item that isn't known yet."""
+    missing = [item for item in dict.fromkeys(items) if item not in known]
+    for first in range(0, len(missing), EMBEDDED_AT_ONCE):
+        batch = missing[first : first + EMBEDDED_AT_ONCE]
+        images = torch.cat([_image(labelled, item, task) for item in batch])
+        known |= zip(batch, pooled_features(encoder, images).float().numpy(), strict=True)
