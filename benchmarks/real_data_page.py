@@ -77,7 +77,7 @@ def describe_machine(out: Path) -> str:
     environment = json.loads(found.read_text())
     packages = environment["packages"]
     return (
-        f"{environment['cpu_count']} CPU cores, no GPU, one thread a run, {environment['precision']}, "
+        f"CPU cores, no GPU, one thread a run, {environment['precision']}, "
         f"torch {packages.get('torch')}, Python {environment['python']}"
     )
 

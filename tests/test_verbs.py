@@ -21,7 +21,7 @@ from parts2whole.data.preprocess import Preprocess
 from parts2whole.tasks.base import TaskError
 from parts2whole.training.examine import Examiner
 from parts2whole.training.folder import RunFolderError
-from parts2whole.training.leak import ACCEPTANCE
+from parts2whole.training.leak import ACCEPTANCE, LeakError
 from parts2whole.training.loop import Interrupted
 from parts2whole.training.model import ModelError
 from parts2whole.training.runtime import Hardware
@@ -289,7 +289,13 @@ def test_predict_sets_a_broken_scan_aside(finetuned, labelled, tmp_path):
 
 
 def test_frozen_features_are_probed(task, pretrained, cache):
-    found = p2w.probe(task, init=pretrained, cases=3, seeds=2, cache=cache, progress=False)
+    with pytest.raises(LeakError, match="were seen in training"):
+        p2w.probe(task, init=pretrained, cases=3, cache=cache, progress=False)
+    found = p2w.probe(
+        task, init=pretrained, cases=3, seeds=2, cache=cache, progress=False, accept_leak=ACCEPTANCE
+    )
+    assert all(row["leak"].startswith("LEAK") for row in found.rows)
+    assert "LEAK" in found.summary()
     assert [row["seed"] for row in found.rows] == [0, 1]
     assert all(0 <= row["iou_mean"] <= 1 for row in found.rows)
 

@@ -27,6 +27,7 @@ from parts2whole.tasks.base import Labelled, Task, default_cache
 from parts2whole.tasks.classifying import ClassificationTask
 from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.folder import write_json
+from parts2whole.training.leak import check_leaks, find_leaks
 from parts2whole.weights.load import SCRATCH, load_initialisation
 
 Row = dict[str, Any]
@@ -58,11 +59,11 @@ class Probed:
             for probe in dict.fromkeys(row["probe"] for row in self.rows):
                 mine = [row for row in self.rows if (row["encoder"], row["probe"]) == (encoder, probe)]
                 metric = "iou_mean" if "iou_mean" in mine[0] else "auc"
+                leaked = ", " + str(mine[0]["leak"]) if "leak" in mine[0] else ""
                 values = np.array([row[metric] for row in mine])
                 spread = f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else ""
-                lines.append(
-                    f"{encoder:<12} {probe:<12} {metric} {values.mean():.4f}{spread} ({len(values)} seeds)"
-                )
+                score = f"{metric} {values.mean():.4f}{spread}"
+                lines.append(f"{encoder:<12} {probe:<12} {score} ({len(values)} seeds){leaked}")
         return "\n".join(lines)
 
 
@@ -76,6 +77,7 @@ def probe(
     seeds: int = 3,
     side: Literal["validation", "test"] = "validation",
     out: str | Path | None = None,
+    accept_leak: str | None = None,
     cache: str | Path | None = None,
     progress: bool = True,
 ) -> Probed:
@@ -92,6 +94,8 @@ def probe(
         side: where to measure; choose settings on ``validation``. The strength of the L2 penalty is chosen
             on validation items in any case, for every encoder anew.
         out: JSON file for the rows.
+        accept_leak: a sentence, which the error names, to go on although validation or test cases were
+            seen in pre-training; the rows are then marked.
         cache: where prepared labelled data are kept; default ``~/.cache/parts2whole``.
         progress: say what is being done.
 
@@ -100,6 +104,7 @@ def probe(
 
     Raises:
         ProbeError: a kind of task that can't be probed.
+        parts2whole.training.leak.LeakError: validation or test cases were seen in pre-training.
         parts2whole.weights.native.WeightsError: ``init`` names no usable weights.
     """
     labelled = task.labelled(cache=Path(cache) if cache else default_cache(), progress=progress)
@@ -112,6 +117,11 @@ def probe(
         )
     split = task.split(labelled)
     tested = split.validation if side == "validation" else split.test
+    judged = dict.fromkeys((*split.validation, *tested))
+    leaks = (
+        find_leaks(labelled, tuple(judged), seen=start.card.seen, series=start.card.series) if start else ()
+    )
+    leak = check_leaks(leaks, accept_leak=accept_leak, where="validation or test")
     rows: list[Row] = []
     embedded: dict[str, Floats] = {}
     for seed in range(seeds):
@@ -131,9 +141,8 @@ def probe(
             _settle_norms(encoder, [_image(labelled, item, task) for item in train[:SETTLE_ON]])
         name = "untrained" if start is None else str(start.card.method["class_path"]).rpartition(".")[2]
         for row in _probe_once(task, encoder, labelled, train, split.validation, tested, seed, embedded):
-            rows.append(
-                {"encoder": name, "init": str(init), "seed": seed, "labelled": len(train), "side": side} | row
-            )
+            about = {"encoder": name, "init": str(init), "seed": seed, "labelled": len(train), "side": side}
+            rows.append(about | ({"leak": leak} if leak else {}) | row)
     if out is not None:
         path = Path(out)
         path.parent.mkdir(parents=True, exist_ok=True)
