@@ -34,7 +34,7 @@ def study_section(folder: Path, page: Path) -> list[str]:
     figure = folder / "contrast.png"
     if figure.exists():
         target = page.parent / "figures" / f"{folder.name}-contrast.png"
-        target.parent.mkdir(exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(figure, target)
         lines += [
             f"![Own loss and InfoNCE of every pre-training](figures/{target.name})",
@@ -56,7 +56,7 @@ def describe(folder: Path, pretrainings: Sequence[Run], cells: Sequence[Run]) ->
     hours = sum(run.duration_s or 0 for run in (*pretrainings, *cells)) / 3600
     return (
         f"`parts2whole benchmark recipes/{folder.name}.yaml`: {len(pretrainings)} pre-trainings and "
-        f"{len(cells)} fine-tunings, {len(seeds)} seeds a cell; {hours:.1f} hours of one core together "
+        f"{len(cells)} fine-tunings, up to {len(seeds)} seeds a cell; {hours:.1f} hours of one core together "
         f"({environment.get('device')}, {environment.get('precision')})."
     )
 

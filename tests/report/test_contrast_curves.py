@@ -13,7 +13,7 @@ from parts2whole.report.contrast import INFO_NCE, contrast_charts, correlate, pr
 from parts2whole.report.contrast_figure import write_contrast_figure
 from parts2whole.report.figures import FigureError
 from parts2whole.report.page import write_report
-from parts2whole.report.runs import read_run
+from parts2whole.report.runs import Run, read_run
 
 
 def run_with(folder: Path, losses: list[float], contrast: list[float], method: str = "Parts2Whole") -> Path:
@@ -97,3 +97,14 @@ def test_the_figure_for_print_has_a_panel_for_every_method(tmp_path: Path) -> No
     assert widths[1] == pytest.approx(2 * widths[0], rel=0.01)
     with pytest.raises(FigureError, match="two validations or more"):
         write_contrast_figure(tmp_path / "none.png", [read_run(short)])
+
+
+def test_pretrainings_of_one_method_are_told_apart_by_their_stores(tmp_path):
+    def run(folder: str, store: str) -> Run:
+        config = {"method": {"class_path": "a.MoCo", "init_args": {}}, "store": f"/data/stores/{store}"}
+        return Run(tmp_path / folder, "pretrain", config, {}, {}, ())
+
+    ct, mr = run("x", "ct-0123456789ab"), run("y", "mr-0123456789ab")
+    assert list(pretraining_names([ct]).values()) == ["MoCo"]
+    assert list(pretraining_names([ct, mr]).values()) == ["MoCo, ct", "MoCo, mr"]
+    assert list(pretraining_names([ct, run("z", "ct-0123456789ab")]).values()) == ["x", "z"]

@@ -7,6 +7,7 @@ curves correlate whatever they are, so the correlation of their changes between 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,12 +118,22 @@ def contrast_charts(runs: Sequence[Run], names: dict[Path, str]) -> list[Chart]:
 
 
 def pretraining_names(runs: Sequence[Run]) -> dict[Path, str]:
-    """Runs called by their methods, or by their folders where two have the same."""
+    """Runs called by their methods; by their stores too, or by their folders, where several have the same."""
     methods = [method_name(run) for run in runs]
-    return {
-        run.folder: method if methods.count(method) == 1 else run.name
-        for run, method in zip(runs, methods, strict=True)
-    }
+    on_stores = [f"{method}, {_store_name(run)}" for method, run in zip(methods, runs, strict=True)]
+
+    def name(place: int) -> str:
+        for names in (methods, on_stores):
+            if names.count(names[place]) == 1:
+                return names[place]
+        return runs[place].name
+
+    return {run.folder: name(place) for place, run in enumerate(runs)}
+
+
+def _store_name(run: Run) -> str:
+    """The store's folder, without the digest that a study adds."""
+    return re.sub(r"-[0-9a-f]{12}$", "", Path(str(run.config.get("store", ""))).name)
 
 
 def _together(run: Run, name: str) -> Chart:
