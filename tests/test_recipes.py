@@ -15,10 +15,10 @@ from parts2whole.verbs.benchmark import benchmark, check_paths, study_verbs
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 CELLS = {
     "poster": (6, 5, 10, 300),
-    "poster-phantom": (6, 5, 3, 90),
+    "poster-phantom": (5, 5, 3, 65),
     "ablation": (6, 2, 3, 36),
     "label-efficiency": (4, 2, 3, 120),
-    "real-small": (5, 2, 5, 125),
+    "real-small": (5, 2, 3, 25),
     "quick": (3, 1, 2, 6),
 }
 
