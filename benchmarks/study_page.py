@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from parts2whole.report.contrast import correlate, paired_curves, pretraining_names
-from parts2whole.report.results import main_metric
+from parts2whole.report.results import main_metric, task_names
 from parts2whole.report.runs import Run, read_run
 from parts2whole.report.study import read_listing
 
@@ -57,8 +57,15 @@ def describe(folder: Path, pretrainings: Sequence[Run], cells: Sequence[Run]) ->
     return (
         f"`parts2whole benchmark recipes/{folder.name}.yaml`: {len(pretrainings)} pre-trainings and "
         f"{len(cells)} fine-tunings, up to {len(seeds)} seeds a cell; {hours:.1f} hours of one core together "
-        f"({environment.get('device')}, {environment.get('precision')})."
+        f"({environment.get('device')}, {environment.get('precision')}). Steps of fine-tuning: "
+        + ", ".join(f"{task} {steps}" for task, steps in steps_of(cells).items())
+        + "."
     )
+
+
+def steps_of(cells: Sequence[Run]) -> dict[str, int]:
+    names = task_names(cells)
+    return {names[run.folder]: run.config["steps"] for run in cells}
 
 
 def pretraining_table(runs: Sequence[Run]) -> list[str]:
