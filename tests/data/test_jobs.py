@@ -206,7 +206,7 @@ def test_a_queueing_system(tmp_path, monkeypatch):
             -1,
             0,
         ]
-    for _ in range(100):
+    for _ in range(1200):  # a minute, as a busy machine may starve what the queue has started
         if not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists():
             break
         time.sleep(0.05)
