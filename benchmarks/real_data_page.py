@@ -24,10 +24,11 @@ NOTES = Path(__file__).with_name("real_data_notes.md")
 def write_page(
     chosen: Sequence[Any], out: Path, page: Path, *, seeds: int, studies: Sequence[Path] = ()
 ) -> None:
+    added = f" --studies {' '.join(f'runs/{study.name}' for study in studies)}" if studies else ""
     lines = [
-        "# Results on real scans",
+        "# Results",
         "",
-        f"Written by `python benchmarks/real_data.py --write {page}` on {datetime.now(UTC):%Y-%m-%d}, "
+        f"Written by `python benchmarks/real_data.py --write {page}{added}` on {datetime.now(UTC):%Y-%m-%d}, "
         f"from runs on {describe_machine(out)}. Every seed is in the tables; nothing was chosen on "
         "test cases.",
         "",

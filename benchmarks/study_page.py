@@ -6,6 +6,7 @@ Used by `real_data.py --studies DIR ... --write docs/results.md`.
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,16 +109,16 @@ def every_run(file: Path, arms: Sequence[str]) -> list[str]:
     found: dict[tuple[str, str, str], dict[str, str]] = {}
     for row in rows:
         if main.get(row["task"], main_metric([row["metric"]])) == row["metric"]:
-            labels = row["labelled"]
+            labels = f"{float(row['fraction']):.0%}" if row["fraction"] else f"{row['labelled']} cases"
             found.setdefault((row["task"], labels, row["arm"]), {})[row["seed"]] = row["value"]
     seeds = sorted({seed for values in found.values() for seed in values}, key=int)
     lines = [
-        "| task | labelled | arm | " + " | ".join(f"seed {seed}" for seed in seeds) + " |",
+        "| task | labels | arm | " + " | ".join(f"seed {seed}" for seed in seeds) + " |",
         "|---" * (3 + len(seeds)) + "|",
     ]
     order = {arm: place for place, arm in enumerate(arms)}
     tasks = {key[0]: place for place, key in enumerate(found)}
-    for key in sorted(found, key=lambda k: (tasks[k[0]], int(k[1]), order[k[2]])):
+    for key in sorted(found, key=lambda k: (tasks[k[0]], int(re.findall(r"\d+", k[1])[0]), order[k[2]])):
         values = " | ".join(
             f"{100 * float(found[key][seed]):.2f}" if seed in found[key] else "" for seed in seeds
         )
