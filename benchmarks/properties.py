@@ -216,9 +216,9 @@ def page(found: dict[str, Any], arguments: argparse.Namespace) -> str:
     lines = [
         "# Scalable, feasible, semantic",
         "",
-        f"Written by `python benchmarks/properties.py` on {datetime.date.today()}, on {os.cpu_count()} CPU "
-        f"cores, one thread, torch {torch.__version__}, {scans}, wholes of "
-        f"{'x'.join(map(str, SIZE))} voxels, `{NETWORK}`.",
+        f"Written by `python benchmarks/properties.py --seen {arguments.seen} --steps {arguments.steps}` on "
+        f"{datetime.date.today()}, on {os.cpu_count()} CPU cores, one thread, "
+        f"torch {torch.__version__}, {scans}, wholes of {'x'.join(map(str, SIZE))} voxels, `{NETWORK}`.",
         "",
         "## Scalable: what grows with the number of wholes",
         "",
