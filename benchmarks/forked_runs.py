@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file
 
 import parts2whole as p2w
-from parts2whole.data.preprocess import Preprocess
-from parts2whole.data.store import Store
-from parts2whole.data.volume import Volume
 from parts2whole.methods.base import Method
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.scans.volume import Volume
+from parts2whole.store.store import Store
 from parts2whole.training.runtime import Hardware
 
 EXACT = Hardware(accelerator="cpu", precision="32-true")

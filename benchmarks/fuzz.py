@@ -30,18 +30,18 @@ import SimpleITK
 import torch
 from findings import Finding, keep, show
 
-from parts2whole.data.geometry import GeometryError
-from parts2whole.data.preprocess import Preprocess
-from parts2whole.data.read import ReadError, find_scans, read_scan, read_volume
-from parts2whole.data.store import Store, StoreError
-from parts2whole.data.volume import Volume, VolumeError
 from parts2whole.methods.base import Method, MethodError
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.report.runs import read_run
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.scans.read import ReadError, find_scans, read_scan, read_volume
+from parts2whole.scans.volume import Volume, VolumeError
 from parts2whole.spec import SpecError, spec_from_yaml
+from parts2whole.store.store import Store, StoreError
 from parts2whole.training.checkpoint import CheckpointError, load_checkpoint
 from parts2whole.weights.card import Card, CardError
 from parts2whole.weights.native import WeightsError, load_native, save_encoder
+from parts2whole.wholes.geometry import GeometryError
 
 INPUTS_A_FORK = 200
 MEMORY = 3 << 30

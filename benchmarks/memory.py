@@ -77,9 +77,9 @@ def row(name: str, store: Path) -> str:
 
 
 def measure(path: Path) -> dict[str, float]:
-    from parts2whole.data.loader import Share, load_batches
-    from parts2whole.data.sampler import Wholes, WholeSampler, WholeSize
-    from parts2whole.data.store import Store
+    from parts2whole.store.store import Store
+    from parts2whole.wholes.loader import Share, load_batches
+    from parts2whole.wholes.sampler import Wholes, WholeSampler, WholeSize
 
     before, began = peak_mb(), time.perf_counter()
     store = Store.open(path)
@@ -100,9 +100,9 @@ def peak_mb() -> float:
 
 def make_store(path: Path, shape: tuple[int, ...], count: int) -> Path:
     """A store whose cases share the files of the first."""
-    from parts2whole.data.preprocess import Preprocess
-    from parts2whole.data.store import Store
-    from parts2whole.data.volume import Volume
+    from parts2whole.scans.preprocess import Preprocess
+    from parts2whole.scans.volume import Volume
+    from parts2whole.store.store import Store
 
     store = Store.create(path, preprocess=Preprocess(modality="CT"))
     voxels = np.random.default_rng(0).integers(0, 32767, shape).astype(np.int16)

@@ -21,12 +21,12 @@ import genesis_numpy
 import numpy as np
 import torch
 
-from parts2whole.data.random import BatchGenerator
 from parts2whole.methods.base import Method
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.phantom.ct import make_ct
 from parts2whole.phantom.sizes import CT
 from parts2whole.spec import discover
+from parts2whole.wholes.random import BatchGenerator
 
 WHOLE = (32, 64, 64)
 BATCH = 8

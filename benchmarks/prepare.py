@@ -25,8 +25,8 @@ import SimpleITK
 from sampling import make_ct
 
 import parts2whole as p2w
-from parts2whole.data.read import find_scans, read_scan, write_nifti
-from parts2whole.data.volume import Volume
+from parts2whole.scans.read import find_scans, read_scan, write_nifti
+from parts2whole.scans.volume import Volume
 
 SHAPE = (100, 256, 256)
 

@@ -28,22 +28,22 @@ import numpy as np
 import torch
 
 import parts2whole as p2w
-from parts2whole.data.geometry import crop_resize, draw_boxes
-from parts2whole.data.preprocess import Modality, Preprocess
-from parts2whole.data.random import BatchGenerator
-from parts2whole.data.sampler import Whole, WholeSampler, WholeSize
-from parts2whole.data.store import Store
 from parts2whole.methods.base import Method
 from parts2whole.methods.exemplar import Exemplar
 from parts2whole.methods.moco import MoCo
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.methods.simclr import SimCLR
 from parts2whole.networks.base import count_parameters
+from parts2whole.scans.preprocess import Modality, Preprocess
+from parts2whole.store.store import Store
 from parts2whole.tasks.base import Task
 from parts2whole.tasks.liver_segmentation import LiverSegmentation
 from parts2whole.training.monitor import BAND
 from parts2whole.training.optim import AdamW
 from parts2whole.verbs.phantom import phantom
+from parts2whole.wholes.geometry import crop_resize, draw_boxes
+from parts2whole.wholes.random import BatchGenerator
+from parts2whole.wholes.sampler import Whole, WholeSampler, WholeSize
 
 SIZE = (24, 32, 32)
 NETWORK = p2w.UNet3D(size="tiny", norm="group")

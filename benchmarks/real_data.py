@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import parts2whole as p2w
-from parts2whole.data.preprocess import Preprocess
 from parts2whole.methods.base import Method
 from parts2whole.networks.base import Network
+from parts2whole.scans.preprocess import Preprocess
 from parts2whole.tasks.base import Task, default_cache
 from parts2whole.training.optim import AdamW
 

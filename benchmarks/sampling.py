@@ -35,14 +35,14 @@ from scipy import ndimage
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from parts2whole.data.geometry import crop_resize, draw_boxes
-from parts2whole.data.loader import Share, load_batches
-from parts2whole.data.preprocess import Prepared, Preprocess, quantise
-from parts2whole.data.random import BatchGenerator
-from parts2whole.data.sampler import Whole, Wholes, WholeSampler, WholeSize
-from parts2whole.data.store import CaseRecord, Store
-from parts2whole.data.volume import CANONICAL, Volume
 from parts2whole.methods.parts2whole import Parts2Whole
+from parts2whole.scans.preprocess import Prepared, Preprocess, quantise
+from parts2whole.scans.volume import CANONICAL, Volume
+from parts2whole.store.store import CaseRecord, Store
+from parts2whole.wholes.geometry import crop_resize, draw_boxes
+from parts2whole.wholes.loader import Share, load_batches
+from parts2whole.wholes.random import BatchGenerator
+from parts2whole.wholes.sampler import Whole, Wholes, WholeSampler, WholeSize
 
 VOLUME, WHOLE = (200, 384, 384), (32, 64, 64)
 BATCH = 8

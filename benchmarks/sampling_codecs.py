@@ -13,7 +13,7 @@ import tensorstore
 import zarr
 from zarr.codecs import BloscCodec
 
-from parts2whole.data import chunks
+from parts2whole.store import chunks
 
 Box = tuple[slice, ...]
 Read = Callable[[Box], npt.NDArray[Any]]

@@ -22,13 +22,13 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 import parts2whole as p2w
-from parts2whole.data.chunks import CHUNK
-from parts2whole.data.preprocess import Preprocess
-from parts2whole.data.random import BatchGenerator
-from parts2whole.data.sampler import Wholes, WholeSampler, WholeSize
-from parts2whole.data.store import Store
-from parts2whole.data.volume import Volume
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.scans.volume import Volume
+from parts2whole.store.chunks import CHUNK
+from parts2whole.store.store import Store
 from parts2whole.training.checkpoint import Progress, save_checkpoint
+from parts2whole.wholes.random import BatchGenerator
+from parts2whole.wholes.sampler import Wholes, WholeSampler, WholeSize
 
 WHOLE = (32, 64, 64)
 MEASURED_CASES, SHAPE = 4, (96, 192, 192)

@@ -32,15 +32,15 @@ from monai.networks.nets import BasicUNet
 from torch import nn
 
 import parts2whole as p2w
-from parts2whole.data.loader import Share, load_batches
-from parts2whole.data.preprocess import Preprocess
-from parts2whole.data.random import BatchGenerator
-from parts2whole.data.sampler import Wholes, WholeSampler, WholeSize
-from parts2whole.data.store import Store
-from parts2whole.data.volume import Volume
 from parts2whole.networks.base import count_parameters
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.scans.volume import Volume
+from parts2whole.store.store import Store
 from parts2whole.training.optim import AdamW, parameter_groups
 from parts2whole.training.runtime import Hardware, Runtime, to_channels_last
+from parts2whole.wholes.loader import Share, load_batches
+from parts2whole.wholes.random import BatchGenerator
+from parts2whole.wholes.sampler import Wholes, WholeSampler, WholeSize
 
 WHOLE = (32, 64, 64)
 BATCH = 4

@@ -12,7 +12,7 @@ import SimpleITK
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from parts2whole.data.preprocess import Preprocess
+from parts2whole.scans.preprocess import Preprocess
 from parts2whole.tasks.base import Task
 from parts2whole.tasks.brain_tumour_segmentation import BrainTumourSegmentation
 from parts2whole.tasks.classification import Classification

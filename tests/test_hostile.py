@@ -23,15 +23,15 @@ from hypothesis import strategies as st
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from parts2whole.data.preprocess import Preprocess
-from parts2whole.data.read import ReadError, find_scans, read_volume
-from parts2whole.data.record import CaseRecord, is_plain_name
-from parts2whole.data.store import Store, StoreError
-from parts2whole.data.volume import Volume
 from parts2whole.methods.base import Method
 from parts2whole.report.page import write_report
 from parts2whole.report.runs import read_run
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.scans.read import ReadError, find_scans, read_volume
+from parts2whole.scans.volume import Volume
 from parts2whole.spec import SpecError, spec_from_yaml
+from parts2whole.store.record import CaseRecord, is_plain_name
+from parts2whole.store.store import Store, StoreError
 from parts2whole.training.checkpoint import load_checkpoint
 from parts2whole.weights.card import Card, CardError
 

@@ -31,11 +31,11 @@ def test_there_is_a_recipe_of_every_kind() -> None:
 def test_a_recipe_resolves_to_its_cells(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("P2W_DATA", str(tmp_path / "data"))
     study = read_study(path, out=tmp_path / "out", verbs=study_verbs())
-    seeds = {cell.seed for cell in study.cells}
-    assert (len(study.arms), len(study.tasks), len(seeds), len(study.cells)) == CELLS[path.stem]
-    assert len({cell.digest for cell in study.cells}) == len(study.cells)
+    seeds = {finetuning.seed for finetuning in study.finetunings}
+    assert (len(study.arms), len(study.tasks), len(seeds), len(study.finetunings)) == CELLS[path.stem]
+    assert len({finetuning.digest for finetuning in study.finetunings}) == len(study.finetunings)
     if path.stem == "ablation":
-        labels = {(cell.task, name_labels(cell.labels)) for cell in study.cells}
+        labels = {(finetuning.task, name_labels(finetuning.labels)) for finetuning in study.finetunings}
         assert labels == {("NCC", "45 %"), ("NCS", "10 %")}
         assert len(study.pretrainings) == 6
     if path.stem == "real-small":

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import parts2whole
-from parts2whole.data.random import BatchGenerator
 from parts2whole.methods.base import Discrimination, Method, Reconstruction
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.spec import discover, spec_from_yaml
+from parts2whole.wholes.random import BatchGenerator
 
 METHODS = discover(Method, "parts2whole.methods")
 WHOLE = (8, 16, 16)

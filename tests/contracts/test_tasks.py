@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
-from parts2whole.data.random import BatchGenerator
-from parts2whole.data.split import labelled_subset
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.spec import discover, spec_from_yaml
-from parts2whole.tasks.base import Labelled, Task
+from parts2whole.store.split import labelled_subset
+from parts2whole.tasks.base import LabelledData, Task
 from parts2whole.training.model import as_function
 from parts2whole.training.runtime import Hardware, Runtime
+from parts2whole.wholes.random import BatchGenerator
 from task_trees import PATCH, build_task
 
 TASKS = discover(Task, "parts2whole.tasks")
@@ -25,7 +25,7 @@ TASKS = discover(Task, "parts2whole.tasks")
 @dataclasses.dataclass
 class Opened:
     task: Task
-    labelled: Labelled
+    labelled: LabelledData
     cache: object
 
 

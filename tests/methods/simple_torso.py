@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
-from parts2whole.data.random import sample_generator
-from parts2whole.data.volume import LabelVolume, Volume
+from parts2whole.scans.volume import LabelVolume, Volume
+from parts2whole.wholes.random import sample_generator
 
 SIZE = (40, 56, 56)
 SPACING_MM = (4.0, 4.0, 4.0)

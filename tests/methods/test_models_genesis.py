@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from parts2whole.data.random import BatchGenerator
 from parts2whole.methods.base import MethodError
 from parts2whole.methods.models_genesis import ModelsGenesis, Spoiling, draw_windows, leading, spoil
 from parts2whole.methods.transforms import bend_intensities, flip, paint, shuffle_blocks
 from parts2whole.networks.unet3d import UNet3D
+from parts2whole.wholes.random import BatchGenerator
 
 SHAPE = (2, 16, 20, 30)
 ROWS = 6

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from parts2whole.data.geometry import GeometryError
-from parts2whole.data.random import BatchGenerator
 from parts2whole.evaluation.contrast import info_nce
 from parts2whole.methods.base import MethodError, make_views
 from parts2whole.methods.contrast import found_share, nt_xent
@@ -13,6 +11,8 @@ from parts2whole.methods.exemplar import Exemplar
 from parts2whole.methods.moco import MoCo
 from parts2whole.methods.simclr import SimCLR
 from parts2whole.networks.unet3d import UNet3D
+from parts2whole.wholes.geometry import GeometryError
+from parts2whole.wholes.random import BatchGenerator
 
 WHOLE = (8, 8, 16)
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from parts2whole.data.geometry import GeometryError
-from parts2whole.data.random import BatchGenerator
 from parts2whole.methods.base import MethodError
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.unet3d import UNet3D
+from parts2whole.wholes.geometry import GeometryError
+from parts2whole.wholes.random import BatchGenerator
 
 
 def test_a_part_is_a_stretched_piece_of_its_own_whole():

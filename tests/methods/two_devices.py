@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 import parts2whole as p2w
-from parts2whole.data.random import BatchGenerator
 from parts2whole.methods.base import Method
 from parts2whole.methods.contrast import gather_rows
 from parts2whole.training.runtime import Hardware, Runtime, unwrap
+from parts2whole.wholes.random import BatchGenerator
 
 WHOLE = (8, 8, 16)
 ROWS = 4

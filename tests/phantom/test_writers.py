@@ -14,13 +14,13 @@ import pytest
 import SimpleITK as sitk
 from matplotlib.path import Path as Polygon
 
-from parts2whole.data.read import find_scans, read_label, read_scan, read_volume
-from parts2whole.data.volume import Volume, to_canonical
 from parts2whole.phantom.ct import make_ct
 from parts2whole.phantom.data_sets import UnknownDataSetError, choose_data_sets
 from parts2whole.phantom.sizes import CT
 from parts2whole.phantom.write import flip
 from parts2whole.phantom.write_lidc import trace_outline
+from parts2whole.scans.read import find_scans, read_label, read_scan, read_volume
+from parts2whole.scans.volume import Volume, to_canonical
 from parts2whole.verbs.phantom import PhantomError, phantom
 
 NIH = "{http://www.nih.gov}"

@@ -46,7 +46,7 @@ def test_means_marks_and_contrasts_agree_with_scipy(table: Table) -> None:
     assert [arm for arm, cell in row.cells.items() if cell.equivalent] == ["Autoencoder"]
     assert table.rivals == ("scratch", BEST_OTHER)
     for rival, arm in (("scratch", "scratch"), (BEST_OTHER, "Autoencoder")):
-        contrast = row.contrasts[rival]
+        contrast = row.differences[rival]
         assert contrast.against == arm
         assert contrast.p == pytest.approx(stats.ttest_rel(VALUES["Parts2Whole"], VALUES[arm]).pvalue)
         assert contrast.difference == pytest.approx(
@@ -57,7 +57,7 @@ def test_means_marks_and_contrasts_agree_with_scipy(table: Table) -> None:
 def test_one_sided_asks_whether_the_focus_is_better() -> None:
     table = make_table(rows_of(VALUES), alternative="greater", against="scratch")
     expected = stats.ttest_rel(VALUES["Parts2Whole"], VALUES["scratch"], alternative="greater").pvalue
-    assert table.rows[0].contrasts["scratch"].p == pytest.approx(expected)
+    assert table.rows[0].differences["scratch"].p == pytest.approx(expected)
     assert "one-sided" in " ".join(table.notes)
 
 
@@ -67,7 +67,7 @@ def test_small_values_are_best_where_distance_is_measured() -> None:
     (row,) = table.rows
     assert row.cells["Parts2Whole"].best
     assert not row.percent
-    contrast = row.contrasts["scratch"]
+    contrast = row.differences["scratch"]
     assert contrast.difference < 0
     assert contrast.p is not None
     assert contrast.p < 0.01
@@ -76,7 +76,7 @@ def test_small_values_are_best_where_distance_is_measured() -> None:
 def test_a_paired_test_uses_the_seeds_that_both_arms_have() -> None:
     rows = [row for row in rows_of(VALUES) if not (row["arm"] == "scratch" and row["seed"] == 1)]
     (row,) = make_table(rows).rows
-    contrast = row.contrasts["scratch"]
+    contrast = row.differences["scratch"]
     pairs = [
         (a, b)
         for i, (a, b) in enumerate(zip(VALUES["Parts2Whole"], VALUES["scratch"], strict=True))
@@ -93,7 +93,7 @@ def test_a_paired_test_uses_the_seeds_that_both_arms_have() -> None:
 )
 def test_what_can_not_be_tested_gets_no_p(values: dict[str, list[float]]) -> None:
     table = make_table(rows_of(values))
-    assert [contrast.p for contrast in table.rows[0].contrasts.values()] == [None]
+    assert [contrast.p for contrast in table.rows[0].differences.values()] == [None]
     assert not any(cell.equivalent for cell in table.rows[0].cells.values())
     assert any("No p-value" in note for note in table.notes)
     for written in (to_text(table), to_markdown(table), to_latex(table), to_csv(table), to_html(table)):
@@ -190,7 +190,7 @@ def test_csv_is_exact_and_carries_the_test(table: Table) -> None:
     assert [line["arm"] for line in lines] == ["scratch", "Autoencoder", "Parts2Whole"]
     assert float(lines[2]["mean"]) == table.rows[0].cells["Parts2Whole"].mean
     assert [line["best"] for line in lines] == ["0", "0", "1"]
-    assert float(lines[0]["p_focus"]) == table.rows[0].contrasts["scratch"].p
+    assert float(lines[0]["p_focus"]) == table.rows[0].differences["scratch"].p
     assert {(line["test"], line["alternative"], line["alpha"]) for line in lines} == {
         ("paired", "two-sided", "0.05")
     }
@@ -215,7 +215,7 @@ def test_p_values(p: float | None, text: str) -> None:
 @pytest.mark.parametrize("test", ["student", "welch", "wilcoxon", "permutation", "permutation-independent"])
 def test_other_tests_are_offered(test: str) -> None:
     table = make_table(rows_of(VALUES), test=test, alternative="greater")
-    contrast = table.rows[0].contrasts["scratch"]
+    contrast = table.rows[0].differences["scratch"]
     assert contrast.p is not None
     assert contrast.p < 0.05
     assert (contrast.sd is None) == (test in ("student", "welch", "permutation-independent"))
@@ -252,7 +252,7 @@ def test_the_posters_table_comes_out_as_on_the_poster() -> None:
     # Computed independently from the printed means and deviations; the poster prints .0011 .1709 .0002 .2126 .2654.
     expected = {"NCC": 0.0009, "NCS": 0.1735, "LCS": 0.0002, "ECC": 0.2138, "BMS": 0.2627}
     for task, p in expected.items():
-        contrast = by_task[task].contrasts[BEST_OTHER]
+        contrast = by_task[task].differences[BEST_OTHER]
         assert contrast.p == pytest.approx(p, abs=0.00005), task
     marked = {task: {a for a, c in row.cells.items() if c.equivalent} for task, row in by_task.items()}
     assert marked == {

@@ -73,11 +73,13 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 def test_a_study_becomes_cells_that_share_their_pretraining(tmp_path: Path) -> None:
     study = read(tmp_path, PLAIN)
-    assert len(study.cells) == (1 + 2) * 2 * 4
-    assert [cell.seed for cell in study.cells] == sorted(cell.seed for cell in study.cells)
+    assert len(study.finetunings) == (1 + 2) * 2 * 4
+    assert [finetuning.seed for finetuning in study.finetunings] == sorted(
+        finetuning.seed for finetuning in study.finetunings
+    )
     # Two methods; the task Own pre-trains otherwise (steps, held out), with one run for both of its sizes.
     assert len(study.pretrainings) == 4
-    own = [c for c in study.cells if c.arm == "ours" and c.task == "Own"]
+    own = [c for c in study.finetunings if c.arm == "ours" and c.task == "Own"]
     assert len({c.pretraining for c in own}) == 1
     start = study.pretrainings[str(own[0].pretraining)]
     assert start.settings["method"] == Parts2Whole(part_fraction=(0.3, 0.6))
@@ -89,10 +91,10 @@ def test_a_study_becomes_cells_that_share_their_pretraining(tmp_path: Path) -> N
     assert own[0].settings["steps"] == 9
     assert own[0].settings["init"] == str(start.folder)
     assert {c.settings["cases"] for c in own} == {3, 5}
-    liver = next(c for c in study.cells if c.arm == "scratch" and c.task == "Liver")
+    liver = next(c for c in study.finetunings if c.arm == "scratch" and c.task == "Liver")
     assert liver.settings["network"] == UNet3D(size="tiny")
     assert liver.settings["fraction"] == 0.1
-    given = next(c for c in study.cells if c.arm == "given")
+    given = next(c for c in study.finetunings if c.arm == "given")
     assert "network" not in given.settings
     assert given.settings["init"] == f"medicalnet:{tmp_path / 'weights/resnet_10.pth'}"
 
@@ -125,7 +127,7 @@ def test_a_pretraining_may_be_repeated_with_every_seed(tmp_path: Path) -> None:
     assert len(study.pretrainings) == 2 * 4
     assert all(
         study.pretrainings[str(c.pretraining)].settings["seed"] == c.seed
-        for c in study.cells
+        for c in study.finetunings
         if c.pretraining
     )
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.ndimage import affine_transform
 
-from parts2whole.data.random import BatchGenerator
 from parts2whole.tasks.augment import Augmentation, Drawn, augment_image, augment_label, draw_augmentation
+from parts2whole.wholes.random import BatchGenerator
 
 SIZE = (12, 16, 20)
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from matplotlib.path import Path as Polygon
 from scipy import ndimage
 
-from parts2whole.data.source_case import IngestError
-from parts2whole.data.volume import Volume
+from parts2whole.scans.case import IngestError
+from parts2whole.scans.volume import Volume
 from parts2whole.tasks.lidc import LidcLabel, cluster, fill_outline, read_outlines, series_of
 from task_trees import lidc_xml, ring, roi
 

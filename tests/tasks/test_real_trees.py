@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parts2whole.data.preprocess import Preprocess
-from parts2whole.data.read import read_label, read_volume, write_nifti
-from parts2whole.data.volume import LabelVolume
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.scans.read import read_label, read_volume, write_nifti
+from parts2whole.scans.volume import LabelVolume
 from parts2whole.tasks.brain_tumour_segmentation import BrainTumourSegmentation
 from parts2whole.tasks.embolism_false_positives import EmbolismFalsePositives
 from parts2whole.tasks.liver_segmentation import LiverSegmentation

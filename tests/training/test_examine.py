@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from parts2whole.data.preprocess import Preprocess
-from parts2whole.data.sampler import WholeSampler, WholeSize
-from parts2whole.data.store import Store
-from parts2whole.data.volume import Volume
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.unet3d import UNet3D
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.scans.volume import Volume
+from parts2whole.store.store import Store
 from parts2whole.training.examine import Examiner
 from parts2whole.training.runtime import Hardware, Runtime
+from parts2whole.wholes.sampler import WholeSampler, WholeSize
 
 SIZE = (8, 16, 16)
 

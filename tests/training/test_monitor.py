@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from parts2whole.data.sampler import Whole
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.training.monitor import PARTS, ContrastMonitor, choose_distinct
 from parts2whole.training.runtime import Hardware, Runtime
+from parts2whole.wholes.sampler import Whole
 
 SIZE = (16, 16, 16)
 

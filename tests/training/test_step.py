@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from parts2whole.data.loader import LoaderError, Share
 from parts2whole.training.runtime import Hardware, Runtime
 from parts2whole.training.step import MemoryShortage, TrainStep, divide_rows
+from parts2whole.wholes.loader import LoaderError, Share
 
 ROWS = 6
 

@@ -13,9 +13,9 @@ import pytest
 import parts2whole as p2w
 from parts2whole.report.embedding import read_embedding
 from parts2whole.report.runs import RunError
+from parts2whole.training.error_maps import ErrorMapError
 from parts2whole.training.runtime import Hardware
 from parts2whole.verbs.embed import EmbedError
-from parts2whole.verbs.error_maps import ErrorMapError
 
 EXACT = Hardware(accelerator="cpu", precision="32-true")
 AFFINE = np.diag([-1.5, -1.5, 2.0, 1.0])

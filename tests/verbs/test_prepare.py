@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import parts2whole as p2w
-from parts2whole.data.read import read_scan, read_volume, write_nifti
-from parts2whole.data.read.find import find_scans
-from parts2whole.data.store import DiskFullError, Store
-from parts2whole.data.volume import Volume, to_canonical
+from parts2whole.scans.find import find_scans
+from parts2whole.scans.read import read_scan, read_volume, write_nifti
+from parts2whole.scans.volume import Volume, to_canonical
+from parts2whole.store.store import DiskFullError, Store
 from parts2whole.verbs.prepare import PrepareError, prepare
 
 QUIET = {"workers": 0, "progress": False}
@@ -133,7 +133,7 @@ def test_a_full_disk(tmp_path, scans, monkeypatch):
     def full(*_, **__):
         raise DiskFullError("no space is left for store")
 
-    monkeypatch.setattr("parts2whole.data.ingest.write_case", full)
+    monkeypatch.setattr("parts2whole.store.ingest.write_case", full)
     with pytest.raises(DiskFullError, match="no space is left"):
         prepare(scans, out=tmp_path / "store", **QUIET)
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import parts2whole as p2w
-from parts2whole.data.read import read_volume, write_nifti
-from parts2whole.data.store import Store
-from parts2whole.data.volume import Volume, content_hash, to_canonical
 from parts2whole.report.results import arm_names
 from parts2whole.report.runs import read_run
+from parts2whole.scans.read import read_volume, write_nifti
+from parts2whole.scans.volume import Volume, content_hash, to_canonical
+from parts2whole.store.store import Store
 from parts2whole.tasks.base import TaskError
 from parts2whole.training.leak import ACCEPTANCE, LeakError, check_leaks
 from parts2whole.training.runtime import Hardware

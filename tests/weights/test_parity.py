@@ -1,6 +1,6 @@
 """What imported networks answer, against a reference in NumPy and against recordings of the official networks.
 
-Sources trained in (x, y, z) are given (z, y, x) here, as every network of this project; the recordings are in the source's
+FoundCases trained in (x, y, z) are given (z, y, x) here, as every network of this project; the recordings are in the source's
 own axes, so this adapter turns inputs and outputs round.
 """
 

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from parts2whole.data.volume import Triple
 from parts2whole.evaluation.metrics import (
     mean_iou,
     nanmean,
     segmentation_metrics,
     threshold_confusions,
 )
+from parts2whole.scans.volume import Triple
 
 Regions = Mapping[str, tuple[int, ...]]
 """Class indices that make up each region."""

@@ -13,11 +13,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from parts2whole.data.geometry import Size
-from parts2whole.data.random import BatchGenerator
 from parts2whole.networks.base import Network
 from parts2whole.networks.heads import Model
+from parts2whole.scans.volume import Size
 from parts2whole.spec import Spec
+from parts2whole.wholes.random import BatchGenerator
 
 Views = dict[str, Tensor]
 Batch = Tensor | dict[str, Tensor]

@@ -9,11 +9,12 @@ import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from parts2whole.data.geometry import Size, crop_resize, draw_boxes
-from parts2whole.data.random import BatchGenerator
 from parts2whole.methods.base import MethodError
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.heads import Model, pooled_features
+from parts2whole.scans.volume import Size
+from parts2whole.wholes.geometry import crop_resize, draw_boxes
+from parts2whole.wholes.random import BatchGenerator
 
 
 class ProjectionHead(nn.Sequential):

@@ -23,12 +23,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from parts2whole.data.geometry import Size, check_band
-from parts2whole.data.random import BatchGenerator
 from parts2whole.methods.base import FixedBank, MethodError, Views
 from parts2whole.methods.contrast import cut_parts
 from parts2whole.networks.base import Network
 from parts2whole.networks.heads import Model, PooledClassifier
+from parts2whole.scans.volume import Size
+from parts2whole.wholes.geometry import check_band
+from parts2whole.wholes.random import BatchGenerator
 
 
 @dataclasses.dataclass(frozen=True)

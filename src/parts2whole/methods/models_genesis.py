@@ -34,12 +34,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from parts2whole.data.geometry import Size
-from parts2whole.data.random import BatchGenerator
 from parts2whole.methods.base import MethodError, Reconstruction, Views
 from parts2whole.methods.transforms import Blocks, Windows, flip, look_up, paint, shuffle_blocks, solve_curves
 from parts2whole.networks.base import Network
 from parts2whole.networks.heads import EncoderDecoder, Model
+from parts2whole.scans.volume import Size
+from parts2whole.wholes.random import BatchGenerator
 
 Array = npt.NDArray[Any]
 Transform = Literal["flip", "shuffle", "bend", "paint_inside", "paint_outside"]

@@ -27,11 +27,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from parts2whole.data.geometry import Size, check_band, crop_resize, draw_boxes
-from parts2whole.data.random import BatchGenerator
 from parts2whole.methods.base import MethodError, Reconstruction, Views, repeat_rows
 from parts2whole.networks.base import Network
 from parts2whole.networks.heads import EncoderDecoder, Model
+from parts2whole.scans.volume import Size
+from parts2whole.wholes.geometry import check_band, crop_resize, draw_boxes
+from parts2whole.wholes.random import BatchGenerator
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,8 +22,6 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from parts2whole.data.geometry import Size, check_band
-from parts2whole.data.random import BatchGenerator
 from parts2whole.methods.base import Discrimination, MethodError, Views
 from parts2whole.methods.contrast import (
     Projector,
@@ -35,6 +33,9 @@ from parts2whole.methods.contrast import (
 )
 from parts2whole.networks.base import Network
 from parts2whole.networks.heads import Model
+from parts2whole.scans.volume import Size
+from parts2whole.wholes.geometry import check_band
+from parts2whole.wholes.random import BatchGenerator
 
 
 @dataclasses.dataclass(frozen=True)

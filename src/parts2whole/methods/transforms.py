@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from parts2whole.data.geometry import Size
+from parts2whole.scans.volume import Size
 
 Integers = npt.NDArray[np.int64]
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parts2whole.phantom.canvas import Canvas, Structure, Tubes, ellipsoid_distance, tube_path
-from parts2whole.phantom.contrast import Contrast
+from parts2whole.phantom.enhancement import Enhancement
 from parts2whole.phantom.space import Array
 from parts2whole.phantom.torso import Space, Torso
 from parts2whole.phantom.trees import grow_tree
@@ -64,25 +64,27 @@ class Abdomen:
 
 
 def paint_abdomen(
-    canvas: Canvas, space: Space, torso: Torso, abdomen: Abdomen, contrast: Contrast,
+    canvas: Canvas, space: Space, torso: Torso, abdomen: Abdomen, enhancement: Enhancement,
     cage: Array, wobble: Array, fine: Array,
 ) -> None:  # fmt: skip
     """Paint the organs below the diaphragm."""
-    _paint_gut(canvas, space, torso, abdomen, contrast, cage)
-    _paint_spleen_and_kidneys(canvas, space, torso, abdomen, contrast, cage, wobble)
+    _paint_gut(canvas, space, torso, abdomen, enhancement, cage)
+    _paint_spleen_and_kidneys(canvas, space, torso, abdomen, enhancement, cage, wobble)
     top = torso.dome_mm[0]
     pancreas = tube_path(
         torso.to_patient([(top - 116, -14, -26), (top - 106, -14, 8), (top - 92, 10, 56)]), 10
     )
-    canvas.paint_tubes(pancreas, 0.8 * contrast.spleen + 8, Structure.PANCREAS, inside=SOFT)
+    canvas.paint_tubes(pancreas, 0.8 * enhancement.spleen + 8, Structure.PANCREAS, inside=SOFT)
     where = space.box((top - 200, -110, -135), (top + 12, 95, 90))
     if where is None:
         return
     z, y, x = space.cut(where)
     free = np.isin(canvas.structure[where], (*SOFT, Structure.STOMACH, Structure.PANCREAS, Structure.BOWEL))
     liver = torso.liver(z, y, x, cage[where], wobble[where])
-    canvas.paint(liver, contrast.liver + 3 * fine[where], Structure.LIVER, where=where, only=free)
-    canvas.paint_tubes(abdomen.liver_vessels, contrast.portal, None, inside=(Structure.LIVER,), soft_mm=1.5)
+    canvas.paint(liver, enhancement.liver + 3 * fine[where], Structure.LIVER, where=where, only=free)
+    canvas.paint_tubes(
+        abdomen.liver_vessels, enhancement.portal, None, inside=(Structure.LIVER,), soft_mm=1.5
+    )
     bladder = ellipsoid_distance(z, y, x, (top - 112, -38, -46), (26, 15, 15))
     canvas.paint(bladder, 30.0, Structure.GALLBLADDER, where=where)
     canvas.paint(bladder + 2, 8.0, Structure.GALLBLADDER, where=where)
@@ -93,7 +95,7 @@ def _paint_spleen_and_kidneys(
     space: Space,
     torso: Torso,
     abdomen: Abdomen,
-    contrast: Contrast,
+    enhancement: Enhancement,
     cage: Array,
     wobble: Array,
 ) -> None:
@@ -113,7 +115,7 @@ def _paint_spleen_and_kidneys(
         spleen = spleen + 3 * wobble[where]
         for limit in limits:
             spleen = np.maximum(spleen, limit)
-        canvas.paint(spleen, contrast.spleen, Structure.SPLEEN, where=where)
+        canvas.paint(spleen, enhancement.spleen, Structure.SPLEEN, where=where)
     for centre, side in zip(abdomen.kidneys, (-1, 1), strict=True):
         where = space.box(centre - 66, centre + 66)
         if where is None:
@@ -123,19 +125,19 @@ def _paint_spleen_and_kidneys(
         kidney = ellipsoid_distance(z, y, lean, centre, (53, 25, 28))
         kidney = np.maximum(kidney, cage[where] + 6)
         sinus = ellipsoid_distance(z, y, lean, np.add(centre, (0, -6, -16 * side)), (25, 11, 17))
-        canvas.paint(kidney, contrast.cortex, Structure.KIDNEY, where=where)
+        canvas.paint(kidney, enhancement.cortex, Structure.KIDNEY, where=where)
         pyramids = np.maximum(kidney + 7, 5 * np.sin((z - centre[0]) / 4.0) * np.sin(y / 4.5) - 1.2)
-        canvas.paint(pyramids, contrast.medulla, Structure.KIDNEY, where=where)
+        canvas.paint(pyramids, enhancement.medulla, Structure.KIDNEY, where=where)
         canvas.paint(sinus, -70.0, Structure.FAT, where=where)
         canvas.paint(sinus + 5.5, 18.0, Structure.KIDNEY, where=where)
 
 
 def _paint_gut(
-    canvas: Canvas, space: Space, torso: Torso, abdomen: Abdomen, contrast: Contrast, cage: Array
+    canvas: Canvas, space: Space, torso: Torso, abdomen: Abdomen, enhancement: Enhancement, cage: Array
 ) -> None:
     """Paint stomach and bowel; gas gathers in front, because patients lie on their backs."""
     for loop, filling in abdomen.bowel:
-        canvas.paint_tubes(loop, contrast.bowel_wall, Structure.BOWEL, inside=(*SOFT, Structure.BOWEL))
+        canvas.paint_tubes(loop, enhancement.bowel_wall, Structure.BOWEL, inside=(*SOFT, Structure.BOWEL))
         canvas.paint_tubes(loop.thinner(1, 3.0), filling, None, inside=(Structure.BOWEL,))
     low = torso.dome_mm[1]
     where = space.box((low - 150, -95, -45), (low, 60, 125))
@@ -154,7 +156,7 @@ def _paint_gut(
         blend = np.clip(0.5 + 0.5 * (stomach - part) / 16, 0, 1)
         stomach = stomach + blend * (part - stomach) - 16 * blend * (1 - blend)
     stomach = np.maximum(np.maximum(stomach, cage[where] + 5), z - torso.dome(y, x) + 5)
-    canvas.paint(stomach, contrast.bowel_wall, Structure.STOMACH, where=where)
+    canvas.paint(stomach, enhancement.bowel_wall, Structure.STOMACH, where=where)
     canvas.paint(stomach + 4.5, 22.0, Structure.STOMACH, where=where)
     canvas.paint(np.maximum(stomach + 4.5, y - abdomen.gas), -960.0, Structure.STOMACH, where=where)
 

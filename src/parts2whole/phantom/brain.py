@@ -12,11 +12,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from parts2whole.data.random import sample_generator
-from parts2whole.data.volume import LabelVolume, Triple, Volume
 from parts2whole.phantom.canvas import Canvas, ellipsoid_distance, tube_path
 from parts2whole.phantom.noise import scan_mr
 from parts2whole.phantom.space import Array, Grid, Smooth
+from parts2whole.scans.volume import LabelVolume, Triple, Volume
+from parts2whole.wholes.random import sample_generator
 
 BrainModality = Literal["t1", "t1ce", "t2", "flair"]
 Grade = Literal["HGG", "LGG"]

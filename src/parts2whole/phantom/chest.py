@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parts2whole.phantom.canvas import Canvas, Structure, Tubes, ellipsoid_distance, tube_path
-from parts2whole.phantom.contrast import Contrast
+from parts2whole.phantom.enhancement import Enhancement
 from parts2whole.phantom.space import Array
 from parts2whole.phantom.torso import HEART_TURN, Space, Torso
 from parts2whole.phantom.trees import Tree, grow_tree
@@ -101,7 +101,7 @@ def paint_lungs(
     canvas.paint(lung, tissue, Structure.LUNG)
 
 
-def paint_heart(canvas: Canvas, space: Space, torso: Torso, contrast: Contrast) -> None:
+def paint_heart(canvas: Canvas, space: Space, torso: Torso, enhancement: Enhancement) -> None:
     """Paint pericardial fat, heart muscle and the four chambers."""
     centre, s = torso.heart_centre, torso.heart_scale
     reach = np.full(3, 62 * s)
@@ -112,12 +112,12 @@ def paint_heart(canvas: Canvas, space: Space, torso: Torso, contrast: Contrast) 
     above = torso.dome(y, x) - z
     outside = np.maximum(torso.heart(z, y, x) - 3, above)
     canvas.paint(outside, -85.0, Structure.MEDIASTINUM, where=where)
-    canvas.paint(outside + 6.5, contrast.heart_muscle, Structure.HEART, where=where)
+    canvas.paint(outside + 6.5, enhancement.heart_muscle, Structure.HEART, where=where)
     chambers = (  # offset in the frame of the heart, radii, blood
-        ((-2, 8, 14), (24, 20, 30), contrast.left_heart),
-        ((-2, -22, -2), (28, 13, 32), contrast.right_heart),
-        ((12, 22, -24), (20, 16, 17), contrast.left_heart),
-        ((2, -8, -34), (26, 19, 14), contrast.right_heart),
+        ((-2, 8, 14), (24, 20, 30), enhancement.left_heart),
+        ((-2, -22, -2), (28, 13, 32), enhancement.right_heart),
+        ((12, 22, -24), (20, 16, 17), enhancement.left_heart),
+        ((2, -8, -34), (26, 19, 14), enhancement.right_heart),
     )
     for offset, radii, blood in chambers:
         middle = np.asarray(centre) + s * HEART_TURN.T @ np.asarray(offset, dtype=float)
@@ -125,7 +125,7 @@ def paint_heart(canvas: Canvas, space: Space, torso: Torso, contrast: Contrast) 
         canvas.paint(np.maximum(chamber, outside + 9), blood, Structure.HEART, where=where)
 
 
-def paint_great_vessels(canvas: Canvas, torso: Torso, contrast: Contrast) -> None:
+def paint_great_vessels(canvas: Canvas, torso: Torso, enhancement: Enhancement) -> None:
     """Paint aorta with the arteries of the arch, both venae cavae, and the oesophagus."""
     to_patient = torso.to_patient
     top = torso.heart_centre[0]
@@ -133,11 +133,11 @@ def paint_great_vessels(canvas: Canvas, torso: Torso, contrast: Contrast) -> Non
     canvas.paint_tubes(gullet, 38.0, Structure.OESOPHAGUS)
     canvas.paint_tubes(gullet.thinner(0.3), -300.0)
     upper = to_patient([(110, -18, -24), (60, -24, -28), (20, -16, -31), (top + 28, -14, -30)])
-    canvas.paint_tubes(tube_path(upper, 8.5), contrast.upper_vein, Structure.VEIN)
+    canvas.paint_tubes(tube_path(upper, 8.5), enhancement.upper_vein, Structure.VEIN)
     crossing = to_patient([(70, -24, -26), (82, -28, 6), (104, -22, 34)])
-    canvas.paint_tubes(tube_path(crossing, 6.5), contrast.upper_vein, Structure.VEIN)
+    canvas.paint_tubes(tube_path(crossing, 6.5), enhancement.upper_vein, Structure.VEIN)
     lower = to_patient([(top - 6, -4, -28), (-110, 8, -27), (-170, 18, -24), (-430, 14, -22)])
-    canvas.paint_tubes(tube_path(lower, [10, 11, 11, 10]), contrast.lower_vein, Structure.VEIN)
+    canvas.paint_tubes(tube_path(lower, [10, 11, 11, 10]), enhancement.lower_vein, Structure.VEIN)
     arch = [(top + 26, -22, -6), (10, -34, -14), (40, -24, -10), (54, -4, 4), (52, 18, 18), (38, 34, 24)]
     down = [(0, 39, 25), (-100, 40, 20), (-170, 30, 12), (-430, 18, 6)]
     radii = [15, 15, 14.5, 13.5, 12.5, 12, 11.5, 11, 10, 8]
@@ -146,22 +146,22 @@ def paint_great_vessels(canvas: Canvas, torso: Torso, contrast: Contrast) -> Non
     for branch in branches:
         aorta = aorta.joined(tube_path(to_patient(branch), [6, 4]))
     canvas.paint_tubes(aorta.thinner(1.0, -1.3), 45.0, Structure.AORTA)
-    canvas.paint_tubes(aorta, contrast.aorta, Structure.AORTA)
+    canvas.paint_tubes(aorta, enhancement.aorta, Structure.AORTA)
 
 
-def paint_lung_vessels(canvas: Canvas, chest: Chest, contrast: Contrast) -> None:
+def paint_lung_vessels(canvas: Canvas, chest: Chest, enhancement: Enhancement) -> None:
     """Paint lymph nodes, pulmonary veins, airways, then pulmonary arteries."""
     centres = chest.nodes[:, :3]
     radius = np.repeat(chest.nodes[:, 3:], 2, axis=1)
     soft = (Structure.MEDIASTINUM, Structure.FAT, Structure.LUNG)
     canvas.paint_tubes(Tubes(centres, centres + 2.0, radius), 42.0, Structure.NODE, inside=soft)
     veins = chest.vein_trunks.joined(*(tree.tubes() for tree in chest.veins))
-    canvas.paint_tubes(veins, contrast.left_heart, Structure.VEIN)
+    canvas.paint_tubes(veins, enhancement.left_heart, Structure.VEIN)
     canvas.paint_tubes(chest.airways, -20.0, Structure.AIRWAY)
     arteries = artery_tubes(chest)
     middle = (arteries.start_mm + arteries.end_mm) / 2
     mixing = np.sin(middle @ np.array([0.05, 0.11, 0.07]) + 40 * chest.flow)
-    blood = contrast.right_heart * (1 - chest.flow * (0.5 + 0.5 * mixing))
+    blood = enhancement.right_heart * (1 - chest.flow * (0.5 + 0.5 * mixing))
     canvas.paint_tubes(arteries, blood, Structure.ARTERY)
     lumen = chest.airways.thinner(0.82, 0.35)
     canvas.paint_tubes(lumen, -985.0, Structure.AIRWAY)

@@ -8,8 +8,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from parts2whole.data.random import sample_generator
-from parts2whole.data.volume import LabelVolume, Volume
 from parts2whole.phantom.abdomen import Abdomen, paint_abdomen
 from parts2whole.phantom.canvas import Canvas, Structure
 from parts2whole.phantom.chest import (
@@ -19,7 +17,7 @@ from parts2whole.phantom.chest import (
     paint_lung_vessels,
     paint_lungs,
 )
-from parts2whole.phantom.contrast import Contrast, Phase
+from parts2whole.phantom.enhancement import Enhancement, Phase
 from parts2whole.phantom.lesions import (
     Lesion,
     draw_emboli,
@@ -33,6 +31,8 @@ from parts2whole.phantom.noise import Scanner, scan_ct
 from parts2whole.phantom.space import Grid
 from parts2whole.phantom.torso import Space, Torso
 from parts2whole.phantom.wall import AIR_HU, paint_ribs, paint_spine, paint_table, paint_wall
+from parts2whole.scans.volume import LabelVolume, Volume
+from parts2whole.wholes.random import sample_generator
 
 Region = Literal["chest", "abdomen", "angiography"]
 PHASES: dict[Region, Phase] = {"chest": "none", "abdomen": "portal", "angiography": "pulmonary"}
@@ -105,7 +105,7 @@ def make_ct(
     torso = Torso.draw(generator)
     chest = Chest.draw(generator, torso, branches=90 if region == "abdomen" else 260)
     abdomen = Abdomen.draw(generator, torso)
-    contrast = Contrast.draw(PHASES[region], generator)
+    enhancement = Enhancement.draw(PHASES[region], generator)
     scanner = Scanner.draw(generator)
     drawn = int(generator.choice([1, 2, 3, 4, 6], p=[0.3, 0.25, 0.2, 0.15, 0.1]))
     grid = place_grid(region, resolution, torso, sample_generator("grid", region, seed, case))
@@ -120,7 +120,7 @@ def make_ct(
     else:
         placed = draw_emboli(sampler, chest, grid, count=number, smallest_mm=0.5 * resolution.smallest_mm)
     times = max(1, round(grid.spacing_mm[0] / (2.2 * grid.spacing_mm[1])))
-    canvas = paint_body(grid.finer(times), region, torso, chest, abdomen, contrast, placed)
+    canvas = paint_body(grid.finer(times), region, torso, chest, abdomen, enhancement, placed)
     value = canvas.value.reshape(grid.shape[0], times, *grid.shape[1:]).mean(axis=1)
     shoulder = np.clip((grid.axis(0) / torso.scale[0] - 70) / 60, 0, 1)
     noise = sample_generator("noise", region, seed, case)
@@ -158,7 +158,7 @@ def place_grid(region: Region, resolution: Resolution, torso: Torso, generator: 
 
 
 def paint_body(
-    grid: Grid, region: Region, torso: Torso, chest: Chest, abdomen: Abdomen, contrast: Contrast,
+    grid: Grid, region: Region, torso: Torso, chest: Chest, abdomen: Abdomen, enhancement: Enhancement,
     lesions: list[Lesion],
 ) -> Canvas:  # fmt: skip
     """Paint the whole trunk, from the outside inwards."""
@@ -171,14 +171,14 @@ def paint_body(
     paint_lungs(canvas, space, torso, chest, cage, wobble, fine)
     paint_ribs(canvas, space, torso, cage)
     paint_spine(canvas, space, torso, fine)
-    paint_heart(canvas, space, torso, contrast)
-    paint_great_vessels(canvas, torso, contrast)
-    paint_lung_vessels(canvas, chest, contrast)
-    paint_abdomen(canvas, space, torso, abdomen, contrast, cage, wobble, fine)
+    paint_heart(canvas, space, torso, enhancement)
+    paint_great_vessels(canvas, torso, enhancement)
+    paint_lung_vessels(canvas, chest, enhancement)
+    paint_abdomen(canvas, space, torso, abdomen, enhancement, cage, wobble, fine)
     if region == "chest":
         paint_nodules(canvas, lesions, fine)
     elif region == "abdomen":
-        paint_liver_lesions(canvas, lesions, contrast.liver, fine)
+        paint_liver_lesions(canvas, lesions, enhancement.liver, fine)
     else:
         paint_emboli(canvas, lesions)
     return canvas

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from parts2whole.data.volume import Triple
 from parts2whole.phantom.canvas import Canvas, Structure, Tubes, ellipsoid_distance, tube_path
 from parts2whole.phantom.chest import Chest
 from parts2whole.phantom.space import Array, Grid
 from parts2whole.phantom.torso import Torso
+from parts2whole.scans.volume import Triple
 
 SOLID, PART_SOLID, GROUND_GLASS, CALCIFIED = "solid", "part-solid", "ground-glass", "calcified"
 NODULE_HU = {SOLID: 35.0, PART_SOLID: -560.0, GROUND_GLASS: -620.0, CALCIFIED: 320.0}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from parts2whole.data.volume import LabelVolume, Triple, Volume
+from parts2whole.scans.volume import LabelVolume, Triple, Volume
 
 Array = npt.NDArray[Any]
 """Mostly float32, for speed."""

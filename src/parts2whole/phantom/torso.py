@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from parts2whole.data.volume import Triple
 from parts2whole.phantom.canvas import ellipsoid_distance
 from parts2whole.phantom.space import Array, Grid, Slices, Smooth
+from parts2whole.scans.volume import Triple
 
 WARP_MM = 3.5
 LEVELS = (-420, -300, -200, -110, -50, 20, 80, 115, 140, 160, 190)

@@ -16,9 +16,9 @@ import numpy.typing as npt
 import SimpleITK
 from pydicom.uid import generate_uid
 
-from parts2whole.data.volume import LabelVolume, Triple, Volume
 from parts2whole.phantom.montage import Picture
 from parts2whole.phantom.sizes import Size
+from parts2whole.scans.volume import LabelVolume, Triple, Volume
 
 G = TypeVar("G", Volume, LabelVolume)
 Rows = Mapping[str, Any]

@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from parts2whole.data.read import write_nifti
 from parts2whole.phantom.brain import Grade, make_brain
 from parts2whole.phantom.montage import Picture, picture_brain
 from parts2whole.phantom.sizes import Size, brain_grid
 from parts2whole.phantom.write import DataSet, Rows
+from parts2whole.scans.read import write_nifti
 
 LOW_GRADE = 4
 """Every how many-th patient has a low-grade glioma; in the real set 75 of 285."""

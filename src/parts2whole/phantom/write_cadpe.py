@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from parts2whole.data.random import sample_generator
 from parts2whole.phantom.ct import CtScan, make_ct
 from parts2whole.phantom.montage import ARTERY_WINDOW, Picture, picture_ct
 from parts2whole.phantom.sizes import CT, Size
 from parts2whole.phantom.write import DataSet, Rows, write_itk
+from parts2whole.wholes.random import sample_generator
 
 
 @dataclasses.dataclass(frozen=True)

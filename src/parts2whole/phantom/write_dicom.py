@@ -9,8 +9,8 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
-from parts2whole.data.volume import Volume
 from parts2whole.phantom.write import make_uid
+from parts2whole.scans.volume import Volume
 
 INTERCEPT_HU = -1024
 STUDY_DATE = "20000101"

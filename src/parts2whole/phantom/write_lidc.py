@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from parts2whole.data.random import sample_generator
 from parts2whole.phantom.ct import CtScan, make_ct
 from parts2whole.phantom.lesions import SOLID, Lesion
 from parts2whole.phantom.montage import LUNG_WINDOW, Picture, picture_ct
 from parts2whole.phantom.sizes import CT, Size
 from parts2whole.phantom.write import DataSet, Rows, beside, make_uid
 from parts2whole.phantom.write_dicom import write_series
+from parts2whole.wholes.random import sample_generator
 
 NAMESPACE = "http://www.nih.gov"
 READERS = 4

@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from parts2whole.data.random import sample_generator
-from parts2whole.data.read import write_nifti
 from parts2whole.phantom.ct import CtScan, make_ct
 from parts2whole.phantom.montage import LIVER_WINDOW, Picture, picture_ct
 from parts2whole.phantom.sizes import CT, Size
 from parts2whole.phantom.write import DataSet, Rows, flip
+from parts2whole.scans.read import write_nifti
+from parts2whole.wholes.random import sample_generator
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (1,), (1, 2), (2,))
 

@@ -6,12 +6,12 @@ import dataclasses
 from pathlib import Path
 from typing import get_args
 
-from parts2whole.data.random import sample_generator
-from parts2whole.data.read import write_nifti
 from parts2whole.phantom.brain import MODALITIES, make_brain
 from parts2whole.phantom.ct import Region, make_ct
 from parts2whole.phantom.sizes import CT, Size, brain_grid
 from parts2whole.phantom.write import DataSet, Rows
+from parts2whole.scans.read import write_nifti
+from parts2whole.wholes.random import sample_generator
 
 OTHER_PATIENTS = 1_000_000
 """Case numbers of the pool begin here, so that no patient is in a labelled data set of any seed as well."""

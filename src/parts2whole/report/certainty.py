@@ -14,7 +14,7 @@ from parts2whole.evaluation.bootstrap import Bootstrap, BootstrapError, bootstra
 from parts2whole.evaluation.power import detectable_difference, sample_size
 from parts2whole.report.results import arm_names, task_names
 from parts2whole.report.runs import Plain, Run, as_number
-from parts2whole.report.tables import Contrast, Row, Table, metric_title
+from parts2whole.report.tables import Difference, Row, Table, metric_title
 
 Floats = npt.NDArray[np.float64]
 POINT = 0.01
@@ -79,20 +79,20 @@ def compare_patients(
         for run in done:
             if tasks[run.folder] == row.task and _labels_fit(run, row):
                 by_arm.setdefault(arms[run.folder], []).append(run)
-        for contrast in {c.against: c for c in row.contrasts.values()}.values():
-            arms_named = f"{table.focus} minus {contrast.against}"
+        for difference in {c.against: c for c in row.differences.values()}.values():
+            arms_named = f"{table.focus} minus {difference.against}"
             about = f"{row.task}, {metric_title(row.metric)}, {row.labels}: {arms_named}"
             found, reason = None, ""
             try:
                 found = _bootstrap(
                     by_arm[str(table.focus)],
-                    by_arm[contrast.against],
+                    by_arm[difference.against],
                     row.metric,
                     {"resamples": resamples, "confidence": confidence, "seed": seed},
                 )
             except (BootstrapError, KeyError) as error:
                 reason = f"no bootstrap over patients ({error})"
-            made.append(Sure(about, found, reason, _can_see(contrast, row, table.alpha)))
+            made.append(Sure(about, found, reason, _can_see(difference, row, table.alpha)))
     return Certainty(tuple(made))
 
 
@@ -153,14 +153,14 @@ def _labels_fit(run: Run, row: Row) -> bool:
     return fraction == row.fraction and row.labelled[0] <= count <= row.labelled[1]
 
 
-def _can_see(contrast: Contrast, row: Row, alpha: float) -> str:
+def _can_see(difference: Difference, row: Row, alpha: float) -> str:
     """What a paired t-test sees with this spread."""
-    if not contrast.sd or contrast.n < 2:
+    if not difference.sd or difference.n < 2:
         return ""
-    seen = detectable_difference(contrast.sd, contrast.n, alpha=alpha, paired=True, two_sided=True)
+    seen = detectable_difference(difference.sd, difference.n, alpha=alpha, paired=True, two_sided=True)
     scale, unit = (100.0, " points") if row.percent else (1.0, "")
-    text = f"{contrast.n} pairs see a true difference of {scale * seen:.2g}{unit} with power 0.8"
+    text = f"{difference.n} pairs see a true difference of {scale * seen:.2g}{unit} with power 0.8"
     if row.percent:
-        needed = sample_size(POINT, contrast.sd, alpha=alpha, paired=True, two_sided=True)
+        needed = sample_size(POINT, difference.sd, alpha=alpha, paired=True, two_sided=True)
         text += f"; to see 1 point it takes {needed.n}"
     return text

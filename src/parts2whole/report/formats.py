@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from parts2whole.report.tables import BEST_OTHER, Cell, Contrast, Row, Table, metric_title
+from parts2whole.report.tables import BEST_OTHER, Cell, Difference, Row, Table, metric_title
 
 T = TypeVar("T")
 CSV_COLUMNS = (
@@ -54,13 +54,13 @@ def format_p(p: float | None) -> str:
     return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
-def format_difference(contrast: Contrast | None, row: Row) -> str:
+def format_difference(difference: Difference | None, row: Row) -> str:
     """``+2.31 ± 0.80``: the difference, and the deviation of the paired differences where there are pairs."""
-    if contrast is None:
+    if difference is None:
         return "–"
-    sign = "+" if contrast.difference > 0 else "−" if contrast.difference < 0 else ""
-    text = sign + format_number(abs(contrast.difference), percent=row.percent)
-    return text if contrast.sd is None else f"{text} ± {format_number(contrast.sd, percent=row.percent)}"
+    sign = "+" if difference.difference > 0 else "−" if difference.difference < 0 else ""
+    text = sign + format_number(abs(difference.difference), percent=row.percent)
+    return text if difference.sd is None else f"{text} ± {format_number(difference.sd, percent=row.percent)}"
 
 
 def metric_label(row: Row) -> str:
@@ -164,10 +164,10 @@ def to_csv(table: Table) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for row in table.rows:
-        against = {contrast.against: contrast for contrast in row.contrasts.values()}
+        against = {difference.against: difference for difference in row.differences.values()}
         for arm, cell in row.cells.items():
             versus = against.get(arm)
-            contrast = (versus.difference, versus.n, versus.p) if versus else (None,) * 3
+            difference = (versus.difference, versus.n, versus.p) if versus else (None,) * 3
             marks = (int(cell.best), int(cell.equivalent), cell.p_best)
             line = [
                 row.task,
@@ -180,7 +180,7 @@ def to_csv(table: Table) -> str:
                 cell.sd,
                 *marks,
             ]
-            writer.writerow([*line, table.focus, *contrast, table.test, table.alternative, table.alpha])
+            writer.writerow([*line, table.focus, *difference, table.test, table.alternative, table.alpha])
     return out.getvalue()
 
 
@@ -205,7 +205,7 @@ def to_html(table: Table) -> str:
     )
     body = []
     for row, line in zip(table.rows, _lines(table, style, escape), strict=True):
-        title = escape("; ".join(f"{c.against}: {c.description}" for c in row.contrasts.values()))
+        title = escape("; ".join(f"{c.against}: {c.description}" for c in row.differences.values()))
         kept = [text.replace(" ± ", "&nbsp;±&nbsp;") for text in line[first:]]
         cells = [f"<td{_number(place)}>{text}</td>" for place, text in enumerate(kept, start=first)]
         body.append(f"<tr title='{title}'>{''.join(cells)}</tr>")
@@ -242,9 +242,9 @@ def _lines(table: Table, style: Callable[[str, Cell], T], plain: Callable[[str],
             cell = row.cells.get(arm)
             line.append(style(format_cell(cell, row, with_n=with_n), cell) if cell else plain("–"))
         for rival in table.rivals:
-            contrast = row.contrasts.get(rival)
-            named = f" ({contrast.against})" if contrast and rival == BEST_OTHER else ""
-            line.append(plain(format_difference(contrast, row) + named))
-            line.append(plain(format_p(contrast.p if contrast else None)))
+            difference = row.differences.get(rival)
+            named = f" ({difference.against})" if difference and rival == BEST_OTHER else ""
+            line.append(plain(format_difference(difference, row) + named))
+            line.append(plain(format_p(difference.p if difference else None)))
         lines.append(line)
     return lines

@@ -276,7 +276,12 @@ def _render(context: Plain) -> str:
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     scripts = [_own(name) for name in ("page.js", "curves.js", "viewer.js", "embedding.js")]
     template = environment.get_template("page.html.j2")
-    return template.render(context, css=_own("page.css"), scripts=scripts, data=Markup(text))
+    return template.render(context, css=style_sheet(), scripts=scripts, data=Markup(text))
+
+
+def style_sheet() -> Markup:
+    """The style of every page of the project, to stand in the page as it is."""
+    return _own("page.css")
 
 
 def _own(name: str) -> Markup:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from parts2whole.report.formats import format_difference, format_number, format_p, metric_label
 from parts2whole.report.results import arm_names, spec_name, test_values
 from parts2whole.report.runs import Run, as_number
-from parts2whole.report.tables import BEST_OTHER, Contrast, Row, Table, higher_is_better, metric_title
+from parts2whole.report.tables import BEST_OTHER, Difference, Row, Table, higher_is_better, metric_title
 
 Tone = Literal["good", "weak", "bad", "plain"]
 
@@ -93,18 +93,18 @@ def judge_finetuning(run: Run) -> Verdict:
 
 def judge_comparison(table: Table) -> list[Verdict]:
     """Whether the arm of interest is better than each of its rivals."""
-    shown = [rival for rival in table.rivals if any(rival in row.contrasts for row in table.rows)]
+    shown = [rival for rival in table.rivals if any(rival in row.differences for row in table.rows)]
     return [_judge_rival(table, rival) for rival in shown]
 
 
 def _judge_rival(table: Table, rival: str) -> Verdict:
-    compared = [(row, row.contrasts[rival]) for row in table.rows if rival in row.contrasts]
-    directions = [_direction(row, contrast, table) for row, contrast in compared]
+    compared = [(row, row.differences[rival]) for row in table.rows if rival in row.differences]
+    directions = [_direction(row, difference, table) for row, difference in compared]
     better, worse = directions.count(1), directions.count(-1)
     name = "the best other arm" if rival == BEST_OTHER else rival
     about = {f"{row.task}, {metric_label(row)}" for row, _ in compared}
     common = about.pop() if len(about) == 1 else ""
-    lines = [_phrase(row, contrast, named=not common, table=table) for row, contrast in compared[:6]]
+    lines = [_phrase(row, difference, named=not common, table=table) for row, difference in compared[:6]]
     if len(compared) > 6:
         lines.append(f"{len(compared) - 6} more in the table")
     text, level = (f"{common}: " if common else "") + "; ".join(lines) + ".", f"α = {table.alpha:g}"
@@ -181,23 +181,25 @@ def total_cost(runs: Iterable[Run]) -> list[tuple[str, int, str, str, str]]:
     ]
 
 
-def _direction(row: Row, contrast: Contrast, table: Table) -> int:
+def _direction(row: Row, difference: Difference, table: Table) -> int:
     """+1 where the arm of interest is shown to be better, -1 worse, 0 neither."""
-    if contrast.p is None:
+    if difference.p is None:
         return 0
-    gain = contrast.difference if higher_is_better(row.metric) else -contrast.difference
-    if contrast.p <= table.alpha:
+    gain = difference.difference if higher_is_better(row.metric) else -difference.difference
+    if difference.p <= table.alpha:
         return 1 if gain > 0 else -1
-    return -1 if table.alternative == "greater" and contrast.p >= 1 - table.alpha else 0
+    return -1 if table.alternative == "greater" and difference.p >= 1 - table.alpha else 0
 
 
-def _phrase(row: Row, contrast: Contrast, *, named: bool, table: Table) -> str:
+def _phrase(row: Row, difference: Difference, *, named: bool, table: Table) -> str:
     """``5 cases +6.94 ± 2.19 (p = 0.0021)``, with the task and the other arm where they must be named."""
-    p = format_p(contrast.p)
-    shown = "not tested" if contrast.p is None else f"p {p}" if p.startswith("<") else f"p = {p}"
+    p = format_p(difference.p)
+    shown = "not tested" if difference.p is None else f"p {p}" if p.startswith("<") else f"p = {p}"
     about = f"{row.task}, {metric_label(row)}, " if named else ""
-    against = f"{contrast.against}, " if len(table.arms) > 2 and contrast.against not in table.rivals else ""
-    return f"{about}{row.labels} {format_difference(contrast, row)} ({against}{shown})"
+    against = (
+        f"{difference.against}, " if len(table.arms) > 2 and difference.against not in table.rivals else ""
+    )
+    return f"{about}{row.labels} {format_difference(difference, row)} ({against}{shown})"
 
 
 def _percent(share: float) -> str:

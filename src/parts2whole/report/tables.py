@@ -53,7 +53,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Contrast:
+class Difference:
     """The arm of interest against another.
 
     Attributes:
@@ -83,7 +83,7 @@ class Row:
         fraction: share of the labels; None where the number of cases was chosen instead.
         labelled: smallest and largest number of labelled cases.
         cells: by arm, for every arm that has results.
-        contrasts: the arm of interest against each of `Table.rivals`, where both have results.
+        differences: the arm of interest against each of `Table.rivals`, where both have results.
         percent: all values are shares, shown as percentages.
     """
 
@@ -92,7 +92,7 @@ class Row:
     fraction: float | None
     labelled: tuple[int, int]
     cells: Mapping[str, Cell]
-    contrasts: Mapping[str, Contrast]
+    differences: Mapping[str, Difference]
     percent: bool
 
     @property
@@ -248,15 +248,17 @@ def _row(
     ranked = sorted(plain.values(), key=lambda cell: -sign * cell.mean)
     best = ranked[0]
     cells = {arm: cell if len(plain) == 1 else _marked(cell, best, sign, how) for arm, cell in plain.items()}
-    contrasts = {}
+    differences = {}
     for rival in rivals:
         others = [cell for cell in ranked if cell.arm != focus and rival in (BEST_OTHER, cell.arm)]
-        contrast = _contrast(plain[focus], others[0], sign, how) if focus in plain and others else None
-        if contrast is not None:
-            contrasts[rival] = contrast
+        difference = _difference(plain[focus], others[0], sign, how) if focus in plain and others else None
+        if difference is not None:
+            differences[rival] = difference
     values = [value for seeds in group.values() for value in seeds.values()]
     percent = sign > 0 and all(0 <= value <= 1 for value in values)
-    return Row(key.task, key.metric, key.fraction, (min(labelled), max(labelled)), cells, contrasts, percent)
+    return Row(
+        key.task, key.metric, key.fraction, (min(labelled), max(labelled)), cells, differences, percent
+    )
 
 
 def _marked(cell: Cell, best: Cell, sign: int, how: How) -> Cell:
@@ -267,13 +269,13 @@ def _marked(cell: Cell, best: Cell, sign: int, how: How) -> Cell:
     return Cell(cell.arm, cell.values, p_best=p, equivalent=how.equivalent(best.values, cell.values, p))
 
 
-def _contrast(focus: Cell, rival: Cell, sign: int, how: How) -> Contrast | None:
+def _difference(focus: Cell, rival: Cell, sign: int, how: How) -> Difference | None:
     first, second = how.samples(focus.values, rival.values)
     if not first or not second:
         return None
     result = how.compare(focus.values, rival.values, sign)
     pairs = [a - b for a, b in zip(first, second, strict=False)] if how.paired else []
-    return Contrast(
+    return Difference(
         against=rival.arm,
         n=len(first),
         difference=plain_statistics.fmean(first) - plain_statistics.fmean(second),
@@ -294,20 +296,20 @@ def _notes(rows: Sequence[Row], focus: str | None, rivals: Sequence[str], how: H
     else:
         mark = f"equivalent to the best within ±{how.margin:g} (two one-sided tests: {how.words})"
     notes.append(f"Bold: best mean of its row. Marked ≈: {mark}.")
-    contrasts = [contrast for row in rows for contrast in row.contrasts.values()]
-    if contrasts:
+    differences = [difference for row in rows for difference in row.differences.values()]
+    if differences:
         unit = "pairs of equal seed" if how.paired else "seeds per arm"
         against = " and ".join(rivals)
-        n = _range([contrast.n for contrast in contrasts])
+        n = _range([difference.n for difference in differences])
         notes.append(f"Difference and p: {focus} minus {against} ({how.words}; n = {n} {unit}).")
-    tested = [contrast.p for contrast in contrasts if contrast.p is not None]
+    tested = [difference.p for difference in differences if difference.p is not None]
     if len(tested) > 1:
         left = sum(p <= how.alpha for p in statistics.holm(tested))
         notes.append(
             f"p-values are not corrected for these {len(tested)} comparisons; with Holm's correction, "
             f"{left or 'none'} of them {'stays' if left == 1 else 'stay'} at or below α."
         )
-    if len(tested) < len(contrasts):
+    if len(tested) < len(differences):
         notes.append("No p-value where fewer than two seeds can be compared, or nothing varies.")
     return tuple(notes)
 

@@ -1,4 +1,4 @@
-"""A study and its cells: what is run, how each piece is identified, and where it is kept.
+"""A study, its pre-trainings and fine-tunings: what is run, under which name, and where it is kept.
 
 A piece of work is called by what it is about and by a digest of its resolved settings. Same settings, same
 folder: finished work is found again, and changed settings never meet results of others.
@@ -46,7 +46,7 @@ class StorePlan:
 
 @dataclasses.dataclass(frozen=True)
 class Pretraining:
-    """One pre-training, shared by all cells that need it.
+    """One pre-training, shared by all fine-tunings that need it.
 
     Attributes:
         arm: the arm that it was first needed for.
@@ -67,7 +67,7 @@ class Pretraining:
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class Finetuning:
     """One arm on one task, with one set of labels and one seed.
 
     Attributes:
@@ -111,9 +111,9 @@ class Study:
         tasks: target tasks by name.
         arms: names of the arms, in the order of the file.
         pretrainings: by digest.
-        cells: in the order they are begun.
+        finetunings: one for every value in a cell of the table, in the order they are begun.
         table: how the results table is made.
-        keep_models: keep the fine-tuned models of finished cells.
+        keep_models: keep the fine-tuned models of finished fine-tunings.
     """
 
     name: str
@@ -124,17 +124,17 @@ class Study:
     tasks: Mapping[str, Task]
     arms: tuple[str, ...]
     pretrainings: Mapping[str, Pretraining]
-    cells: tuple[Cell, ...]
+    finetunings: tuple[Finetuning, ...]
     table: Settings
     keep_models: bool = True
 
     def describe(self) -> str:
         """The size of the study in one line."""
-        seeds = len({cell.seed for cell in self.cells})
-        labels = len({name_labels(cell.labels) for cell in self.cells})
+        seeds = len({finetuning.seed for finetuning in self.finetunings})
+        labels = len({name_labels(finetuning.labels) for finetuning in self.finetunings})
         return (
             f"{self.name}: {len(self.arms)} arms, {len(self.tasks)} tasks, {labels} label settings, {seeds} "
-            f"seeds: {len(self.cells)} cells and {len(self.pretrainings)} pre-trainings"
+            f"seeds: {len(self.finetunings)} fine-tunings and {len(self.pretrainings)} pre-trainings"
         )
 
 

@@ -1,4 +1,4 @@
-"""Reads a study file and lays it out as cells; nothing is run, and every mistake is named by its place."""
+"""Reads a study file and lays it out; nothing is run, and every mistake is named by its place."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from parts2whole.study.plan import (
     DATA,
     PRETRAININGS,
     STORES,
-    Cell,
+    Finetuning,
     Generated,
     Pretraining,
     Settings,
@@ -140,14 +140,18 @@ class _Resolver:
         arms = [self._arm(name, given) for name, given in self._some("arms").items()]
         tasks = {name: self._task(name, given) for name, given in self._some("tasks").items()}
         pretrainings: dict[str, Pretraining] = {}
-        cells: list[Cell] = []
+        finetunings: list[Finetuning] = []
         for name, (task, given) in tasks.items():
             labels, seeds = self._labels(given, f"tasks.{name}"), self._seeds(given, f"tasks.{name}")
             for label, seed, arm in itertools.product(labels, seeds, arms):
-                cells.append(self._cell(arm, name, task, given, label, seed, pretrainings))
-        if len({cell.folder for cell in cells}) < len(cells):
-            raise StudyError("two cells have the same arm, task, labels and seed; is a value listed twice?")
-        cells.sort(key=lambda cell: cell.seed)  # every arm gets its first seed before any gets its second
+                finetunings.append(self._finetuning(arm, name, task, given, label, seed, pretrainings))
+        if len({finetuning.folder for finetuning in finetunings}) < len(finetunings):
+            raise StudyError(
+                "two fine-tunings have the same arm, task, labels and seed; is a value listed twice?"
+            )
+        finetunings.sort(
+            key=lambda finetuning: finetuning.seed
+        )  # every arm gets its first seed before any gets its second
         keep = read_value(self.plain.get("keep_models", True), bool, "keep_models", self.locate)
         return Study(
             name=str(self.plain.get("name") or self.source.stem),
@@ -158,7 +162,7 @@ class _Resolver:
             tasks={name: task for name, (task, _) in tasks.items()},
             arms=tuple(arm.name for arm in arms),
             pretrainings=pretrainings,
-            cells=tuple(cells),
+            finetunings=tuple(finetunings),
             table=self._table([arm.name for arm in arms]),
             keep_models=keep,
         )
@@ -260,7 +264,7 @@ class _Resolver:
         given = read_mapping(plain.get("finetune"), here)
         return read_arguments(given, self.verbs.finetune, here, locate=self.locate, barred=OF_FINETUNE)
 
-    def _cell(
+    def _finetuning(
         self,
         arm: _Arm,
         task_name: str,
@@ -269,7 +273,7 @@ class _Resolver:
         labels: Settings,
         seed: int,
         pretrainings: dict[str, Pretraining],
-    ) -> Cell:
+    ) -> Finetuning:
         shared = self._finetune(self.plain, "")
         settings: Settings = shared | given["finetune"] | arm.finetune
         settings |= {"task": task, "seed": seed, "hardware": self.hardware} | labels
@@ -286,7 +290,7 @@ class _Resolver:
         identity = settings | ({"init": start.digest} if start else {})
         key = settings_digest(identity, roots=self.roots)
         name = folder_name(task_name, name_labels(labels), arm.name, f"seed{seed}", key)
-        return Cell(
+        return Finetuning(
             arm.name,
             task_name,
             labels,

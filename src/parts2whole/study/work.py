@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from parts2whole.data.pool import usable_cores
+from parts2whole.jobs.pool import usable_cores
 from parts2whole.spec import to_plain
 from parts2whole.study.devices import claim_gpu
 from parts2whole.study.plan import Settings, Study, name_labels
@@ -77,15 +77,15 @@ def make_jobs(study: Study, *, local_workers: int | None, cluster: bool) -> tupl
     """What is left to do.
 
     Returns:
-        Jobs that can be begun at once, pre-trainings first; and cells that need one of these to be done.
+        Jobs that can be begun at once, pre-trainings first; and fine-tunings that need one of these.
     """
     cores = usable_cores()
     threads = (
         None if cluster else max(1, cores // max(1, local_workers or (cores if local_workers is None else 1)))
     )
     common: dict[str, Any] = {"threads": threads, "parent": None if cluster else os.getpid()}
-    cells = [cell for cell in study.cells if not is_finished(cell.folder)]
-    wanted = dict.fromkeys(cell.pretraining for cell in cells)
+    left = [finetuning for finetuning in study.finetunings if not is_finished(finetuning.folder)]
+    wanted = dict.fromkeys(finetuning.pretraining for finetuning in left)
     first = [
         Job(PRETRAINING, one.title, key, one.folder, one.settings, {"arm": one.arm}, **common)
         for key, one in study.pretrainings.items()
@@ -93,21 +93,26 @@ def make_jobs(study: Study, *, local_workers: int | None, cluster: bool) -> tupl
     ]
     begun = {job.digest for job in first}
     then: list[Job] = []
-    for cell in cells:
-        about = {"arm": cell.arm, "task_name": cell.task, "labels": cell.labels, "seed": cell.seed}
-        about |= {"monitor": cell.metric} if cell.metric else {}
+    for finetuning in left:
+        about = {
+            "arm": finetuning.arm,
+            "task_name": finetuning.task,
+            "labels": finetuning.labels,
+            "seed": finetuning.seed,
+        }
+        about |= {"monitor": finetuning.metric} if finetuning.metric else {}
         job = Job(
-            cell.task,
-            cell.title,
-            cell.digest,
-            cell.folder,
-            cell.settings,
-            about | {"pretraining": cell.pretraining},
-            needs=cell.pretraining,
+            finetuning.task,
+            finetuning.title,
+            finetuning.digest,
+            finetuning.folder,
+            finetuning.settings,
+            about | {"pretraining": finetuning.pretraining},
+            needs=finetuning.pretraining,
             keep_model=study.keep_models,
             **common,
         )
-        (then if cell.pretraining in begun else first).append(job)
+        (then if finetuning.pretraining in begun else first).append(job)
     return first, then
 
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from parts2whole.data.random import BatchGenerator
 from parts2whole.spec import Spec
+from parts2whole.wholes.random import BatchGenerator
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,17 +18,16 @@ import numpy.typing as npt
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from parts2whole.data.geometry import Size
-from parts2whole.data.preprocess import Preprocess
-from parts2whole.data.random import BatchGenerator, sample_generator
-from parts2whole.data.read import find_scans
-from parts2whole.data.source_case import SourceCase
-from parts2whole.data.split import Split, split_by_patient
-from parts2whole.data.store import Store
-from parts2whole.data.volume import Triple
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.heads import Model
+from parts2whole.scans.case import SourceCase
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.scans.read import find_scans
+from parts2whole.scans.volume import Size, Triple
 from parts2whole.spec import Spec, digest, to_plain
+from parts2whole.store.split import Split, split_by_patient
+from parts2whole.store.store import Store
+from parts2whole.wholes.random import BatchGenerator, sample_generator
 
 Batch = Mapping[str, Tensor]
 
@@ -37,7 +36,7 @@ PUBLIC_SALT = b"public data set"
 """Ids of public data sets are hashed with this, so that cases and splits are the same on every machine."""
 
 
-class Run(Protocol):
+class Predictor(Protocol):
     """A trained model as a function: (B, C, D, H, W) on the CPU to logits on the CPU."""
 
     @property
@@ -63,7 +62,7 @@ class Item:
         target: class index, for classification.
         side: ``train``, ``validation`` or ``test`` where the data set itself prescribes it.
         centre: where in the stored volume it lies, in voxels (z, y, x); None is all of the volume.
-        lesions: what a candidate hits, of `Labelled.lesions`.
+        lesions: what a candidate hits, of `LabelledData.lesions`.
         irrelevant: a candidate on a finding that counts neither as a lesion nor as a false positive.
     """
 
@@ -78,7 +77,7 @@ class Item:
 
 
 @dataclasses.dataclass(frozen=True)
-class Labelled:
+class LabelledData:
     """A task's data, prepared.
 
     Attributes:
@@ -163,7 +162,7 @@ class Task(Spec, abc.ABC):
         """The metric (high is good) that chooses the best step on validation items."""
 
     @abc.abstractmethod
-    def labelled(self, *, cache: Path, workers: int | None = None, progress: bool = True) -> Labelled:
+    def labelled(self, *, cache: Path, workers: int | None = None, progress: bool = True) -> LabelledData:
         """Prepare the data once into ``cache``, and open them."""
 
     @abc.abstractmethod
@@ -171,7 +170,7 @@ class Task(Spec, abc.ABC):
         """The model: ``encoder`` with a fresh decoder or head."""
 
     @abc.abstractmethod
-    def samples(self, labelled: Labelled, items: Sequence[str], *, seed: int, batch_size: int) -> Samples:
+    def samples(self, labelled: LabelledData, items: Sequence[str], *, seed: int, batch_size: int) -> Samples:
         """What to train on: sample (step, index) of an endless sequence."""
 
     @abc.abstractmethod
@@ -183,14 +182,16 @@ class Task(Spec, abc.ABC):
         """Scalars to log, with the one to minimise under ``loss``."""
 
     @abc.abstractmethod
-    def examine(self, run: Run, labelled: Labelled, items: Sequence[str], *, thorough: bool) -> Examination:
+    def examine(
+        self, predictor: Predictor, labelled: LabelledData, items: Sequence[str], *, thorough: bool
+    ) -> Examination:
         """Metrics on items; ``thorough`` adds the slow ones."""
 
     @abc.abstractmethod
-    def show(self, run: Run, labelled: Labelled, item: str) -> Segmented | None:
+    def show(self, predictor: Predictor, labelled: LabelledData, item: str) -> Segmented | None:
         """An item to look at; None where there is nothing to draw."""
 
-    def split(self, labelled: Labelled) -> Split:
+    def split(self, labelled: LabelledData) -> Split:
         """The task's split: the data set's own where it has one, else by patient."""
         sides = {item.item_id: item.side for item in labelled.items}
         if all(sides.values()):

@@ -21,13 +21,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from parts2whole.data.geometry import Size
-from parts2whole.data.preprocess import Preprocess
-from parts2whole.data.source_case import SourceCase
 from parts2whole.evaluation.regions import Regions
+from parts2whole.scans.case import SourceCase
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.scans.volume import Size
 from parts2whole.tasks.base import TaskError, name_some
 from parts2whole.tasks.brats import CORE, ENHANCING, MODALITIES, OEDEMA, BratsCase, BratsLabel, find_cases
-from parts2whole.tasks.segmenting import SegmentationTask, Sources, class_indices
+from parts2whole.tasks.segmenting import FoundCases, SegmentationTask, class_indices
 
 SUFFIXES = (".nii.gz", ".nii", ".mha")
 
@@ -66,7 +66,7 @@ class BrainTumourSegmentation(SegmentationTask):
         """The channels."""
         return list(self.modalities)
 
-    def sources(self) -> Sources:
+    def sources(self) -> FoundCases:
         """Channels and reference of every case; what is incomplete is set aside."""
         found = self._cases()
         cases, set_aside = [], {}
@@ -81,7 +81,7 @@ class BrainTumourSegmentation(SegmentationTask):
                 f"no usable case in {self.data}. "
                 + "; ".join(f"{name}: {why}" for name, why in list(set_aside.items())[:5])
             )
-        return Sources(cases, set_aside)
+        return FoundCases(cases, set_aside)
 
     def find_inputs(self, scans: Sequence[str | Path]) -> list[SourceCase]:
         """Case folders, or folders of them, with all wanted modalities; no reference is needed.

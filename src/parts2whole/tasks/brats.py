@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from parts2whole.data.read import read_label
-from parts2whole.data.source_case import IngestError, LabelSource
-from parts2whole.data.volume import LabelVolume, Volume
+from parts2whole.scans.case import IngestError, LabelSource
+from parts2whole.scans.read import read_label
+from parts2whole.scans.volume import LabelVolume, Volume
 
 MODALITIES = ("t1", "t2", "t1ce", "flair")
 """Order of the channels, as in the public code of Models Genesis."""

@@ -19,16 +19,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from parts2whole.data.random import sample_generator
-from parts2whole.data.sampler import WholeSampler, WholeSize
-from parts2whole.data.store import CaseRecord, Store
-from parts2whole.data.volume import Triple, Volume
 from parts2whole.evaluation.froc import froc
 from parts2whole.evaluation.metrics import auc
+from parts2whole.scans.volume import Triple, Volume
+from parts2whole.store.store import CaseRecord, Store
 from parts2whole.tasks.augment import Augmentation
-from parts2whole.tasks.base import Examination, Labelled, Run, Samples, TaskError
+from parts2whole.tasks.base import Examination, LabelledData, Predictor, Samples, TaskError
 from parts2whole.tasks.classifying import EXAMINED_AT_ONCE, ClassificationTask, Volumes
 from parts2whole.tasks.patches import box_around, cut_padded
+from parts2whole.wholes.random import sample_generator
+from parts2whole.wholes.sampler import WholeSampler, WholeSize
 
 CLASSES = ("false_positive", "lesion")
 POINT_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ")
@@ -56,11 +56,11 @@ class CandidateTask(ClassificationTask, abc.ABC):
     hidden: int = 1024
     augmentation: Augmentation = Augmentation(flip_axes=(0, 1, 2))
 
-    def samples(self, labelled: Labelled, items: Sequence[str], *, seed: int, batch_size: int) -> Samples:
+    def samples(self, labelled: LabelledData, items: Sequence[str], *, seed: int, batch_size: int) -> Samples:
         """Patches around candidates, each class drawn equally often."""
         return CandidatePatches(self, labelled, items, seed=seed, batch_size=batch_size)
 
-    def image(self, labelled: Labelled, item_id: str) -> Tensor:
+    def image(self, labelled: LabelledData, item_id: str) -> Tensor:
         """The patch around a candidate: (C, *patch_size) in [0, 1], air where it leaves the scan."""
         item = labelled.item(item_id)
         if item.centre is None:
@@ -77,7 +77,9 @@ class CandidateTask(ClassificationTask, abc.ABC):
         """Candidates (n, 3) of a new prepared scan, in voxels (z, y, x); None where the task makes none."""
         return None
 
-    def classify(self, run: Run, volume: Volume, centres: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    def classify(
+        self, predictor: Predictor, volume: Volume, centres: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float32]:
         """Probabilities (n, classes) of points (n, 3), in voxels (z, y, x), of a prepared scan."""
         size = WholeSize(self.patch_size, self.extent_mm).in_scan(volume.spacing_mm)
         image = torch.from_numpy(np.ascontiguousarray(volume.array).reshape(-1, *volume.shape))
@@ -85,14 +87,16 @@ class CandidateTask(ClassificationTask, abc.ABC):
         for first in range(0, len(centres), EXAMINED_AT_ONCE):
             boxes = [box_around("", centre, size) for centre in centres[first : first + EXAMINED_AT_ONCE]]
             patches = torch.stack([self.fit_input(cut_padded(image, box)) for box in boxes])
-            found.append(torch.softmax(run(patches).float(), dim=1).numpy())
+            found.append(torch.softmax(predictor(patches).float(), dim=1).numpy())
         probabilities: npt.NDArray[np.float32] = np.concatenate(found)
         return probabilities
 
-    def examine(self, run: Run, labelled: Labelled, items: Sequence[str], *, thorough: bool) -> Examination:
+    def examine(
+        self, predictor: Predictor, labelled: LabelledData, items: Sequence[str], *, thorough: bool
+    ) -> Examination:
         """AUC over candidates; ``thorough`` takes all of them and adds AUC over lesions and the FROC."""
         chosen = list(items) if thorough else self._sampled(labelled, items)
-        found = super().examine(run, labelled, chosen, thorough=thorough)
+        found = super().examine(predictor, labelled, chosen, thorough=thorough)
         rows = []
         for row in found.per_item:
             item = labelled.item(row["case"])
@@ -104,7 +108,7 @@ class CandidateTask(ClassificationTask, abc.ABC):
         extra = detection_metrics(labelled, rows) if thorough else {}
         return Examination(found.metrics | extra, rows)
 
-    def _sampled(self, labelled: Labelled, items: Sequence[str]) -> list[str]:
+    def _sampled(self, labelled: LabelledData, items: Sequence[str]) -> list[str]:
         negatives = [item for item in items if labelled.item(item).target == 0]
         if len(negatives) <= self.quick_negatives:
             return list(items)
@@ -129,7 +133,7 @@ class CandidatePatches(Volumes):
         return {"image": image, "target": item.target}
 
 
-def detection_metrics(labelled: Labelled, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def detection_metrics(labelled: LabelledData, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """AUC with one score a lesion (its highest), and the FROC, where the task has lesions.
 
     Scans without any candidate aren't among ``rows``, so they don't count.

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from parts2whole.data.ingest import IngestReport, SourceCase, store_cases
-from parts2whole.data.split import split_by_patient
-from parts2whole.data.store import Store
-from parts2whole.data.volume import Volume
-from parts2whole.tasks.base import Item, Labelled, TaskError
+from parts2whole.scans.volume import Volume
+from parts2whole.store.ingest import IngestReport, SourceCase, store_cases
+from parts2whole.store.split import split_by_patient
+from parts2whole.store.store import Store
+from parts2whole.tasks.base import Item, LabelledData, TaskError
 from parts2whole.tasks.classifying import ClassificationTask
 
 BOX_COLUMNS = ("z_min", "z_max", "y_min", "y_max", "x_min", "x_max")
@@ -35,7 +35,7 @@ class Classification(ClassificationTask):
       that becomes the test side and validation is cut from ``train_``.
     """
 
-    def labelled(self, *, cache: Path, workers: int | None = None, progress: bool = True) -> Labelled:
+    def labelled(self, *, cache: Path, workers: int | None = None, progress: bool = True) -> LabelledData:
         """Prepare the volumes once into ``cache``, and open them."""
         path = Path(self.data)
         folder = self.cache_folder(cache)
@@ -45,7 +45,7 @@ class Classification(ClassificationTask):
             return self._from_csv(path, folder, workers=workers, progress=progress)
         raise TaskError(f"{path} must be a .csv or an .npz file")
 
-    def _from_csv(self, path: Path, folder: Path, *, workers: int | None, progress: bool) -> Labelled:
+    def _from_csv(self, path: Path, folder: Path, *, workers: int | None, progress: bool) -> LabelledData:
         rows = list(_read_rows(path))
         classes = tuple(sorted({row["label"] for row in rows}))
         if len(classes) < 2:
@@ -62,7 +62,7 @@ class Classification(ClassificationTask):
         )
         return self._usable(store, items, classes, report)
 
-    def _from_npz(self, path: Path, folder: Path) -> Labelled:
+    def _from_npz(self, path: Path, folder: Path) -> LabelledData:
         with np.load(path, allow_pickle=False) as archive:
             sides = {key: archive[key] for key in archive.files}
         has_test = "test_images" in sides
@@ -87,7 +87,7 @@ class Classification(ClassificationTask):
         if not has_test:
             items = self._cut_validation(items)
         classes = tuple(str(i) for i in range(max(item.target or 0 for item in items) + 1))
-        return Labelled(store, tuple(items), classes)
+        return LabelledData(store, tuple(items), classes)
 
     def _cut_validation(self, items: list[Item]) -> list[Item]:
         train = {item.item_id: item for item in items if item.side == "train"}
@@ -105,13 +105,13 @@ class Classification(ClassificationTask):
 
     def _usable(
         self, store: Store, items: list[Item], classes: tuple[str, ...], report: IngestReport
-    ) -> Labelled:
+    ) -> LabelledData:
         there = {record.case_id for record in store.cases}
         usable = tuple(item for item in items if item.case_id in there)
         notes = tuple(f"{case} was set aside: {reason}" for case, reason in report.set_aside.items())
         if not usable:
             raise TaskError(f"no usable volume in {self.data}. " + "; ".join(notes))
-        return Labelled(store, usable, classes, notes)
+        return LabelledData(store, usable, classes, notes)
 
 
 def _read_rows(path: Path) -> Iterator[dict[str, str]]:

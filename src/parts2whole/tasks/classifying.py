@@ -16,13 +16,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from parts2whole.data.geometry import Size, resize
-from parts2whole.data.random import BatchGenerator
 from parts2whole.evaluation.metrics import classification_metrics
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.heads import Model, PooledClassifier
+from parts2whole.scans.volume import Size
 from parts2whole.tasks.augment import Augmentation, augment_image, draw_augmentation
-from parts2whole.tasks.base import Batch, Examination, Labelled, Run, Samples, Task, TaskError, to_unit
+from parts2whole.tasks.base import (
+    Batch,
+    Examination,
+    LabelledData,
+    Predictor,
+    Samples,
+    Task,
+    TaskError,
+    to_unit,
+)
+from parts2whole.wholes.geometry import resize
+from parts2whole.wholes.random import BatchGenerator
 
 EXAMINED_AT_ONCE = 16
 
@@ -53,7 +63,7 @@ class ClassificationTask(Task, abc.ABC):
         """The encoder, global average pooling and a fresh head."""
         return PooledClassifier(encoder, classes=len(classes), hidden=self.hidden, dropout=self.dropout)
 
-    def samples(self, labelled: Labelled, items: Sequence[str], *, seed: int, batch_size: int) -> Samples:
+    def samples(self, labelled: LabelledData, items: Sequence[str], *, seed: int, batch_size: int) -> Samples:
         """Volumes resized to ``patch_size``."""
         return Volumes(self, labelled, items, seed=seed, batch_size=batch_size)
 
@@ -67,9 +77,11 @@ class ClassificationTask(Task, abc.ABC):
         """Cross-entropy."""
         return {"loss": F.cross_entropy(module(batch["image"]).float(), batch["target"])}
 
-    def examine(self, run: Run, labelled: Labelled, items: Sequence[str], *, thorough: bool) -> Examination:
+    def examine(
+        self, predictor: Predictor, labelled: LabelledData, items: Sequence[str], *, thorough: bool
+    ) -> Examination:
         """AUC, average precision and more, over the items; probabilities per item."""
-        probabilities = self.probabilities(run, labelled, items)
+        probabilities = self.probabilities(predictor, labelled, items)
         targets = np.array([labelled.item(item).target for item in items])
         rows: list[dict[str, Any]] = [
             {"case": item, "target": labelled.classes[target]}
@@ -78,18 +90,20 @@ class ClassificationTask(Task, abc.ABC):
         ]
         return Examination(classification_metrics(probabilities, targets), rows)
 
-    def show(self, run: Run, labelled: Labelled, item: str) -> None:
+    def show(self, predictor: Predictor, labelled: LabelledData, item: str) -> None:
         """Nothing: a class is no picture."""
 
-    def probabilities(self, run: Run, labelled: Labelled, items: Sequence[str]) -> np.ndarray[Any, Any]:
+    def probabilities(
+        self, predictor: Predictor, labelled: LabelledData, items: Sequence[str]
+    ) -> np.ndarray[Any, Any]:
         """(items, classes)."""
         found = []
         for first in range(0, len(items), EXAMINED_AT_ONCE):
             images = [self.image(labelled, item) for item in items[first : first + EXAMINED_AT_ONCE]]
-            found.append(torch.softmax(run(torch.stack(images)).float(), dim=1).numpy())
+            found.append(torch.softmax(predictor(torch.stack(images)).float(), dim=1).numpy())
         return np.concatenate(found)
 
-    def image(self, labelled: Labelled, item_id: str) -> Tensor:
+    def image(self, labelled: LabelledData, item_id: str) -> Tensor:
         """The network's input for an item: (C, *patch_size) in [0, 1]."""
         record = labelled.store.record(labelled.item(item_id).case_id)
         unit = to_unit(labelled.store.read(record.case_id), record.scale, record.offset)
@@ -106,7 +120,7 @@ class Volumes(Samples):
     def __init__(
         self,
         task: ClassificationTask,
-        labelled: Labelled,
+        labelled: LabelledData,
         items: Sequence[str],
         *,
         seed: int,

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from parts2whole.data.jobs import run_jobs
-from parts2whole.data.pool import usable_cores
-from parts2whole.data.record import write_text
-from parts2whole.data.store import Store
+from parts2whole.jobs.pool import usable_cores
+from parts2whole.jobs.run import run_jobs
 from parts2whole.spec import digest
+from parts2whole.store.record import write_text
+from parts2whole.store.store import Store
 from parts2whole.tasks.base import TaskError
 
 Rows = list[dict[str, Any]]

@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from parts2whole.data.preprocess import resample
-from parts2whole.data.random import sample_generator
-from parts2whole.data.read import instance_numbers, read_matlab
-from parts2whole.data.source_case import IngestError, LabelSource
-from parts2whole.data.store import Store
-from parts2whole.data.volume import LabelVolume, Volume
+from parts2whole.scans.case import IngestError, LabelSource
+from parts2whole.scans.preprocess import resample
+from parts2whole.scans.read import instance_numbers, read_matlab
+from parts2whole.scans.volume import LabelVolume, Volume
+from parts2whole.store.store import Store
 from parts2whole.tasks.base import to_unit
 from parts2whole.tasks.derived import Rows
+from parts2whole.wholes.random import sample_generator
 
 GRID_MM = 1.5
 SCALE_MM = 2.0

@@ -25,17 +25,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from parts2whole.data.geometry import Size
-from parts2whole.data.ingest import SourceCase, store_cases
-from parts2whole.data.preprocess import Preprocess
-from parts2whole.data.random import sample_generator
-from parts2whole.data.read import ScanSource, find_scans
-from parts2whole.data.store import Store
-from parts2whole.data.volume import Volume, content_hash
-from parts2whole.tasks.base import PUBLIC_SALT, Item, Labelled, TaskError, name_some, same_scan_same_patient
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.scans.read import ScanSource, find_scans
+from parts2whole.scans.volume import Size, Volume, content_hash
+from parts2whole.store.ingest import SourceCase, store_cases
+from parts2whole.store.store import Store
+from parts2whole.tasks.base import (
+    PUBLIC_SALT,
+    Item,
+    LabelledData,
+    TaskError,
+    name_some,
+    same_scan_same_patient,
+)
 from parts2whole.tasks.candidates import CLASSES, CandidateTask, read_points
 from parts2whole.tasks.derived import Rows, derive
 from parts2whole.tasks.emboli import CandidateRules, FumpeLabel, negatives
+from parts2whole.wholes.random import sample_generator
 
 EXAM_CLASSES = ("no_embolism", "embolism")
 EXAM_COLUMNS = ("StudyInstanceUID", "SeriesInstanceUID", "negative_exam_for_pe", "indeterminate")
@@ -75,7 +81,7 @@ class EmbolismFalsePositives(CandidateTask):
     vessel_hu: tuple[float, float] = (100.0, 600.0)
     smallest_mm3: float = 10.0
 
-    def labelled(self, *, cache: Path, workers: int | None = None, progress: bool = True) -> Labelled:
+    def labelled(self, *, cache: Path, workers: int | None = None, progress: bool = True) -> LabelledData:
         """Prepare the scans once into ``cache``, and make or open their candidates."""
         found = self._find(Path(self.data))
         store, report = store_cases(
@@ -96,7 +102,7 @@ class EmbolismFalsePositives(CandidateTask):
                 for r in store.cases
                 if r.case_id in found.targets
             )
-            return Labelled(store, exams, EXAM_CLASSES, tuple(notes))
+            return LabelledData(store, exams, EXAM_CLASSES, tuple(notes))
         rules = self.rules(numbered=found.numbered)
         settings = dataclasses.asdict(rules)
         rows = derive(store, rules, name="candidates", settings=settings, workers=workers)
@@ -124,7 +130,7 @@ class EmbolismFalsePositives(CandidateTask):
 
     def _with_candidates(
         self, store: Store, rows: dict[str, Rows], patients: dict[str, str], notes: list[str]
-    ) -> Labelled:
+    ) -> LabelledData:
         items: list[Item] = []
         for case, found in rows.items():
             for number, row in enumerate(found):
@@ -146,7 +152,7 @@ class EmbolismFalsePositives(CandidateTask):
             case: tuple(dict.fromkeys(f"{case}-embolus-{r['embolus']}" for r in found if r["embolus"]))
             for case, found in rows.items()
         }
-        return Labelled(store, tuple(items), CLASSES, tuple(notes), lesions)
+        return LabelledData(store, tuple(items), CLASSES, tuple(notes), lesions)
 
     def _find(self, root: Path) -> _Found:
         """What kind of data set it is, and its scans."""

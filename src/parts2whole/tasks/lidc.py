@@ -24,8 +24,8 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from parts2whole.data.source_case import IngestError, LabelSource
-from parts2whole.data.volume import LabelVolume, Volume
+from parts2whole.scans.case import IngestError, LabelSource
+from parts2whole.scans.volume import LabelVolume, Volume
 
 READERS = 4
 CLOSER = 0.9

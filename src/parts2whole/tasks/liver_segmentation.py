@@ -21,11 +21,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from parts2whole.data.geometry import Size
-from parts2whole.data.ingest import SourceCase
-from parts2whole.data.preprocess import Preprocess
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.scans.volume import Size
+from parts2whole.store.ingest import SourceCase
 from parts2whole.tasks.base import TaskError
-from parts2whole.tasks.segmenting import SegmentationTask, Sources, class_indices
+from parts2whole.tasks.segmenting import FoundCases, SegmentationTask, class_indices
 
 LAYOUTS = (
     (re.compile(r"volume-(\d+)\.nii(\.gz)?"), re.compile(r"segmentation-(\d+)\.nii(\.gz)?")),
@@ -59,7 +59,7 @@ class LiverSegmentation(SegmentationTask):
     validation_numbers: tuple[int, int] = (100, 114)
     test_numbers: tuple[int, int] = (115, 129)
 
-    def sources(self) -> Sources:
+    def sources(self) -> FoundCases:
         """Volumes and their label maps, by case number."""
         root = Path(self.data)
         if not root.is_dir():
@@ -100,16 +100,16 @@ class LiverSegmentation(SegmentationTask):
             return class_indices(label, classes)
         return (label > (0 if self.target == "liver" else 1)).astype(np.int64)
 
-    def _with_sides(self, cases: list[SourceCase], alone: dict[str, str]) -> Sources:
+    def _with_sides(self, cases: list[SourceCase], alone: dict[str, str]) -> FoundCases:
         if self.folds == "patient":
-            return Sources(cases, alone)
+            return FoundCases(cases, alone)
         sides = {case.case_id: side for case in cases if (side := self._side(int(case.case_id[-3:])))}
         missing = [side for side in SIDES if side not in sides.values()]
         if missing:
             note = f"case numbers give no {' and no '.join(missing)} side: split by patient instead"
-            return Sources(cases, alone, notes=(note,))
+            return FoundCases(cases, alone, notes=(note,))
         unused = {case.case_id: "its number is on no side" for case in cases if case.case_id not in sides}
-        return Sources([case for case in cases if case.case_id in sides], alone | unused, sides)
+        return FoundCases([case for case in cases if case.case_id in sides], alone | unused, sides)
 
     def _side(self, number: int) -> str | None:
         for side in SIDES:

@@ -23,11 +23,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from parts2whole.data.geometry import Size
-from parts2whole.data.ingest import SourceCase, store_cases
-from parts2whole.data.preprocess import Preprocess
-from parts2whole.data.store import CaseRecord, Store
-from parts2whole.tasks.base import Item, Labelled, TaskError, name_some
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.scans.volume import Size
+from parts2whole.store.ingest import SourceCase, store_cases
+from parts2whole.store.store import CaseRecord, Store
+from parts2whole.tasks.base import Item, LabelledData, TaskError, name_some
 from parts2whole.tasks.candidates import (
     CLASSES,
     POINT_COLUMNS,
@@ -72,7 +72,7 @@ class NoduleFalsePositives(CandidateTask):
     test_subsets: tuple[int, ...] = (7, 8, 9)
     candidates: str = "candidates_V2.csv"
 
-    def labelled(self, *, cache: Path, workers: int | None = None, progress: bool = True) -> Labelled:
+    def labelled(self, *, cache: Path, workers: int | None = None, progress: bool = True) -> LabelledData:
         """Prepare the scans once into ``cache``, and place the candidates in them."""
         root = Path(self.data)
         scans = self._scans(root)
@@ -101,7 +101,7 @@ class NoduleFalsePositives(CandidateTask):
             items += placed
             outside += lost
         notes += _remarks(store, points, outside, other)
-        return Labelled(store, self._checked(items, notes), CLASSES, tuple(notes), _names(nodules))
+        return LabelledData(store, self._checked(items, notes), CLASSES, tuple(notes), _names(nodules))
 
     def _scans(self, root: Path) -> dict[str, tuple[Path, int | None]]:
         """Path and subset of every scan."""

@@ -21,17 +21,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from parts2whole.data.geometry import Size
-from parts2whole.data.preprocess import Preprocess
-from parts2whole.data.read import find_scans
-from parts2whole.data.source_case import SourceCase
-from parts2whole.data.store import Store
 from parts2whole.evaluation.regions import Regions
+from parts2whole.scans.case import SourceCase
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.scans.read import find_scans
+from parts2whole.scans.volume import Size
+from parts2whole.store.store import Store
 from parts2whole.tasks.base import PUBLIC_SALT, Item, TaskError, name_some, same_scan_same_patient
 from parts2whole.tasks.derived import Rows, derive
 from parts2whole.tasks.lidc import LidcLabel, series_of
 from parts2whole.tasks.pairs import pair_folders
-from parts2whole.tasks.segmenting import SegmentationTask, Sources
+from parts2whole.tasks.segmenting import FoundCases, SegmentationTask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,16 +60,16 @@ class NoduleSegmentation(SegmentationTask):
         """How readers become one mask."""
         return [self.consensus, self.minimum_readers]
 
-    def sources(self) -> Sources:
+    def sources(self) -> FoundCases:
         """Scans and masks, from LIDC-IDRI or from pairs of files."""
         root = Path(self.data)
         if not root.is_dir():
             raise TaskError(f"{root} is not a folder")
         if (root / "images").is_dir():
-            return Sources(pair_folders(root / "images", root / "labels", self.patient_separator))
+            return FoundCases(pair_folders(root / "images", root / "labels", self.patient_separator))
         return self._lidc(root)
 
-    def _lidc(self, root: Path) -> Sources:
+    def _lidc(self, root: Path) -> FoundCases:
         annotations: dict[str, Path] = {}
         for path in sorted(root.rglob("*.xml")):
             series = series_of(path)
@@ -96,7 +96,7 @@ class NoduleSegmentation(SegmentationTask):
             )
         lost = len(set(annotations) - {scan.series for scan in scans})
         notes = (f"{lost} XML files are about series that are not here",) if lost else ()
-        return Sources(cases, set_aside, notes=notes)
+        return FoundCases(cases, set_aside, notes=notes)
 
     def classes_in(self, values: Sequence[int]) -> tuple[str, ...]:
         """Background and nodule."""
@@ -110,7 +110,7 @@ class NoduleSegmentation(SegmentationTask):
         """The nodules."""
         return {"nodule": (1,)}
 
-    def items(self, store: Store, sources: Sources) -> tuple[Item, ...]:
+    def items(self, store: Store, sources: FoundCases) -> tuple[Item, ...]:
         """Every nodule of every scan."""
         patients = same_scan_same_patient(store)
         wanted = {case.case_id for case in sources.cases}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from parts2whole.data.ingest import SourceCase
+from parts2whole.store.ingest import SourceCase
 from parts2whole.tasks.base import TaskError, name_some
 
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr", ".mgz")

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from parts2whole.data.geometry import Size, resize
-from parts2whole.data.random import sample_generator
-from parts2whole.data.sampler import Whole, read_padded
-from parts2whole.tasks.base import Labelled, Samples, TaskError, to_unit
+from parts2whole.scans.volume import Size
+from parts2whole.tasks.base import LabelledData, Samples, TaskError, to_unit
+from parts2whole.wholes.geometry import resize
+from parts2whole.wholes.random import sample_generator
+from parts2whole.wholes.sampler import Whole, read_padded
 
 LOCATIONS_PER_CLASS = 1000
 LARGEST_SHIFT = 0.125
@@ -32,7 +33,7 @@ class Patches(Samples):
 
     def __init__(
         self,
-        labelled: Labelled,
+        labelled: LabelledData,
         items: Sequence[str],
         *,
         cut_size: Size,

@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from parts2whole.data.ingest import SourceCase
+from parts2whole.store.ingest import SourceCase
 from parts2whole.tasks.base import TaskError, name_some
 from parts2whole.tasks.pairs import pair_folders, patient_of, stem_of
-from parts2whole.tasks.segmenting import SegmentationTask, Sources
+from parts2whole.tasks.segmenting import FoundCases, SegmentationTask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Segmentation(SegmentationTask):
 
     patient_separator: str | None = None
 
-    def sources(self) -> Sources:
+    def sources(self) -> FoundCases:
         """Images and labels, by case."""
         root = Path(self.data)
         if not root.is_dir():
@@ -40,16 +40,16 @@ class Segmentation(SegmentationTask):
         images, labels = root / "images", root / "labels"
         if not (images.is_dir() and labels.is_dir()):
             raise TaskError(f"{root} needs images/ and labels/ folders, or a dataset.json")
-        return Sources(pair_folders(images, labels, self.patient_separator))
+        return FoundCases(pair_folders(images, labels, self.patient_separator))
 
-    def _from_json(self, root: Path, listing: Path) -> Sources:
+    def _from_json(self, root: Path, listing: Path) -> FoundCases:
         try:
             plain: dict[str, Any] = json.loads(listing.read_text())
         except json.JSONDecodeError as error:
             raise TaskError(f"{listing} is not JSON: {error}") from error
         training = plain.get("training")
         if not isinstance(training, list):
-            return Sources(pair_folders(root / "imagesTr", root / "labelsTr", self.patient_separator))
+            return FoundCases(pair_folders(root / "imagesTr", root / "labelsTr", self.patient_separator))
         cases = []
         for entry in training:
             if not (isinstance(entry, dict) and {"image", "label"} <= set(entry)):
@@ -60,7 +60,7 @@ class Segmentation(SegmentationTask):
                 raise TaskError(f"{listing} names files that don't exist: {name_some(missing)}")
             name = stem_of(image)
             cases.append(SourceCase(name, (image,), label, patient_of(name, self.patient_separator)))
-        return Sources(cases)
+        return FoundCases(cases)
 
 
 def _inside(root: Path, name: str) -> Path:

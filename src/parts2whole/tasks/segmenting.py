@@ -18,23 +18,21 @@ import torch.nn.functional as F
 from monai.losses.dice import DiceCELoss, DiceLoss
 from torch import Tensor, nn
 
-from parts2whole.data.geometry import Size, resize
-from parts2whole.data.ingest import SourceCase, store_cases
-from parts2whole.data.random import BatchGenerator
-from parts2whole.data.sampler import Whole, read_padded
-from parts2whole.data.store import Store
 from parts2whole.evaluation.inference import sliding_window
 from parts2whole.evaluation.metrics import mean_over_cases
 from parts2whole.evaluation.regions import Regions, RegionScores, class_regions
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.heads import EncoderDecoder, Model
+from parts2whole.scans.volume import Size
+from parts2whole.store.ingest import SourceCase, store_cases
+from parts2whole.store.store import Store
 from parts2whole.tasks.augment import Augmentation, augment_image, augment_label, draw_augmentation
 from parts2whole.tasks.base import (
     Batch,
     Examination,
     Item,
-    Labelled,
-    Run,
+    LabelledData,
+    Predictor,
     Samples,
     Segmented,
     Task,
@@ -43,12 +41,15 @@ from parts2whole.tasks.base import (
     to_unit,
 )
 from parts2whole.tasks.patches import Patches, box_around, class_indices
+from parts2whole.wholes.geometry import resize
+from parts2whole.wholes.random import BatchGenerator
+from parts2whole.wholes.sampler import Whole, read_padded
 
-__all__ = ["SegmentationTask", "Sources", "class_indices"]
+__all__ = ["SegmentationTask", "FoundCases", "class_indices"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Sources:
+class FoundCases:
     """The cases of a data set.
 
     Attributes:
@@ -89,7 +90,7 @@ class SegmentationTask(Task, abc.ABC):
     loss_function: Literal["dice_ce", "dice"] = "dice_ce"
 
     @abc.abstractmethod
-    def sources(self) -> Sources:
+    def sources(self) -> FoundCases:
         """Images and labels, by case."""
 
     @property
@@ -114,7 +115,7 @@ class SegmentationTask(Task, abc.ABC):
         """What is measured: unions of classes; here every foreground class."""
         return class_regions(classes)
 
-    def items(self, store: Store, sources: Sources) -> tuple[Item, ...]:
+    def items(self, store: Store, sources: FoundCases) -> tuple[Item, ...]:
         """What there is to learn from: here all labelled volumes."""
         patients = same_scan_same_patient(store)
         wanted = {case.case_id for case in sources.cases}
@@ -124,7 +125,7 @@ class SegmentationTask(Task, abc.ABC):
             if r.has_label and r.case_id in wanted
         )
 
-    def labelled(self, *, cache: Path, workers: int | None = None, progress: bool = True) -> Labelled:
+    def labelled(self, *, cache: Path, workers: int | None = None, progress: bool = True) -> LabelledData:
         """Prepare images and labels once into ``cache``, and open them."""
         sources = self.sources()
         store, report = store_cases(
@@ -143,13 +144,13 @@ class SegmentationTask(Task, abc.ABC):
         if len(values) < 2:
             raise TaskError(f"the labels in {self.data} hold nothing but background")
         items = self.items(store, sources)
-        return Labelled(store, items, self.classes_in(values), (*notes, *sources.notes))
+        return LabelledData(store, items, self.classes_in(values), (*notes, *sources.notes))
 
     def build(self, encoder: Encoder, classes: Sequence[str]) -> Model:
         """The encoder and a fresh decoder with skip connections."""
         return EncoderDecoder(encoder, out_channels=len(classes), skips=True)
 
-    def samples(self, labelled: Labelled, items: Sequence[str], *, seed: int, batch_size: int) -> Samples:
+    def samples(self, labelled: LabelledData, items: Sequence[str], *, seed: int, batch_size: int) -> Samples:
         """Patches of ``patch_size``."""
         return Patches(
             labelled,
@@ -179,14 +180,16 @@ class SegmentationTask(Task, abc.ABC):
         measure = DiceCELoss(softmax=True, to_onehot_y=True, include_background=False, batch=True)
         return {"loss": measure(logits, batch["label"])}
 
-    def examine(self, run: Run, labelled: Labelled, items: Sequence[str], *, thorough: bool) -> Examination:
+    def examine(
+        self, predictor: Predictor, labelled: LabelledData, items: Sequence[str], *, thorough: bool
+    ) -> Examination:
         """Dice and IoU per region on whole items; ``thorough`` adds surface distances and mean IoU over
         thresholds, and what the voxels of all items pooled give.
         """
         scores = RegionScores(self.regions(labelled.classes))
         rows: list[dict[str, Any]] = []
         for item in items:
-            logits = self.logits(run, self.image(labelled, item)[None])[0]
+            logits = self.logits(predictor, self.image(labelled, item)[None])[0]
             found = scores.score(
                 logits.argmax(dim=0).numpy(),
                 self.reference(labelled, item),
@@ -197,17 +200,17 @@ class SegmentationTask(Task, abc.ABC):
             rows.append({"case": item, "patient": labelled.item(item).patient} | found)
         return Examination(mean_over_cases(rows) | (scores.pooled() if thorough else {}), rows)
 
-    def show(self, run: Run, labelled: Labelled, item: str) -> Segmented:
+    def show(self, predictor: Predictor, labelled: LabelledData, item: str) -> Segmented:
         """Image, reference and prediction of an item."""
         image = self.image(labelled, item)
         return Segmented(
             image[0].numpy(),
             self.reference(labelled, item),
-            self.segment(run, image[None]),
+            self.segment(predictor, image[None]),
             labelled.store.record(labelled.item(item).case_id).spacing_mm,
         )
 
-    def image(self, labelled: Labelled, item_id: str) -> Tensor:
+    def image(self, labelled: LabelledData, item_id: str) -> Tensor:
         """The image (C, D, H, W) of an item: the volume, or the box around its centre."""
         item = labelled.item(item_id)
         record = labelled.store.record(item.case_id)
@@ -215,7 +218,7 @@ class SegmentationTask(Task, abc.ABC):
         voxels = labelled.store.read(item.case_id) if box is None else read_padded(labelled.store, box)
         return torch.from_numpy(to_unit(voxels, record.scale, record.offset))
 
-    def reference(self, labelled: Labelled, item_id: str) -> npt.NDArray[np.int64]:
+    def reference(self, labelled: LabelledData, item_id: str) -> npt.NDArray[np.int64]:
         """Class indices (D, H, W) of an item, on the voxels of `image`."""
         item = labelled.item(item_id)
         box = self._box(labelled, item)
@@ -223,19 +226,19 @@ class SegmentationTask(Task, abc.ABC):
         label = store.read_label(item.case_id) if box is None else read_padded(store, box, label=True)[0]
         return self.to_classes(label, labelled.classes)
 
-    def segment(self, run: Run, image: Tensor) -> npt.NDArray[np.int64]:
+    def segment(self, predictor: Predictor, image: Tensor) -> npt.NDArray[np.int64]:
         """Class indices (z, y, x) of a prepared image (1, C, D, H, W)."""
-        classes: npt.NDArray[np.int64] = self.logits(run, image)[0].argmax(dim=0).numpy()
+        classes: npt.NDArray[np.int64] = self.logits(predictor, image)[0].argmax(dim=0).numpy()
         return classes
 
-    def logits(self, run: Run, image: Tensor) -> Tensor:
+    def logits(self, predictor: Predictor, image: Tensor) -> Tensor:
         """Logits (1, K, D, H, W) of a prepared image (1, C, D, H, W)."""
         if self.crop_size is None or self.crop_size == self.patch_size:
-            window = self.fit_window(image, run.divisor)
-            return sliding_window(run, image, window=window, overlap=self.overlap)
+            window = self.fit_window(image, predictor.divisor)
+            return sliding_window(predictor, image, window=window, overlap=self.overlap)
 
         def resized(windows: Tensor) -> Tensor:
-            found = run(resize(windows, self.patch_size))
+            found = predictor(resize(windows, self.patch_size))
             return F.interpolate(found, windows.shape[2:], mode="trilinear", align_corners=False)
 
         return sliding_window(resized, image, window=self.crop_size, overlap=self.overlap)
@@ -250,6 +253,6 @@ class SegmentationTask(Task, abc.ABC):
         )
         return (z, y, x)
 
-    def _box(self, labelled: Labelled, item: Item) -> Whole | None:
+    def _box(self, labelled: LabelledData, item: Item) -> Whole | None:
         """The box of an item that has a centre."""
         return None if item.centre is None else box_around(item.case_id, item.centre, self.cut_size)

@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from parts2whole.data.random import BatchGenerator
-from parts2whole.data.sampler import WholeSampler
 from parts2whole.methods.base import Discrimination, Method, Reconstruction, Views, make_views, repeat_rows
 from parts2whole.networks.heads import Model, pooled_features
 from parts2whole.report.figures import write_panel
 from parts2whole.report.runs import Panel, write_volumes
 from parts2whole.training.monitor import ContrastMonitor
 from parts2whole.training.runtime import Runtime
+from parts2whole.wholes.random import BatchGenerator
+from parts2whole.wholes.sampler import WholeSampler
 
 PANEL_ROWS = 6
 CONSTANT = 1e-3

@@ -1,6 +1,6 @@
 """The leak guard: cases a result is reported on that the encoder, or the model, has already seen.
 
-Weights carry the hash of every scan they were trained on (`parts2whole.data.volume.content_hash`: the voxel
+Weights carry the hash of every scan they were trained on (`parts2whole.scans.volume.content_hash`: the voxel
 values in canonical orientation, before any preprocessing).  So a copy is recognised in another file format,
 axis order or number type; a copy that was cropped, resampled or rescaled is not.  Where series UIDs were kept
 by `prepare`, they are compared too, and find those.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from parts2whole.tasks.base import Labelled, name_some
+from parts2whole.tasks.base import LabelledData, name_some
 
 ACCEPTANCE = "I know that training saw these cases"
 """What a user must write to go on all the same."""
@@ -21,7 +21,7 @@ class LeakError(ValueError):
 
 
 def find_leaks(
-    labelled: Labelled, items: Sequence[str], *, seen: Collection[str], series: Collection[str] = ()
+    labelled: LabelledData, items: Sequence[str], *, seen: Collection[str], series: Collection[str] = ()
 ) -> tuple[str, ...]:
     """Cases of ``items`` among the scans that were trained on, sorted.
 
@@ -37,7 +37,7 @@ def find_leaks(
     return tuple(r.case_id for r in records if r.hashes() & hashes or uids & {r.series, r.case_id})
 
 
-def hashes_of(labelled: Labelled, items: Sequence[str]) -> tuple[str, ...]:
+def hashes_of(labelled: LabelledData, items: Sequence[str]) -> tuple[str, ...]:
     """Content hashes of the scans of some items, sorted."""
     cases = {labelled.item(item).case_id for item in items}
     return tuple(sorted({found for case in cases for found in labelled.store.record(case).hashes()}))

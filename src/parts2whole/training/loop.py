@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from parts2whole.data.loader import load_batches
 from parts2whole.training.checkpoint import (
     Progress,
     drop_later,
@@ -32,6 +31,7 @@ from parts2whole.training.runtime import Runtime, unwrap
 from parts2whole.training.step import MakeViews, Objective, TrainStep
 from parts2whole.training.stop import Interrupted, StopSignal
 from parts2whole.training.track import Averages, Track
+from parts2whole.wholes.loader import load_batches
 
 __all__ = ["FitError", "Interrupted", "Plan", "fit"]
 

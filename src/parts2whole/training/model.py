@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from parts2whole.data.preprocess import Preprocess
 from parts2whole.networks.base import Encoder, Network
 from parts2whole.networks.heads import Model, OwnDecoder
+from parts2whole.scans.preprocess import Preprocess
 from parts2whole.spec import from_plain, spec_from_dict, to_plain
-from parts2whole.tasks.base import Run, Task
+from parts2whole.tasks.base import Predictor, Task
 from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.checkpoint import write_tensors
 from parts2whole.training.folder import write_json
@@ -138,7 +138,7 @@ def load_model(folder: Path) -> tuple[Model, ModelCard]:
     return module, card
 
 
-def as_function(module: nn.Module, runtime: Runtime) -> Run:
+def as_function(module: nn.Module, runtime: Runtime) -> Predictor:
     """The module as a function from CPU images to CPU logits, on the runtime's device and precision."""
     inner = unwrap(module)
     if not isinstance(inner, Model):
@@ -148,7 +148,7 @@ def as_function(module: nn.Module, runtime: Runtime) -> Run:
 
 @dataclasses.dataclass(frozen=True)
 class _Function:
-    """A model to be called; see `parts2whole.tasks.base.Run`."""
+    """A model to be called; see `parts2whole.tasks.base.Predictor`."""
 
     module: nn.Module
     runtime: Runtime

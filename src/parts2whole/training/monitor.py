@@ -12,13 +12,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from parts2whole.data.geometry import Size, crop_resize, draw_boxes
-from parts2whole.data.random import BatchGenerator
-from parts2whole.data.sampler import Whole
 from parts2whole.evaluation.contrast import ContrastError, contrast_monitors
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.heads import pooled_features
+from parts2whole.scans.volume import Size
 from parts2whole.training.runtime import Runtime
+from parts2whole.wholes.geometry import crop_resize, draw_boxes
+from parts2whole.wholes.random import BatchGenerator
+from parts2whole.wholes.sampler import Whole
 
 WHOLES, PARTS = 24, 4
 BAND = (0.4, 0.7)

@@ -23,7 +23,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
-from parts2whole.data.pool import usable_cores
+from parts2whole.jobs.pool import usable_cores
 from parts2whole.networks.synchronised import synchronise_norms
 from parts2whole.spec import Spec
 from parts2whole.training.cluster import ClusterError, read_launch

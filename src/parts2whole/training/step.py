@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from parts2whole.data.loader import Share
-from parts2whole.data.random import BatchGenerator, stream_seed
 from parts2whole.training.runtime import Runtime
+from parts2whole.wholes.loader import Share
+from parts2whole.wholes.random import BatchGenerator, stream_seed
 
 MakeViews = Callable[[Any, BatchGenerator], Any]
 Objective = Callable[[nn.Module, Any], dict[str, Tensor]]

@@ -10,12 +10,13 @@ import contextlib
 import dataclasses
 import importlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from parts2whole.data.jobs import check_workers, run_jobs
+from parts2whole.jobs.run import check_workers, run_jobs
 from parts2whole.report.contrast_figure import write_contrast_figure
 from parts2whole.report.figures import FigureError
 from parts2whole.report.formats import to_csv, to_html, to_latex, to_markdown, to_text
@@ -24,6 +25,7 @@ from parts2whole.report.results import result_rows, test_values
 from parts2whole.report.runs import read_run
 from parts2whole.report.study import write_study
 from parts2whole.report.tables import Table, make_table
+from parts2whole.study.job import do_job
 from parts2whole.study.plan import Generated, Study
 from parts2whole.study.progress import Reporter
 from parts2whole.study.read import StudyError
@@ -32,7 +34,6 @@ from parts2whole.study.work import Job, Outcome, is_finished, make_jobs
 from parts2whole.tasks.base import default_cache
 from parts2whole.training.folder import write_json, write_rows, write_text
 from parts2whole.training.stop import INTERRUPTED, Interrupted
-from parts2whole.verbs.cell import do_job
 from parts2whole.verbs.finetune import finetune
 from parts2whole.verbs.prepare import prepare
 from parts2whole.verbs.pretrain import pretrain
@@ -114,17 +115,17 @@ def benchmark(
         StudyError: the study can't be read; nothing has been run.
         parts2whole.training.stop.Interrupted: Ctrl-C or SIGTERM; finished cells stay.
         BenchmarkError: not a single cell could be finished.
-        parts2whole.data.jobs.JobError: a number of workers or a cluster that can't be used.
+        parts2whole.jobs.run.JobError: a number of workers or a cluster that can't be used.
     """
     check_workers(workers, cluster)
     study = read_study(spec, out=out, verbs=study_verbs())
     check_paths(study)
     if progress:
         print(study.describe(), flush=True)
-    reused = sum(is_finished(cell.folder) for cell in study.cells)
+    reused = sum(is_finished(finetuning.folder) for finetuning in study.finetunings)
     if dry_run:
-        for cell in study.cells:
-            print(f"{'finished' if is_finished(cell.folder) else 'to do':<8}  {cell.title}")
+        for finetuning in study.finetunings:
+            print(f"{'finished' if is_finished(finetuning.folder) else 'to do':<8}  {finetuning.title}")
         return Benchmark(study.out, _table(study), reused, reused, {})
     gpus = torch.cuda.device_count()
     count = workers if workers is not None or cluster or not gpus else gpus
@@ -138,7 +139,7 @@ def benchmark(
         raise Interrupted(message, exit_code=code) from None
     table = _table(study)
     _write(study, table)
-    finished = sum(is_finished(cell.folder) for cell in study.cells)
+    finished = sum(is_finished(finetuning.folder) for finetuning in study.finetunings)
     done = Benchmark(study.out, table, finished, reused, failures)
     if not finished:
         raise BenchmarkError(done.summary())
@@ -155,10 +156,10 @@ def check_paths(study: Study) -> None:
                 wanted[f"data.stores ({store.folder.name})"] = str(scans)
     for one in study.pretrainings.values():
         wanted[f"{one.arm}: pretrain.store"] = str(one.settings["store"])
-    for cell in study.cells:
-        if cell.pretraining is None and cell.settings["init"] != "scratch":
-            source, _, path = str(cell.settings["init"]).rpartition(":")
-            wanted[f"arms.{cell.arm}.init"] = path if source else str(cell.settings["init"])
+    for finetuning in study.finetunings:
+        if finetuning.pretraining is None and finetuning.settings["init"] != "scratch":
+            source, _, path = str(finetuning.settings["init"]).rpartition(":")
+            wanted[f"arms.{finetuning.arm}.init"] = path if source else str(finetuning.settings["init"])
     missing = [
         f"{where}: {path} doesn't exist"
         for where, path in wanted.items()
@@ -215,10 +216,11 @@ def _run_all(
     progress: bool,
 ) -> dict[str, str]:
     """Run pre-trainings and cells without one, then cells whose pre-training succeeded."""
+    work = partial(do_job, pretrain=pretrain, finetune=finetune)
     failures: dict[str, str] = {}
     broken: dict[str, str] = {}
     with Reporter([job.kind for job in (*first, *then)], show=progress) as reporter:
-        for outcome in run_jobs(do_job, first, lost=_lost, workers=workers, cluster=cluster):
+        for outcome in run_jobs(work, first, lost=_lost, workers=workers, cluster=cluster):
             _note(outcome, failures, reporter)
             if outcome.failed:
                 broken[outcome.digest] = outcome.title
@@ -227,7 +229,7 @@ def _run_all(
                 message = f"not run, as its pre-training failed ({broken[job.needs]})"
                 _note(Outcome(job.title, job.kind, job.digest, 0.0, message), failures, reporter)
         possible = [job for job in then if job.needs not in broken]
-        for outcome in run_jobs(do_job, possible, lost=_lost, workers=workers, cluster=cluster):
+        for outcome in run_jobs(work, possible, lost=_lost, workers=workers, cluster=cluster):
             _note(outcome, failures, reporter)
     return failures
 
@@ -262,7 +264,11 @@ def _table(study: Study) -> Table | None:
 
 def _rows(study: Study) -> list[dict[str, Any]]:
     """Results of finished cells, each judged by its task's metric."""
-    wanted = {cell.folder: cell.metric for cell in study.cells if is_finished(cell.folder)}
+    wanted = {
+        finetuning.folder: finetuning.metric
+        for finetuning in study.finetunings
+        if is_finished(finetuning.folder)
+    }
     runs = []
     for folder, metric in wanted.items():
         run = read_run(folder)
@@ -278,7 +284,7 @@ def _rows(study: Study) -> list[dict[str, Any]]:
 def _write(study: Study, table: Table | None) -> None:
     """The tables, every cell's result in one file, and the report."""
     runs = [one.folder for one in study.pretrainings.values() if is_finished(one.folder)]
-    runs += [cell.folder for cell in study.cells if is_finished(cell.folder)]
+    runs += [finetuning.folder for finetuning in study.finetunings if is_finished(finetuning.folder)]
     write_study(
         study.out, name=study.name, source=study.source, arms=study.arms, runs=runs, table=study.table
     )

@@ -6,17 +6,17 @@ import dataclasses
 import time
 from pathlib import Path
 
-from parts2whole.data.jobs import run_jobs
-from parts2whole.data.pool import usable_cores
-from parts2whole.data.preprocess import Modality, Preprocess
-from parts2whole.data.read import write_nifti
-from parts2whole.data.store import Store
+from parts2whole.jobs.pool import usable_cores
+from parts2whole.jobs.run import run_jobs
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.phantom.ct import Resolution, make_ct
 from parts2whole.report.formats import to_text
 from parts2whole.report.page import write_report
 from parts2whole.report.runs import find_runs
+from parts2whole.scans.preprocess import Modality, Preprocess
+from parts2whole.scans.read import write_nifti
+from parts2whole.store.store import Store
 from parts2whole.tasks.segmentation import Segmentation
 from parts2whole.training.folder import RunFolderError
 from parts2whole.training.optim import AdamW

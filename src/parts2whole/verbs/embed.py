@@ -15,9 +15,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from parts2whole.data.random import BatchGenerator
-from parts2whole.data.sampler import Whole, WholeSampler, WholeSize
-from parts2whole.data.store import Store
 from parts2whole.evaluation.contrast import contrast_monitors
 from parts2whole.evaluation.projections import project
 from parts2whole.evaluation.retrieval import nearest_wholes, retrieval_scores
@@ -25,14 +22,17 @@ from parts2whole.networks.base import Encoder
 from parts2whole.report.embedding import FOLDER, Embedding, thumbnail, write_embedding
 from parts2whole.report.page import write_report
 from parts2whole.report.runs import read_run
+from parts2whole.store.store import Store
+from parts2whole.training.error_maps import ErrorMaps, write_error_maps
 from parts2whole.training.folder import write_rows
 from parts2whole.training.monitor import BAND, choose_distinct, cut_parts
 from parts2whole.training.monitor import embed as embed_images
 from parts2whole.training.runtime import Hardware, Runtime
-from parts2whole.verbs.error_maps import ErrorMaps, write_error_maps
 from parts2whole.weights.card import Card
 from parts2whole.weights.load import load_initialisation
 from parts2whole.weights.native import find_weights
+from parts2whole.wholes.random import BatchGenerator
+from parts2whole.wholes.sampler import Whole, WholeSampler, WholeSize
 
 CANDIDATES = 20
 """So many wholes are drawn for each that is wanted, before different ones are chosen."""
@@ -107,7 +107,7 @@ def embed(
     Raises:
         EmbedError: no store, fewer than two wholes, or scans that don't fit the encoder.
         parts2whole.weights.native.WeightsError: ``run`` holds no finished pre-training.
-        parts2whole.verbs.error_maps.ErrorMapError: a method that rebuilds nothing.
+        parts2whole.training.error_maps.ErrorMapError: a method that rebuilds nothing.
     """
     folder = Path(run)
     find_weights(folder)

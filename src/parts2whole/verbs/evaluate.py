@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from parts2whole.data.split import read_split
+from parts2whole.store.split import read_split
 from parts2whole.tasks.base import TaskError, default_cache
 from parts2whole.training.folder import write_json, write_rows
 from parts2whole.training.leak import check_leaks, find_leaks

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import torch
 import yaml
 
-from parts2whole.data.geometry import Size
 from parts2whole.networks.plain_unet import PlainUNet3D
+from parts2whole.scans.volume import Size
 from parts2whole.spec import to_plain
 from parts2whole.training.checkpoint import write_tensors
 from parts2whole.training.model import CARD, TENSORS, ModelCard, load_model

@@ -10,14 +10,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from parts2whole.data.read import safe_name
-from parts2whole.data.split import Split, labelled_subset, write_split
 from parts2whole.networks.base import Network
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.report.figures import write_segmentation_panel
 from parts2whole.report.page import write_report
+from parts2whole.scans.read import safe_name
 from parts2whole.spec import to_plain
-from parts2whole.tasks.base import Examination, Labelled, Run, Task, default_cache
+from parts2whole.store.split import Split, labelled_subset, write_split
+from parts2whole.tasks.base import Examination, LabelledData, Predictor, Task, default_cache
 from parts2whole.training.checkpoint import load_best
 from parts2whole.training.folder import Resume, read_result, start_run, write_json, write_rows
 from parts2whole.training.leak import check_leaks, find_leaks, hashes_of
@@ -181,8 +181,8 @@ def finetune(
     runtime.barrier()
 
     def validate(module: nn.Module, step: int) -> dict[str, float]:
-        run = as_function(module, runtime)
-        return task.examine(run, labelled, split.validation, thorough=False).metrics
+        predictor = as_function(module, runtime)
+        return task.examine(predictor, labelled, split.validation, thorough=False).metrics
 
     done = fit(
         module,
@@ -219,9 +219,9 @@ def finetune(
     )
     load_best(out, module, done.best_step)
     module.eval()
-    run = as_function(module, runtime)
-    on_validation = task.examine(run, labelled, split.validation, thorough=False)
-    on_test = task.examine(run, labelled, split.test, thorough=True)
+    predictor = as_function(module, runtime)
+    on_validation = task.examine(predictor, labelled, split.validation, thorough=False)
+    on_test = task.examine(predictor, labelled, split.test, thorough=True)
     result = {
         "kind": "finetune",
         "task": task.to_dict(),
@@ -256,14 +256,14 @@ def finetune(
         patients = labelled.patients()
         rows = [row | {"patient": patients[row["case"]]} for row in on_test.per_item]
         write_rows(out / "test_cases.csv", rows)
-        draw_cases(out / "panels", task, run, labelled, on_test)
+        draw_cases(out / "panels", task, predictor, labelled, on_test)
         write_json(out / "result.json", result)
         write_report(out)
     runtime.barrier()
     return Finetuned(out, result)
 
 
-def check_contract(card: Card, labelled: Labelled, network: Network | None) -> list[str]:
+def check_contract(card: Card, labelled: LabelledData, network: Network | None) -> list[str]:
     """Compare what the weights expect with what the data are.
 
     Returns:
@@ -299,14 +299,16 @@ def check_contract(card: Card, labelled: Labelled, network: Network | None) -> l
     return notes
 
 
-def draw_cases(folder: Path, task: Task, run: Run, labelled: Labelled, examined: Examination) -> None:
+def draw_cases(
+    folder: Path, task: Task, predictor: Predictor, labelled: LabelledData, examined: Examination
+) -> None:
     """Pictures of the best, the median and the worst test case, where the task has pictures."""
     rows = [row for row in examined.per_item if math.isfinite(row.get(task.monitor, math.nan))]
     rows.sort(key=lambda row: float(row[task.monitor]))
     if not rows:
         return
     for which, row in (("worst", rows[0]), ("median", rows[len(rows) // 2]), ("best", rows[-1])):
-        shown = task.show(run, labelled, row["case"])
+        shown = task.show(predictor, labelled, row["case"])
         if shown is not None:
             write_segmentation_panel(
                 folder / f"test-{which}-{safe_name(row['case'])}.png",

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from parts2whole.data.read import ReadError
-from parts2whole.data.survey import Survey, survey_scans
-from parts2whole.report.survey_page import to_html
-from parts2whole.report.survey_table import to_csv, to_json, to_text
+from parts2whole.scans.read import ReadError
+from parts2whole.survey.page import to_html
+from parts2whole.survey.survey import Survey, survey_scans
+from parts2whole.survey.table import to_csv, to_json, to_text
 
 WRITERS = {".csv": to_csv, ".html": to_html, ".json": to_json}
 
@@ -63,7 +63,7 @@ def inspect(
         survey = survey_scans(named, pictures=pictures, progress=progress)
     except ReadError as error:
         raise InspectError(str(error)) from error
-    if not survey.findings:
+    if not survey.entries:
         raise InspectError(f"no scans found in {', '.join(map(str, named)) or 'an empty list'}")
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)

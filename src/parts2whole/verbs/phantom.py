@@ -9,8 +9,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from parts2whole.data.jobs import run_jobs
-from parts2whole.data.pool import usable_cores
+from parts2whole.jobs.pool import usable_cores
+from parts2whole.jobs.run import run_jobs
 from parts2whole.phantom.data_sets import choose_data_sets
 from parts2whole.phantom.montage import write_montage
 from parts2whole.phantom.sizes import Size

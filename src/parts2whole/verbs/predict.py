@@ -12,11 +12,11 @@ import numpy.typing as npt
 import torch
 from rich.progress import track
 
-from parts2whole.data.preprocess import PreprocessError, onto_grid, prepare_volume
-from parts2whole.data.read import ReadError, strip_suffix, write_label_like
-from parts2whole.data.source_case import IngestError, SourceCase, read_channels
-from parts2whole.data.volume import LabelVolume, Volume, VolumeError, to_canonical
-from parts2whole.tasks.base import Run
+from parts2whole.scans.case import IngestError, SourceCase, read_channels
+from parts2whole.scans.preprocess import PreprocessError, onto_grid, prepare_volume
+from parts2whole.scans.read import ReadError, strip_suffix, write_label_like
+from parts2whole.scans.volume import LabelVolume, Volume, VolumeError, to_canonical
+from parts2whole.tasks.base import Predictor
 from parts2whole.tasks.candidates import (
     CLASSES,
     POINT_COLUMNS,
@@ -144,7 +144,12 @@ def _network_input(scan: Volume, card: ModelCard) -> _Input:
 
 
 def _segment(
-    task: SegmentationTask, model: Run, image: _Input, scan: Volume, card: ModelCard, where: Points | None
+    task: SegmentationTask,
+    model: Predictor,
+    image: _Input,
+    scan: Volume,
+    card: ModelCard,
+    where: Points | None,
 ) -> LabelVolume:
     """The mask in label values, on the scan's canonical grid."""
     if where is None:
@@ -176,7 +181,12 @@ def _write_mask(case: SourceCase, mask: LabelVolume, folder: Path) -> Path:
 
 
 def _candidates(
-    task: CandidateTask, model: Run, image: _Input, card: ModelCard, where: Points | None, case: SourceCase
+    task: CandidateTask,
+    model: Predictor,
+    image: _Input,
+    card: ModelCard,
+    where: Points | None,
+    case: SourceCase,
 ) -> list[dict[str, Any]]:
     """A row for every candidate: its position in mm and its probabilities."""
     centres = task.propose(image.volume) if where is None else where
@@ -222,7 +232,7 @@ def _voxels(named: dict[str, list[tuple[float, ...]]], case: SourceCase, volume:
     return voxels
 
 
-def _classify(task: ClassificationTask, model: Run, image: _Input, card: ModelCard) -> dict[str, float]:
+def _classify(task: ClassificationTask, model: Predictor, image: _Input, card: ModelCard) -> dict[str, float]:
     logits = model(task.fit_input(image.image)[None])
     probabilities = torch.softmax(logits.float(), dim=1)[0]
     return {f"p_{name}": float(p) for name, p in zip(card.classes, probabilities, strict=True)}

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from parts2whole.data.case_files import MANIFEST
-from parts2whole.data.ingest import IngestReport, SourceCase, store_cases
-from parts2whole.data.jobs import check_workers
-from parts2whole.data.place import remove, to_place
-from parts2whole.data.preprocess import Modality, Preprocess, StoredType
-from parts2whole.data.read import ReadError, Which, find_scans
-from parts2whole.data.store import DiskFullError, Store, StoreError
-from parts2whole.data.volume import Triple
+from parts2whole.jobs.run import check_workers
+from parts2whole.scans.preprocess import Modality, Preprocess, StoredType
+from parts2whole.scans.read import ReadError, Which, find_scans
+from parts2whole.scans.volume import Triple
+from parts2whole.store.case_files import MANIFEST
+from parts2whole.store.ingest import IngestReport, SourceCase, store_cases
+from parts2whole.store.location import remove, to_location
+from parts2whole.store.store import DiskFullError, Store, StoreError
 
 
 class PrepareError(ValueError):
@@ -67,11 +67,11 @@ def prepare(
 
     Raises:
         PrepareError: no scans found, none of them usable, or ``out`` holds something else.
-        parts2whole.data.store.DiskFullError: no space is left; finished cases are kept.
-        parts2whole.data.jobs.JobError: a number of workers or a cluster that can't be used.
+        parts2whole.store.store.DiskFullError: no space is left; finished cases are kept.
+        parts2whole.jobs.run.JobError: a number of workers or a cluster that can't be used.
     """
     check_workers(workers, cluster)
-    out = to_place(out)
+    out = to_location(out)
     named = [scans] if isinstance(scans, str | Path) else list(scans)
     try:
         sources = find_scans(named, keep_series_uids=keep_series_uids)

@@ -11,12 +11,6 @@ from typing import Any, Literal
 
 import torch
 
-from parts2whole.data.geometry import Size
-from parts2whole.data.sampler import Wholes, WholeSampler, WholeSize
-from parts2whole.data.split import split_by_patient
-from parts2whole.data.store import Store
-from parts2whole.data.volume import Triple
-from parts2whole.data.where import Where
 from parts2whole.methods.base import FixedBank, Method, make_views
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.base import Network
@@ -24,7 +18,10 @@ from parts2whole.networks.heads import Model
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.report.embedding import FOLDER as EMBEDDING
 from parts2whole.report.page import write_report
+from parts2whole.scans.volume import Size, Triple
 from parts2whole.spec import digest, to_plain
+from parts2whole.store.split import split_by_patient
+from parts2whole.store.store import Store
 from parts2whole.tasks.base import Task, default_cache
 from parts2whole.training.checkpoint import write_tensors
 from parts2whole.training.examine import Examiner
@@ -37,6 +34,8 @@ from parts2whole.training.runtime import Hardware, Runtime, describe_environment
 from parts2whole.verbs.embed import EmbedError, embed_encoder
 from parts2whole.weights.card import Card
 from parts2whole.weights.native import save_encoder
+from parts2whole.wholes.sampler import Wholes, WholeSampler, WholeSize
+from parts2whole.wholes.where import Where
 
 
 class PretrainError(ValueError):
@@ -123,7 +122,7 @@ def pretrain(
     Raises:
         PretrainError: nothing to train on, or sizes that don't fit.
         parts2whole.training.folder.RunFolderError: ``out`` already holds a run.
-        parts2whole.data.store.StoreError: ``store`` is not a store.
+        parts2whole.store.store.StoreError: ``store`` is not a store.
     """
     config = {key: to_plain(value) for key, value in dict(locals()).items()}
     out = Path(out)

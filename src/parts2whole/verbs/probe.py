@@ -12,7 +12,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from parts2whole.data.split import labelled_subset
 from parts2whole.evaluation.probes import (
     fit_voxel_probes,
     knn_probe,
@@ -23,7 +22,8 @@ from parts2whole.evaluation.probes import (
 from parts2whole.networks.base import Encoder, Network
 from parts2whole.networks.heads import pooled_features
 from parts2whole.networks.unet3d import UNet3D
-from parts2whole.tasks.base import Labelled, Task, default_cache
+from parts2whole.store.split import labelled_subset
+from parts2whole.tasks.base import LabelledData, Task, default_cache
 from parts2whole.tasks.classifying import ClassificationTask
 from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.folder import write_json
@@ -155,7 +155,7 @@ def probe(
 def _probe_once(
     task: Task,
     encoder: Encoder,
-    labelled: Labelled,
+    labelled: LabelledData,
     train: Items,
     validation: Items,
     tested: Items,
@@ -189,7 +189,7 @@ def _probe_once(
     raise ProbeError(f"{type(task).__name__} is neither a segmentation nor a classification")
 
 
-def _targets(labelled: Labelled, items: Items) -> npt.NDArray[np.int64]:
+def _targets(labelled: LabelledData, items: Items) -> npt.NDArray[np.int64]:
     return np.array([labelled.item(item).target for item in items], dtype=np.int64)
 
 
@@ -202,7 +202,7 @@ def _settle_norms(encoder: Encoder, images: list[Tensor]) -> None:
     encoder.eval()
 
 
-def _image(labelled: Labelled, item: str, task: Task) -> Tensor:
+def _image(labelled: LabelledData, item: str, task: Task) -> Tensor:
     """What the encoder is given for an item: (1, C, D, H, W)."""
     if isinstance(task, ClassificationTask | SegmentationTask):
         return task.image(labelled, item)[None]
@@ -210,7 +210,7 @@ def _image(labelled: Labelled, item: str, task: Task) -> Tensor:
 
 
 def _voxel_features(
-    encoder: Encoder, labelled: Labelled, item: str, task: SegmentationTask
+    encoder: Encoder, labelled: LabelledData, item: str, task: SegmentationTask
 ) -> tuple[Tensor, npt.NDArray[np.int64]]:
     """Features (F, D, H, W) and class indices (D, H, W) of an item."""
     return upsampled_pyramid(encoder, _image(labelled, item, task)), task.reference(labelled, item)
@@ -218,7 +218,7 @@ def _voxel_features(
 
 @torch.no_grad()
 def _embed(
-    encoder: Encoder, labelled: Labelled, items: Items, task: ClassificationTask, known: dict[str, Floats]
+    encoder: Encoder, labelled: LabelledData, items: Items, task: ClassificationTask, known: dict[str, Floats]
 ) -> None:
     """Add the global average of the deepest map, (channels,), of every item that isn't known yet."""
     missing = [item for item in dict.fromkeys(items) if item not in known]

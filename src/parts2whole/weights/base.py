@@ -13,9 +13,9 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from parts2whole.data.geometry import Size
-from parts2whole.data.preprocess import Preprocess
 from parts2whole.networks.base import Network
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.scans.volume import Size
 from parts2whole.spec import Spec
 
 Layout = Literal["torch", "tensorflow", "prior"]
@@ -71,7 +71,7 @@ class Identified:
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class Destination:
     """Where a tensor goes: ``encoder.`` or ``own.`` and the name there, and how its axes lie."""
 
     target: str
@@ -110,7 +110,7 @@ class WeightSource(Spec, abc.ABC):
         """
 
     @abc.abstractmethod
-    def place(self, name: str) -> Place | str:
+    def destination(self, name: str) -> Destination | str:
         """Where the tensor ``name`` goes, or the reason why it is left out."""
 
     def implied(self, target: str, tensors: Mapping[str, Tensor]) -> float | None:

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from parts2whole.data.preprocess import Preprocess
 from parts2whole.networks.base import Network
+from parts2whole.scans.preprocess import Preprocess
 from parts2whole.spec import from_plain, spec_from_dict, to_plain
 
 FILE = "card.json"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from parts2whole.networks.published import spread_channels
 from parts2whole.spec import digest
-from parts2whole.weights.base import Identified, Place, WeightsError, WeightSource, none_match
+from parts2whole.weights.base import Destination, Identified, WeightsError, WeightSource, none_match
 from parts2whole.weights.card import Card
 from parts2whole.weights.files import checksum, read_tensors
 
@@ -95,7 +95,7 @@ def convert(source: WeightSource, path: Path) -> Converted:
     state: dict[str, Tensor] = {}
     entries = []
     for name, tensor in tensors.items():
-        place = source.place(name)
+        place = source.destination(name)
         if isinstance(place, str) or place.target not in wanted:
             reason = place if isinstance(place, str) else f"the network has no {place.target}"
             entries.append(Entry(name, None, tuple(tensor.shape), "skipped", reason))
@@ -126,7 +126,7 @@ def convert(source: WeightSource, path: Path) -> Converted:
     return Converted(_card(source, found, path, report), encoder, own, report)
 
 
-def bring(tensor: Tensor, place: Place, axes: str) -> tuple[Tensor, list[str]]:
+def bring(tensor: Tensor, place: Destination, axes: str) -> tuple[Tensor, list[str]]:
     """A tensor with its axes as here, and what was done to it.
 
     Kernels become (out, in, z, y, x), transposed convolutions (in, out, z, y, x), maps (1, 1, z, y, x).

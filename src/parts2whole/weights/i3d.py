@@ -16,9 +16,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from parts2whole.data.preprocess import Preprocess
 from parts2whole.networks.i3d import I3D
-from parts2whole.weights.base import Identified, Place, Provenance, WeightSource, none_match
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.weights.base import Destination, Identified, Provenance, WeightSource, none_match
 
 PROVENANCE = Provenance(
     title="I3D, Kinetics",
@@ -57,15 +57,15 @@ class PublishedI3D(WeightSource):
         network = I3D(scaling="signed", averages_time=first.startswith("conv3d"))
         return Identified(network, tensors[first].shape[3 if is_tensorflow else 1], classes, PROVENANCE)
 
-    def place(self, name: str) -> Place | str:
+    def destination(self, name: str) -> Destination | str:
         """Names of the three layouts, brought to those of the first."""
         if "/" in name:
             return _place_tensorflow(name)
         if name.startswith(("conv3d_", "mixed_")):
             return _place_hasson(name)
         if name.startswith("logits.conv3d."):
-            return Place("own.logits." + name.rpartition(".")[2])
-        return Place("encoder." + name)
+            return Destination("own.logits." + name.rpartition(".")[2])
+        return Destination("encoder." + name)
 
     def implied(self, target: str, tensors: Mapping[str, Tensor]) -> float | None:
         """TensorFlow's files have no batch norm scale: it is 1."""
@@ -74,37 +74,39 @@ class PublishedI3D(WeightSource):
         return super().implied(target, tensors)
 
     def _is(self, name: str, target: str) -> bool:
-        place = self.place(name)
-        return isinstance(place, Place) and place.target == target
+        place = self.destination(name)
+        return isinstance(place, Destination) and place.target == target
 
 
-def _place_hasson(name: str) -> Place | str:
+def _place_hasson(name: str) -> Destination | str:
     name = name.replace(".batch3d.", ".bn.")
     if name.startswith("conv3d_0c_1x1.conv3d."):
-        return Place("own.logits." + name.rpartition(".")[2])
+        return Destination("own.logits." + name.rpartition(".")[2])
     block = re.fullmatch(r"mixed_(\w+)\.branch_(\d(?:\.\d)?)\.((?:conv3d|bn)\.\w+)", name)
     if block and block.group(2) in HASSON_BRANCHES:
-        return Place(f"encoder.Mixed_{block.group(1)}.{HASSON_BRANCHES[block.group(2)]}.{block.group(3)}")
+        return Destination(
+            f"encoder.Mixed_{block.group(1)}.{HASSON_BRANCHES[block.group(2)]}.{block.group(3)}"
+        )
     if name.startswith("conv3d_"):
-        return Place("encoder.C" + name[1:])
+        return Destination("encoder.C" + name[1:])
     return "no part of the published network"
 
 
-def _place_tensorflow(name: str) -> Place | str:
+def _place_tensorflow(name: str) -> Destination | str:
     found = re.fullmatch(r"(?:RGB|Flow)/inception_i3d/(.+)/(conv_3d|batch_norm)/(\w+)", name)
     if not found:
         return "no part of the published network"
     scope, kind, rest = found.groups()
     if scope == "Logits/Conv3d_0c_1x1":
-        return Place("own.logits." + {"w": "weight", "b": "bias"}.get(rest, rest), "tensorflow")
+        return Destination("own.logits." + {"w": "weight", "b": "bias"}.get(rest, rest), "tensorflow")
     if kind == "conv_3d":
         last = f"conv3d.{'weight' if rest == 'w' else rest}"
     else:
         last = f"bn.{NORMS.get(rest, rest)}"
     block = re.fullmatch(r"(Mixed_\w+)/Branch_(\d)/Conv3d_0[ab]_([13])x[13]", scope)
     if not block:
-        return Place(f"encoder.{scope}.{last}", "tensorflow")
+        return Destination(f"encoder.{scope}.{last}", "tensorflow")
     # A branch's second unit is its 3 x 3 x 3, whatever its letter: Mixed_5b has a 0a for it in branch 2.
     mixed, branch, size = block.groups()
     unit = {"0": "b0", "3": "b3b"}.get(branch) or f"b{branch}{'a' if size == '1' else 'b'}"
-    return Place(f"encoder.{mixed}.{unit}.{last}", "tensorflow")
+    return Destination(f"encoder.{mixed}.{unit}.{last}", "tensorflow")

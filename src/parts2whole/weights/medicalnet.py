@@ -15,9 +15,16 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from parts2whole.data.preprocess import Preprocess
 from parts2whole.networks.resnet3d import BLOCKS, ResNet3D, Shortcut
-from parts2whole.weights.base import Identified, Place, Provenance, WeightsError, WeightSource, none_match
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.weights.base import (
+    Destination,
+    Identified,
+    Provenance,
+    WeightsError,
+    WeightSource,
+    none_match,
+)
 
 PROVENANCE = Provenance(
     title="MedicalNet 3D ResNet",
@@ -71,11 +78,11 @@ class PublishedMedicalNet(WeightSource):
         classes = None if last is None else len(last)
         return Identified(network, tensors["conv1.weight"].shape[1], classes, PROVENANCE)
 
-    def place(self, name: str) -> Place | str:
+    def destination(self, name: str) -> Destination | str:
         """``conv_seg.N`` is the head, everything else keeps its name."""
         if name.startswith("conv_seg."):
-            return Place("own.layers." + name.removeprefix("conv_seg."))
-        return Place("encoder." + name)
+            return Destination("own.layers." + name.removeprefix("conv_seg."))
+        return Destination("encoder." + name)
 
 
 def find_depth(tensors: Mapping[str, Tensor]) -> int:

@@ -16,9 +16,16 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from parts2whole.data.preprocess import Preprocess
 from parts2whole.networks.unet3d import UNet3D
-from parts2whole.weights.base import Identified, Place, Provenance, WeightsError, WeightSource, none_match
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.weights.base import (
+    Destination,
+    Identified,
+    Provenance,
+    WeightsError,
+    WeightSource,
+    none_match,
+)
 
 PROVENANCE = Provenance(
     title="Models Genesis Chest CT",
@@ -66,19 +73,19 @@ class PublishedModelsGenesis(WeightSource):
         network = UNet3D(size="base", norm=self.norm)
         return Identified(network, first.shape[1], None if last is None else len(last), PROVENANCE)
 
-    def place(self, name: str) -> Place | str:
+    def destination(self, name: str) -> Destination | str:
         """Units are a convolution (0) and a norm (1)."""
         unit = re.fullmatch(r"(down|up)_tr(\d+)\.ops\.([01])\.(conv1|bn1)\.(\w+)", name)
         if unit:
             way, width, number, kind, rest = unit.groups()
             below = f"{number}.{0 if kind == 'conv1' else 1}.{rest}"
             if way == "down" and width in DOWN:
-                return Place(f"encoder.levels.{DOWN.index(width)}.{below}")
+                return Destination(f"encoder.levels.{DOWN.index(width)}.{below}")
             if way == "up" and width in UP:
-                return Place(f"own.decoder.units.{UP.index(width)}.{below}")
+                return Destination(f"own.decoder.units.{UP.index(width)}.{below}")
         up = re.fullmatch(r"up_tr(256|128|64)\.up_conv\.(\w+)", name)
         if up:
-            return Place(f"own.decoder.ups.{UP.index(up.group(1))}.{up.group(2)}")
+            return Destination(f"own.decoder.ups.{UP.index(up.group(1))}.{up.group(2)}")
         if name.startswith("out_tr.final_conv."):
-            return Place("own.head." + name.rpartition(".")[2])
+            return Destination("own.head." + name.rpartition(".")[2])
         return "no part of the published network"

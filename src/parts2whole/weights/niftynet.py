@@ -15,10 +15,17 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from parts2whole.data.preprocess import Preprocess
 from parts2whole.networks.densevnet import DenseVNet
 from parts2whole.networks.highres3dnet import HighRes3DNet
-from parts2whole.weights.base import Identified, Place, Provenance, WeightsError, WeightSource, none_match
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.weights.base import (
+    Destination,
+    Identified,
+    Provenance,
+    WeightsError,
+    WeightSource,
+    none_match,
+)
 
 DENSEVNET = Provenance(
     title="NiftyNet DenseVNet, abdominal CT",
@@ -92,7 +99,7 @@ class PublishedNiftyNet(WeightSource):
             return Identified(HighRes3DNet(scaling="zscore"), highres.shape[3], classes, HIGHRES)
         raise none_match("NiftyNet", tensors, "DenseVNet/conv_bn/... or HighRes3DNet/conv_0_bn_relu/...")
 
-    def place(self, name: str) -> Place | str:
+    def destination(self, name: str) -> Destination | str:
         """TensorFlow scopes brought to modules."""
         if LEFT_OUT.search(name):
             return "state of the optimiser or of moving averages"
@@ -101,11 +108,11 @@ class PublishedNiftyNet(WeightSource):
         target: str | None = None
         if network == "DenseVNet":
             if rest == "spatial_prior_block/prior":
-                return Place("own.prior", "prior")
+                return Destination("own.prior", "prior")
             target = _place_dense(scope, variable)
         elif network == "HighRes3DNet":
             target = _place_highres(scope, variable)
-        return Place(target, "tensorflow") if target else "no part of the published network"
+        return Destination(target, "tensorflow") if target else "no part of the published network"
 
 
 def _last(scope: str, variable: str) -> str | None:

@@ -7,9 +7,9 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from parts2whole.data.geometry import Size
 from parts2whole.networks.base import Encoder, Network
 from parts2whole.networks.heads import Model, OwnDecoder
+from parts2whole.scans.volume import Size
 
 TOLERANCE = 1e-4
 

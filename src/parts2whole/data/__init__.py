@@ -1,1 +1,0 @@
-"""Scans in, wholes out: reading, preprocessing, the store, splits, the sampler and box geometry."""

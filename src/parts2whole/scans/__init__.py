@@ -1,0 +1,7 @@
+"""Files in, volumes out: the only folder that knows file formats.
+
+Read in this order: `volume` (what comes out: arrays (z, y, x) with their geometry), `source` (where a scan
+lies), `find` (which scans a folder holds), `read` (one door to every format), then the formats themselves:
+`nifti`, `itk`, `dicom` and `matlab`, whose headers `checks` looks at first.  `preprocess` brings a volume to
+[0, 1]; `case` is a scan with its channels and its label map.
+"""

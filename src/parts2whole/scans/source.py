@@ -1,0 +1,83 @@
+"""What reading works with: where a scan lies, what came out of a file, and why it can't be read."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+import unicodedata
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy.typing as npt
+
+from parts2whole.scans.volume import Direction, Triple
+
+Which = int | Literal["channels"] | None
+"""Of a file with several volumes: one by its index, all as channels, or None to refuse it."""
+
+
+class ReadError(ValueError):
+    """A file that can't be read as a scan or a label map, and why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ScanSource:
+    """Where one scan lies.
+
+    Attributes:
+        case_id: unique among the scans found, safe as a file name, without names of patients from DICOM.
+        paths: the file, or the files of a DICOM series in the order of slices.
+        problem: why it can't be used, where that shows before reading.
+        patient: a salted hash of the patient id, where the file holds one.
+        series: a salted hash of the series UID, or the UID itself if that was asked for.
+        notes: what the user should know.
+    """
+
+    case_id: str
+    paths: tuple[Path, ...]
+    problem: str | None = None
+    patient: str | None = None
+    series: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_series(self) -> bool:
+        """Whether it comes from DICOM files."""
+        return bool(self.series)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Raw:
+    """What a file holds.
+
+    Attributes:
+        array: (volume, z, y, x), in the order of the file.
+        spacing_mm: of (z, y, x).
+        origin_mm: LPS position of the first voxel.
+        direction: columns are the LPS unit vectors of the array axes.
+        modality: what the file says it is.
+    """
+
+    array: npt.NDArray[Any]
+    spacing_mm: Triple
+    origin_mm: Triple
+    direction: Direction
+    modality: str | None = None
+
+
+def safe_name(name: str) -> str:
+    """A relative path as one file name: letters, digits, dot, dash and underscore, at most 100 of them."""
+    plain = unicodedata.normalize("NFKD", name.replace("\\", "/").replace("/", "__"))
+    without_accents = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", without_accents).strip(".").lstrip("-")
+    if safe.strip("_-.") and len(safe) <= 100:
+        return safe
+    digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
+    return "-".join(part for part in (safe[:80].strip("_-."), digest) if part)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or the name of its class."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

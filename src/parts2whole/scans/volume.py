@@ -1,0 +1,184 @@
+"""Volumes: a voxel array in (z, y, x) order with the geometry that places it in the patient.
+
+An image and a label map are different types, so that a label can't be interpolated by mistake.  World
+coordinates are millimetres in the LPS frame that DICOM and ITK use (left, posterior, superior positive).
+Canonical orientation is direction == `CANONICAL`: axis 0 grows towards superior, axis 1 towards
+posterior, axis 2 towards the patient's left.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Triple = tuple[float, float, float]
+"""Three numbers along (z, y, x), such as a spacing in mm."""
+
+Size = tuple[int, int, int]
+"""Voxels along (z, y, x)."""
+
+Box = tuple[slice, slice, slice]
+"""Part of an array (z, y, x)."""
+
+Direction = tuple[Triple, Triple, Triple]
+
+CANONICAL: Direction = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
+"""Column i is the LPS unit vector of array axis i: z is superior, y posterior, x left."""
+
+G = TypeVar("G", bound="_Grid")
+
+
+class VolumeError(ValueError):
+    """A volume whose array or geometry is impossible."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Grid:
+    """What an image and a label map share: array and geometry.
+
+    Attributes:
+        array: voxels, (z, y, x) or (channel, z, y, x).
+        spacing_mm: distance between voxel centres along (z, y, x), in mm.
+        origin_mm: LPS position (x, y, z) of the centre of voxel [0, 0, 0], in mm.
+        direction: 3 x 3 matrix as nested tuples; column i is the LPS unit vector of array axis i.
+    """
+
+    array: npt.NDArray[Any]
+    spacing_mm: Triple = (1.0, 1.0, 1.0)
+    origin_mm: Triple = (0.0, 0.0, 0.0)
+    direction: Direction = CANONICAL
+
+    def __post_init__(self) -> None:
+        if self.array.ndim not in (3, 4):
+            raise VolumeError(f"expected (z, y, x) or (channel, z, y, x), got shape {self.array.shape}")
+        if min(self.array.shape) < 1:
+            raise VolumeError(f"a volume can't be empty, got shape {self.array.shape}")
+        if not all(np.isfinite(s) and s > 0 for s in self.spacing_mm):
+            raise VolumeError(f"spacing must be positive, got {self.spacing_mm} mm")
+        if abs(np.linalg.det(np.asarray(self.direction))) < 1e-3:
+            raise VolumeError(f"direction matrix is singular: {self.direction}")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Size in voxels along (z, y, x), without the channel axis."""
+        z, y, x = self.array.shape[-3:]
+        return (z, y, x)
+
+    def affine(self) -> npt.NDArray[np.float64]:
+        """4 x 4 matrix from array index (z, y, x, 1) to LPS position (x, y, z, 1) in mm."""
+        matrix = np.eye(4)
+        matrix[:3, :3] = np.asarray(self.direction) * np.asarray(self.spacing_mm)
+        matrix[:3, 3] = self.origin_mm
+        return matrix
+
+    def same_grid(self, other: _Grid, *, tolerance: float = 1e-3) -> bool:
+        """Whether two volumes have the same shape and place voxels within ``tolerance`` voxels."""
+        if self.shape != other.shape:
+            return False
+        corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)], dtype=float)
+        corners[:, :3] *= np.asarray(self.shape) - 1
+        apart = np.abs((self.affine() - other.affine()) @ corners.T).max()
+        return bool(apart <= tolerance * min(self.spacing_mm))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Volume(_Grid):
+    """An image: real-valued voxels that may be interpolated.
+
+    Attributes:
+        modality: what the file says it is (CT, MR, ...); None where the format can't say.
+    """
+
+    modality: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LabelVolume(_Grid):
+    """A label map: integer voxels, resampled by nearest neighbour only."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.array.dtype.kind not in "iub":
+            raise VolumeError(f"labels must be integers, got {self.array.dtype}")
+
+
+def orientation_code(direction: Direction) -> str:
+    """Three letters naming where array axes (z, y, x) point, such as ``SPL`` for canonical."""
+    letters = (("R", "L"), ("A", "P"), ("I", "S"))
+    matrix = np.asarray(direction)
+    axes = _closest_axes(matrix)
+    return "".join(letters[axis][int(matrix[axis, i] > 0)] for i, axis in enumerate(axes))
+
+
+def to_canonical(volume: G) -> G:
+    """Permute and flip axes so that they point nearest to superior, posterior and left.
+
+    Voxel values don't change; an oblique volume stays oblique.  `from_canonical_array` undoes it.
+    """
+    order, flips = _canonical_moves(volume.direction)
+    array = np.moveaxis(volume.array, [a - 3 for a in order], [-3, -2, -1])
+    array = np.flip(array, tuple(a - 3 for a in range(3) if flips[a]))
+    matrix = np.asarray(volume.direction)[:, order]
+    z, y, x = (volume.spacing_mm[a] for a in order)
+    spacing = (z, y, x)
+    shape = [volume.shape[a] for a in order]
+    origin = np.asarray(volume.origin_mm, dtype=float)
+    for axis in range(3):
+        if flips[axis]:
+            origin = origin + matrix[:, axis] * spacing[axis] * (shape[axis] - 1)
+            matrix[:, axis] *= -1
+    return dataclasses.replace(
+        volume,
+        array=array,
+        spacing_mm=spacing,
+        origin_mm=_triple(origin),
+        direction=(_triple(matrix[0]), _triple(matrix[1]), _triple(matrix[2])),
+    )
+
+
+def from_canonical_array(array: npt.NDArray[Any], direction: Direction) -> npt.NDArray[Any]:
+    """Bring a canonical (..., z, y, x) array back to the axes of a volume with ``direction``."""
+    order, flips = _canonical_moves(direction)
+    array = np.flip(array, tuple(a - 3 for a in range(3) if flips[a]))
+    return np.moveaxis(array, [-3, -2, -1], [a - 3 for a in order])
+
+
+def content_hash(array: npt.NDArray[Any]) -> str:
+    """SHA-256 of the voxel values, the same for any file format, axis order of storage or dtype.
+
+    Values are compared as float64 in C order, so a re-encoded copy of a scan hashes alike.
+    """
+    hasher = hashlib.sha256(str(array.shape).encode())
+    for plane in array.reshape(-1, *array.shape[-2:]):
+        hasher.update((np.ascontiguousarray(plane, dtype="<f8") + 0.0).data)  # + 0.0 makes -0.0 hash as 0.0
+    return hasher.hexdigest()
+
+
+def _triple(values: npt.NDArray[np.float64]) -> Triple:
+    a, b, c = (float(value) + 0.0 for value in values)
+    return a, b, c
+
+
+def _closest_axes(matrix: npt.NDArray[np.float64]) -> list[int]:
+    """The world axis (0 x, 1 y, 2 z) that each array axis runs along, each used once."""
+    strength = np.abs(matrix / np.linalg.norm(matrix, axis=0))
+    axes = [-1, -1, -1]
+    for _ in range(3):
+        world, array_axis = np.unravel_index(np.argmax(strength), strength.shape)
+        axes[int(array_axis)] = int(world)
+        strength[world, :] = -1
+        strength[:, array_axis] = -1
+    return axes
+
+
+def _canonical_moves(direction: Direction) -> tuple[list[int], list[bool]]:
+    """Which array axis becomes z, y, x, and whether it is flipped afterwards."""
+    matrix = np.asarray(direction, dtype=float)
+    axes = _closest_axes(matrix)
+    order = [axes.index(world) for world in (2, 1, 0)]
+    flips = [bool(matrix[world, axis] < 0) for world, axis in zip((2, 1, 0), order, strict=True)]
+    return order, flips

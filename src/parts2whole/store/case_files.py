@@ -1,0 +1,114 @@
+"""The files of one case in a store: built beside, read back, and only then put in place, the record last."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from parts2whole.store.histogram import count_intensities, count_labels
+from parts2whole.store.chunks import ChunkedArray, ChunkError, write_cells, write_image, write_mask
+from parts2whole.store.location import is_local, remove, upload
+from parts2whole.scans.preprocess import StoredType
+from parts2whole.store.record import CaseRecord, StoreError, disk_full_said, this_process, write_text
+
+MANIFEST, RECORDS, CASES = "manifest.json", "records", "cases"
+
+
+def case_path(path: Path, case_id: str) -> Path:
+    """Folder of a case in the store in ``path``."""
+    return path / CASES / f"{case_id}.zarr"
+
+
+def remove_case(path: Path, case_id: str) -> None:
+    """Remove a case, its record first."""
+    (path / RECORDS / f"{case_id}.json").unlink(missing_ok=True)
+    remove(case_path(path, case_id))
+
+
+def damage(path: Path, record: CaseRecord) -> str | None:
+    """What is wrong with the stored voxels and labels of a case; None if they have their checksum."""
+    try:
+        found = _read_back(case_path(path, record.case_id), record.has_label)
+    except ChunkError as error:
+        return str(error)
+    return None if found == record.checksum else "its voxels or labels are not those that were written"
+
+
+def write_case(
+    path: Path,
+    record: CaseRecord,
+    array: npt.NDArray[Any],
+    label: npt.NDArray[Any] | None = None,
+    *,
+    dtype: StoredType,
+) -> CaseRecord:
+    """`Store.write_case` for a worker, which needs the folder and not the records."""
+    expected = (record.channels, *record.shape)
+    if array.shape != expected or array.dtype != np.dtype(dtype):
+        raise StoreError(f"{record.case_id}: expected {dtype} {expected}, got {array.dtype} {array.shape}")
+    if label is not None and (label.shape != record.shape or label.dtype.kind not in "iu"):
+        raise StoreError(
+            f"{record.case_id}: expected an integer label {record.shape}, got {label.dtype} {label.shape}"
+        )
+    record = dataclasses.replace(
+        record,
+        checksum=_checksum(array, label),
+        has_label=label is not None,
+        label_values=() if label is None else tuple(int(value) for value in np.unique(label)),
+    )
+    final = case_path(path, record.case_id)
+    with disk_full_said(path), _beside(final) as beside:
+        (path / RECORDS / f"{record.case_id}.json").unlink(missing_ok=True)
+        write_image(beside, record.case_id, array, record.spacing_mm)
+        write_cells(beside, count_intensities(array, scale=record.scale, offset=record.offset))
+        if label is not None:
+            write_mask(beside, label, record.spacing_mm)
+            write_cells(beside / "labels" / "mask", count_labels(label, record.label_values))
+        if _read_back(beside, record.has_label) != record.checksum:
+            raise StoreError(f"{record.case_id}: what was written reads back differently; check the disk")
+        remove(final)
+        if is_local(final):
+            beside.rename(final)
+        else:
+            upload(beside, final)
+        write_text(path / RECORDS / f"{record.case_id}.json", json.dumps(record.to_plain(), indent=1))
+    return record
+
+
+@contextmanager
+def _beside(final: Path) -> Iterator[Path]:
+    """A folder to build a case in: beside its place, or, where that is remote, a temporary one."""
+    if not is_local(final):
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder) / "case.zarr"
+        return
+    beside = final.with_name(f".{final.name}.{this_process()}.part")
+    try:
+        yield beside
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _read_back(folder: Path, has_label: bool) -> str:
+    """Checksum of what lies in a case's folder."""
+    label = ChunkedArray(folder / "labels" / "mask" / "0").read() if has_label else None
+    return _checksum(ChunkedArray(folder / "0").read(), label)
+
+
+def _checksum(array: npt.NDArray[Any], label: npt.NDArray[Any] | None) -> str:
+    hasher = hashlib.blake2b(digest_size=16)
+    for part in (array, label):
+        if part is not None:
+            hasher.update(f"{part.dtype.str}{part.shape}".encode())
+            hasher.update(np.ascontiguousarray(part).data)
+    return hasher.hexdigest()

@@ -1,0 +1,73 @@
+"""Where a store lies: a local folder, or a folder of an object store that fsspec knows (``s3://bucket/store``).
+
+A place behaves as a `pathlib.Path`, whatever it is.  What differs is here: objects can't be renamed at once,
+but each is put whole or not at all, so a case is built in a local folder, and its record is put last.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, cast
+
+
+class LocationError(ValueError):
+    """A place that can't be reached."""
+
+
+def to_location(path: str | Path) -> Path:
+    """A folder by its path or URL.
+
+    Raises:
+        LocationError: the library for this kind of URL isn't installed.
+    """
+    if not isinstance(path, str) or "://" not in path:
+        return Path(path) if isinstance(path, str) else path
+    try:
+        from upath import UPath
+
+        place = UPath(path)
+        if type(place.fs).__name__ == "LocalFileSystem":
+            return Path(place.path)
+    except (ImportError, ValueError) as error:
+        raise LocationError(
+            f"{path} can't be opened: {error}; pip install 'parts2whole[remote]', and the library for this "
+            "kind of URL, such as s3fs or gcsfs"
+        ) from error
+    return cast(Path, place)
+
+
+def is_local(place: Path) -> bool:
+    """Whether a place is a folder of this machine, or mounted there."""
+    return isinstance(place, Path)
+
+
+def remove(place: Path) -> None:
+    """Remove a folder with everything below, if it is there."""
+    if is_local(place):
+        shutil.rmtree(place, ignore_errors=True)
+    elif place.exists():
+        remote: Any = place
+        remote.fs.rm(remote.path, recursive=True)
+
+
+def upload(folder: Path, to: Path) -> None:
+    """Put every file below a local folder to a remote place."""
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            to.joinpath(*file.relative_to(folder).parts).write_bytes(file.read_bytes())
+
+
+class Ranges:
+    """A file that is read in ranges of bytes, by its place."""
+
+    def __init__(self, place: Path) -> None:
+        remote: Any = place
+        self.files, self.path = remote.fs, remote.path
+        self.size = int(self.files.size(self.path))
+
+    def read(self, offsets: list[int], lengths: list[int]) -> list[bytes]:
+        """Ranges, fetched together where the kind of store can do that."""
+        ends = [offset + length for offset, length in zip(offsets, lengths, strict=True)]
+        parts: list[bytes] = self.files.cat_ranges([self.path] * len(ends), offsets, ends, on_error="raise")
+        return parts

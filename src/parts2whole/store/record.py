@@ -1,0 +1,203 @@
+"""What a store writes about its cases: records as JSON, each file written whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import math
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from parts2whole.store.chunks import ChunkError, ChunkSpaceError
+from parts2whole.store.location import is_local
+from parts2whole.scans.volume import Box, Direction, Triple
+
+class StoreError(ValueError):
+    """A store that can't be opened or written, or a case that isn't in it."""
+
+
+class DiskFullError(StoreError):
+    """No space is left for the store."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CaseRecord:
+    """What the store knows of a case.
+
+    Attributes:
+        case_id: unique in the store.
+        patient: never split over two sides.
+        modality: what it was prepared as: CT, MR or unit.
+        channels: number of channels.
+        shape: voxels (z, y, x) in canonical orientation.
+        spacing_mm: distance between voxels (z, y, x).
+        origin_mm: LPS position (x, y, z) of the first voxel.
+        direction: columns are the LPS unit vectors of the array axes.
+        scale: value in [0, 1] = stored * scale + offset.
+        offset: see ``scale``.
+        content_hash: of the original voxels in canonical orientation, before any preprocessing.
+        channel_hashes: the same of every channel by itself, where there are several.
+        checksum: of the stored voxels and labels.
+        series: of a DICOM series a salted hash of its UID, or the UID if that was asked for.
+        source: names of the files it was made from, without folders.
+        has_label: whether a label map is stored.
+        label_values: the values in it, ascending.
+        notes: what the user should know.
+        quantisation_error: largest difference, in [0, 1], made by storing.
+        stamp: changes when the source files change.
+    """
+
+    case_id: str
+    patient: str
+    modality: str
+    channels: int
+    shape: tuple[int, int, int]
+    spacing_mm: Triple
+    origin_mm: Triple
+    direction: Direction
+    scale: float
+    offset: float
+    content_hash: str
+    checksum: str = ""
+    series: str = ""
+    source: tuple[str, ...] = ()
+    has_label: bool = False
+    label_values: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+    quantisation_error: float = 0.0
+    stamp: str = ""
+    channel_hashes: tuple[str, ...] = ()
+
+    def hashes(self) -> frozenset[str]:
+        """Hashes of the scan and of every channel by itself: what it shares with a copy of any of them."""
+        return frozenset((self.content_hash, *self.channel_hashes))
+
+    def __post_init__(self) -> None:
+        """Manifests may come from others: a case stays in the store's folder, and sizes make sense."""
+        if not is_plain_name(self.case_id):
+            raise StoreError(f"case id {self.case_id!r} is not a plain name, as those that prepare gives")
+        shape: tuple[Any, ...] = self.shape
+        spacing: tuple[Any, ...] = self.spacing_mm
+        if len(shape) != 3 or not all(type(n) is int and 1 <= n < 2**31 for n in (self.channels, *shape)):
+            raise StoreError(f"case {self.case_id}: impossible size {self.shape}, {self.channels} channels")
+        if len(spacing) != 3 or not all(1e-6 < float(edge) < 1e6 for edge in spacing):
+            raise StoreError(f"case {self.case_id}: impossible spacing {self.spacing_mm} mm")
+        if not (math.isfinite(self.scale) and math.isfinite(self.offset) and self.scale != 0):
+            raise StoreError(f"case {self.case_id}: impossible scale {self.scale} or offset {self.offset}")
+
+    def to_plain(self) -> dict[str, Any]:
+        """Data for JSON."""
+        return {name: getattr(self, name) for name in _FIELDS}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> CaseRecord:
+        """Read what `to_plain` made.
+
+        Raises:
+            StoreError: values that no record of this program has.
+            TypeError: fields are missing, unknown, or of another kind.
+        """
+        return cls(**{key: _tuples(value) if type(value) is list else value for key, value in plain.items()})
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(CaseRecord))
+
+
+def is_plain_name(name: object) -> bool:
+    """Whether a name can be that of a file in a folder and nothing else: no path, no hidden file."""
+    return (
+        isinstance(name, str)
+        and 0 < len(name.encode(errors="replace")) <= 240
+        and not name.startswith(".")
+        and not any(sign in name for sign in "/\\\0")
+    )
+
+
+def read_records(folder: Path) -> list[CaseRecord]:
+    """Every record in a folder."""
+    found = []
+    for file in sorted(folder.glob("*.json")):
+        if not file.name.startswith("."):
+            try:
+                found.append(CaseRecord.from_plain(json.loads(file.read_text(encoding="utf-8"))))
+            except (ValueError, TypeError, AttributeError, RecursionError) as error:
+                raise StoreError(f"{file} is not a record: {error}; delete it and prepare again") from error
+    return found
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a file beside its place, then rename; objects are put whole anyway."""
+    if not is_local(file):
+        file.write_text(text, encoding="utf-8")
+        return
+    beside = file.with_name(f".{file.name}.{this_process()}.part")
+    with disk_full_said(file.parent):
+        try:
+            beside.write_text(text, encoding="utf-8")
+            beside.replace(file)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_full_said(path: Path) -> Iterator[None]:
+    """Turn "no space left" from below into `DiskFullError`, and a chunk error into `StoreError`."""
+    try:
+        yield
+    except ChunkError as error:
+        if isinstance(error, ChunkSpaceError):
+            raise _disk_full(path) from error
+        raise StoreError(str(error)) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _disk_full(path) from error
+        raise
+
+
+def this_process() -> str:
+    """A name of this process for half-written files: machine.process, without other dots."""
+    return f"{socket.gethostname().replace('.', '-')}.{os.getpid()}"
+
+
+def sweep(*folders: Path, everywhere: bool = False) -> None:
+    """Remove what processes of this machine that are no more have left half-written.
+
+    With ``everywhere``, also what processes of other machines have, which must have ended.
+    """
+    for folder in folders:
+        for part in folder.glob(".*.part"):
+            *_, host, process, _ = part.name.split(".")
+            here = host == this_process().split(".")[0]
+            if not _is_alive(int(process)) if here else everywhere:
+                shutil.rmtree(part, ignore_errors=True)
+                part.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _disk_full(path: Path) -> DiskFullError:
+    while not path.exists():
+        path = path.parent
+    free = shutil.disk_usage(path).free
+    return DiskFullError(
+        f"no space is left for {path} ({free / 1e6:,.0f} MB free); free some and run again: "
+        "finished cases are kept"
+    )
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,78 @@
+"""Do one piece of a study's work in a worker: a pre-training, or a fine-tuning."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from filelock import FileLock
+
+from parts2whole.report.results import test_values
+from parts2whole.report.runs import read_run
+from parts2whole.report.tables import metric_title
+from parts2whole.study.devices import end_with
+from parts2whole.study.work import (
+    LOCKS,
+    PRETRAINING,
+    Job,
+    Outcome,
+    is_finished,
+    mark_finished,
+    on_one_device,
+)
+from parts2whole.training.folder import write_text
+
+
+class HasResult(Protocol):
+    """What a verb gives back: the figures of `result.json`."""
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The figures."""
+
+
+Verb = Callable[..., HasResult]
+"""`pretrain` or `finetune`, which are upstairs: a study is told which to call."""
+
+
+def do_job(job: Job, *, pretrain: Verb, finetune: Verb) -> Outcome:
+    """Do one piece of work; never raises, except for Ctrl-C in the process that runs the study itself."""
+    began = time.monotonic()
+    alone = job.parent != os.getpid()
+    try:
+        if job.parent is not None and alone:
+            end_with(job.parent)
+        if job.threads is not None:
+            torch.set_num_threads(job.threads)
+        locks = job.folder.parent / LOCKS
+        locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(locks / f"{job.folder.name}.lock"):  # another call of the same study may be at it
+            message = _do(job, pretrain if job.kind == PRETRAINING else finetune)
+        return Outcome(job.title, job.kind, job.digest, time.monotonic() - began, message, failed=False)
+    except KeyboardInterrupt:
+        if not alone:
+            raise
+        return Outcome(job.title, job.kind, job.digest, time.monotonic() - began, "stopped")
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            job.failure.parent.mkdir(parents=True, exist_ok=True)
+            write_text(job.failure, traceback.format_exc())
+        message = f"{error} ({type(error).__name__}; {job.failure})"
+        return Outcome(job.title, job.kind, job.digest, time.monotonic() - began, message)
+
+
+def _do(job: Job, verb: Verb) -> str:
+    if not is_finished(job.folder):
+        done = verb(out=job.folder, **on_one_device(job), resume="auto", progress=False)
+        mark_finished(job, done.result)
+    run = read_run(job.folder)
+    if job.kind == PRETRAINING:
+        return f"validation loss {run.result['validation_loss']:.4g}"
+    name, value = next(iter(test_values(run).items()), ("no finite result", math.nan))
+    return f"{metric_title(name)} {value:.4f}"

@@ -1,0 +1,199 @@
+"""Where wholes come from: rules for their place in a scan.  Without a rule, every place is equally likely.
+
+A rule draws a place with the random numbers of one whole, so it stays a function of (seed, step, index).
+`Body`, `Lungs` and `Labelled` centre a whole on a voxel drawn from counts that the store keeps (`cells`), at
+the same cost in scans of any size.  `GenesisTissue` is the rule by which Models Genesis cut its cubes; it
+looks at the voxels of each candidate.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.scans.volume import Size
+from parts2whole.spec import Spec
+from parts2whole.store.histogram import bins_between, draw_voxel
+from parts2whole.store.store import CaseRecord, Store
+
+
+class WhereError(ValueError):
+    """A rule that can't be applied to this store."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Where(Spec, abc.ABC):
+    """A rule for the place of a whole in its scan."""
+
+    @abc.abstractmethod
+    def place(
+        self, store: Store, record: CaseRecord, size: Size, generator: np.random.Generator
+    ) -> Size | None:
+        """First voxel (z, y, x) of a whole of ``size`` voxels, or None if the scan has no such place.
+
+        Raises:
+            WhereError: the rule doesn't fit the store.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Body(Where):
+    """A whole centred on a voxel that is no air.
+
+    Attributes:
+        above_hu: CT voxels above are body, to a twentieth of the window.
+        above_share: in other modalities, voxels above this share of the intensity range are.
+    """
+
+    above_hu: float = -500.0
+    above_share: float = 0.1
+
+    def place(
+        self, store: Store, record: CaseRecord, size: Size, generator: np.random.Generator
+    ) -> Size | None:
+        """See `Where.place`."""
+        low = _share(self.above_hu, store.preprocess) if record.modality == "CT" else self.above_share
+        return _centred(_intensities(store, record, low, 1.0), record, size, generator)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lungs(Where):
+    """A whole centred on a CT voxel with the density of lung; rims of bodies in air have it too, but are few.
+
+    Attributes:
+        hu: range of Hounsfield units, to a twentieth of the window.
+    """
+
+    hu: tuple[float, float] = (-900.0, -500.0)
+
+    def place(
+        self, store: Store, record: CaseRecord, size: Size, generator: np.random.Generator
+    ) -> Size | None:
+        """See `Where.place`."""
+        if record.modality != "CT":
+            raise WhereError(f"Lungs needs CT, but case {record.case_id!r} is {record.modality}")
+        low, high = (_share(hu, store.preprocess) for hu in self.hu)
+        return _centred(_intensities(store, record, low, high), record, size, generator)
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled(Where):
+    """A whole centred on a labelled voxel, or near: to the cell of 16 x 32 x 32 voxels, by how many it holds.
+
+    Attributes:
+        values: label values; empty takes all but 0.
+    """
+
+    values: tuple[int, ...] = ()
+
+    def place(
+        self, store: Store, record: CaseRecord, size: Size, generator: np.random.Generator
+    ) -> Size | None:
+        """See `Where.place`."""
+        if not record.has_label:
+            raise WhereError(
+                f"Labelled needs label maps, but case {record.case_id!r} in {store.path} has none"
+            )
+        wanted = self.values or tuple(value for value in record.label_values if value)
+        kinds = [record.label_values.index(value) for value in wanted if value in record.label_values]
+        counts = store.read_cells(record.case_id, label=True)[kinds]
+        return _centred(counts.sum(axis=0, dtype=np.float64), record, size, generator)
+
+
+@dataclasses.dataclass(frozen=True)
+class GenesisTissue(Where):
+    """The rule of Models Genesis for LUNA16: mostly lung and air (Zhou et al., Models Genesis, 2019).
+
+    As in the authors' ``infinite_generator_3D.py``: a place is drawn uniformly inside the borders.  A voxel
+    counts 1 where it is tissue, 0.5 where tissue begins in the next slice, else 0; the cube is kept if the
+    mean is at most ``largest_share``.  For 32 x 64 x 64 voxels of unresampled CT; the defaults are theirs.
+
+    Attributes:
+        tissue_hu: voxels at or above are tissue.
+        largest_share: of tissue; there is no lower bound.
+        border_voxels: kept clear on both sides, (z, y, x).
+        depth_slices: slices looked at, from each voxel on towards superior.
+        tries: candidates in one scan before another scan is drawn, as they try 50 for each of their cubes.
+    """
+
+    tissue_hu: float = -150.0
+    largest_share: float = 0.15
+    border_voxels: Size = (30, 100, 100)
+    depth_slices: int = 3
+    tries: int = 50
+
+    def __post_init__(self) -> None:
+        if self.depth_slices < 2 or self.tries < 1 or min(self.border_voxels) < 0:
+            raise WhereError(
+                "GenesisTissue needs depth_slices of at least 2, tries of at least 1 and no negative border, "
+                f"got {self.depth_slices}, {self.tries}, {self.border_voxels}"
+            )
+
+    def place(
+        self, store: Store, record: CaseRecord, size: Size, generator: np.random.Generator
+    ) -> Size | None:
+        """See `Where.place`."""
+        if record.modality != "CT":
+            raise WhereError(f"GenesisTissue needs CT, but case {record.case_id!r} is {record.modality}")
+        deep = (size[0] + self.depth_slices, size[1], size[2])
+        last = [
+            edge - wanted - 1 - border
+            for edge, wanted, border in zip(record.shape, deep, self.border_voxels, strict=True)
+        ]
+        if any(end < border for end, border in zip(last, self.border_voxels, strict=True)):
+            return None
+        threshold = _share(self.tissue_hu, store.preprocess)
+        for _ in range(self.tries):
+            z, y, x = (
+                int(generator.integers(b, e + 1)) for b, e in zip(self.border_voxels, last, strict=True)
+            )
+            box = (slice(z, z + deep[0]), slice(y, y + deep[1]), slice(x, x + deep[2]))
+            unit = store.read(record.case_id, box)[0].astype(np.float32) * record.scale + record.offset
+            if tissue_share(unit >= threshold - 1e-6, self.depth_slices) <= self.largest_share:
+                return z, y, x
+        return None
+
+
+def tissue_share(tissue: npt.NDArray[np.bool_], depth_slices: int) -> float:
+    """Mean over voxels of 1 - k / (depth - 1), where tissue begins k slices on, and 0 where it doesn't.
+
+    Args:
+        tissue: (z + depth, y, x); the mean is over the first z slices.
+        depth_slices: slices looked at, the voxel's own among them.
+    """
+    slices = len(tissue) - depth_slices
+    near = np.zeros((slices, *tissue.shape[1:]))
+    for k in reversed(range(depth_slices)):
+        near[tissue[k : k + slices]] = 1 - k / (depth_slices - 1)
+    return float(near.mean())
+
+
+def _share(hu: float, preprocess: Preprocess) -> float:
+    """Hounsfield units as a value in [0, 1]."""
+    low, high = preprocess.window_hu
+    return (hu - low) / (high - low)
+
+
+def _intensities(store: Store, record: CaseRecord, low: float, high: float) -> npt.NDArray[np.float64]:
+    """Voxels in a range of values in every cell."""
+    chosen = bins_between(low, high)
+    counts: npt.NDArray[np.float64] = store.read_cells(record.case_id)[chosen].sum(axis=0, dtype=np.float64)
+    return counts
+
+
+def _centred(
+    chances: npt.NDArray[np.float64], record: CaseRecord, size: Size, generator: np.random.Generator
+) -> Size | None:
+    """A whole around a voxel drawn by ``chances``, moved inside the scan."""
+    centre = draw_voxel(chances, record.shape, generator)
+    if centre is None:
+        return None
+    z, y, x = (
+        min(max(0, middle - wanted // 2), edge - wanted) if edge > wanted else (edge - wanted) // 2
+        for middle, wanted, edge in zip(centre, size, record.shape, strict=True)
+    )
+    return z, y, x

@@ -1,0 +1,400 @@
+"""The store: cases come back voxel-exact, by crop, after a crash, in other processes and in other programs."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import pickle
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import tensorstore
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parts2whole.store import chunks
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.store.store import CaseRecord, DiskFullError, Store, StoreError
+from parts2whole.scans.volume import CANONICAL, Volume
+
+
+def a_record(case_id="a", array=None, **changes):
+    channels, *shape = array.shape if array is not None else (1, 4, 5, 6)
+    return CaseRecord(
+        **{
+            "case_id": case_id,
+            "patient": case_id,
+            "modality": "CT",
+            "channels": channels,
+            "shape": tuple(shape),
+            "spacing_mm": (3.0, 1.0, 1.0),
+            "origin_mm": (0.0, 0.0, 0.0),
+            "direction": CANONICAL,
+            "scale": 1 / 2000,
+            "offset": 0.5,
+            "content_hash": case_id,
+        }
+        | changes
+    )
+
+
+def voxels(shape, dtype="int16", seed=0):
+    return np.random.default_rng(seed).integers(0, 200, shape).astype(dtype)
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = Store.create(tmp_path / "store", preprocess=Preprocess("CT"))
+    made.write_case(a_record("b", voxels((1, 20, 40, 35))), voxels((1, 20, 40, 35)))
+    image, label = voxels((2, 9, 8, 7), seed=1), voxels((9, 8, 7), "uint8", seed=2) // 50
+    made.write_case(a_record("a", image, patient="p"), image, label)
+    made.finish()
+    return Store.open(made.path)
+
+
+def test_cases_come_back_exactly(store):
+    assert [record.case_id for record in store.cases] == ["a", "b"]
+    np.testing.assert_array_equal(store.read("b"), voxels((1, 20, 40, 35)))
+    np.testing.assert_array_equal(store.read("a"), voxels((2, 9, 8, 7), seed=1))
+    np.testing.assert_array_equal(store.read_label("a"), voxels((9, 8, 7), "uint8", seed=2) // 50)
+    assert store.record("a").has_label
+    assert store.record("a").label_values == (0, 1, 2, 3)
+    assert store.record("a").patient == "p"
+    assert not store.record("b").has_label
+    assert store.preprocess == Preprocess("CT")
+    assert repr(store).endswith("2 cases)")
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_any_crop_equals_slicing(tmp_path_factory, data):
+    shape = (2, 33, 34, 70)
+    path = tmp_path_factory.getbasetemp() / "crops"
+    if not path.exists():
+        made = Store.create(path, preprocess=Preprocess())
+        made.write_case(a_record("a", voxels(shape)), voxels(shape), voxels(shape[1:]))
+        made.finish()
+    store = Store.open(path)
+    box = []
+    for edge in shape[1:]:
+        start = data.draw(st.integers(0, edge))
+        box.append(slice(start, data.draw(st.integers(start, edge))))
+    np.testing.assert_array_equal(store.read("a", tuple(box)), voxels(shape)[(slice(None), *box)])
+    np.testing.assert_array_equal(store.read_label("a", tuple(box)), voxels(shape[1:])[tuple(box)])
+
+
+def test_a_crop_reads_only_its_chunks(store, monkeypatch):
+    store.read("b", (slice(0, 1),) * 3)
+    reads = []
+    real = os.preadv
+    monkeypatch.setattr(chunks.os, "preadv", lambda *args: reads.append(args) or real(*args))
+    store.read("b", (slice(0, 16), slice(0, 32), slice(0, 32)))
+    assert len(reads) == 1
+    store.read("b", (slice(15, 17), slice(31, 33), slice(5, 6)))
+    assert len(reads) == 1 + 4
+    store.read("b", (slice(15, 17), slice(31, 33), slice(31, 33)))
+    assert len(reads) == 1 + 4 + 1, "neighbours in the file are read together"
+
+
+def test_a_shard_that_becomes_shorter_while_open(store):
+    box = (slice(0, 16), slice(0, 32), slice(0, 32))
+    store.read("b", box)
+    (shard,) = [path for path in (store.path / "cases" / "b.zarr" / "0" / "c").rglob("*") if path.is_file()]
+    os.truncate(shard, 10)
+    with pytest.raises(StoreError, match="truncated"):
+        store.read("b", box)
+
+
+def test_a_crop_too_large_for_the_kept_memory(store, monkeypatch):
+    monkeypatch.setattr(chunks, "KEPT_BYTES", 100)
+    np.testing.assert_array_equal(store.read("b"), voxels((1, 20, 40, 35)))
+
+
+@pytest.mark.parametrize("dtype", ["int16", "uint8", "float16"])
+def test_every_stored_type(tmp_path, dtype):
+    made = Store.create(tmp_path / "s", preprocess=Preprocess(), dtype=dtype)
+    made.write_case(a_record(), voxels((1, 4, 5, 6), dtype))
+    made.finish()
+    read = Store.open(tmp_path / "s").read("a")
+    assert read.dtype == dtype
+    np.testing.assert_array_equal(read, voxels((1, 4, 5, 6), dtype))
+
+
+def test_chunks_of_nothing_but_zero_are_zero(tmp_path):
+    made = Store.create(tmp_path / "s", preprocess=Preprocess())
+    image, label = np.zeros((1, 40, 40, 40), np.int16), np.zeros((40, 40, 40), np.uint8)
+    image[0, 20, 20, 20] = 5
+    made.write_case(a_record(array=image), image, label)
+    np.testing.assert_array_equal(made.read("a"), image)
+    np.testing.assert_array_equal(made.read_label("a"), label)
+    boxes = [(slice(0, 16),) * 3, (slice(10, 30),) * 3, (slice(5, 5),) * 3]
+    for box, read in zip(boxes, made.read_many([("a", box) for box in boxes]), strict=True):
+        np.testing.assert_array_equal(read, image[(slice(None), *box)])
+
+
+def test_other_programs_open_it(store):
+    group = zarr.open_group(store.path / "cases" / "a.zarr", mode="r")
+    np.testing.assert_array_equal(group["0"][...], store.read("a"))
+    np.testing.assert_array_equal(group["labels/mask/0"][...], store.read_label("a"))
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(store.path / "cases/b.zarr/0")}}
+    np.testing.assert_array_equal(tensorstore.open(spec).result().read().result(), store.read("b"))
+
+
+def test_it_is_ome_zarr(store):
+    group = zarr.open_group(store.path / "cases" / "a.zarr", mode="r")
+    ome = group.attrs["ome"]
+    assert ome["version"] == "0.5"
+    (image,) = ome["multiscales"]
+    assert [(axis["name"], axis["type"]) for axis in image["axes"]] == [
+        ("c", "channel"),
+        ("z", "space"),
+        ("y", "space"),
+        ("x", "space"),
+    ]
+    (dataset,) = image["datasets"]
+    assert dataset["coordinateTransformations"] == [{"type": "scale", "scale": [1.0, 3.0, 1.0, 1.0]}]
+    assert group[dataset["path"]].metadata.dimension_names == ("c", "z", "y", "x")
+    assert group["labels"].attrs["ome"] == {"version": "0.5", "labels": ["mask"]}
+    mask = group["labels/mask"].attrs["ome"]
+    assert mask["image-label"] == {"source": {"image": "../../"}}
+    assert mask["multiscales"][0]["datasets"][0]["path"] == "0"
+
+
+def test_a_validator_finds_it_ome_zarr(store):
+    """Against the schema of OME-Zarr 0.5, by a library that knows nothing of this one."""
+    models = pytest.importorskip(
+        "ome_zarr_models.v05", reason="ome-zarr-models isn't installed (extra 'test')"
+    )
+    group = zarr.open_group(store.path / "cases" / "a.zarr", mode="r")
+    image = models.Image.from_zarr(group)
+    assert image.ome_attributes.multiscales[0].datasets[0].path == "0"
+    assert models.Labels.from_zarr(group["labels"]).ome_attributes.labels == ["mask"]
+    models.ImageLabel.from_zarr(group["labels/mask"])
+
+
+def test_damage_is_found_by_its_checksum(store):
+    assert store.damage("b") is None
+    shard = store.path / "cases" / "b.zarr" / "0" / "c" / "0" / "0" / "0" / "0"
+    other = store.path / "cases" / "a.zarr" / "0" / "c" / "0" / "0" / "0" / "0"
+    raw = bytearray(shard.read_bytes())
+    raw[40] ^= 255
+    shard.write_bytes(raw)
+    assert store.damage("b") is not None
+    other.unlink()  # read as zeros, which isn't what was written
+    assert "not those that were written" in store.damage("a")
+
+
+def test_another_layout_is_read_by_tensorstore(tmp_path):
+    array = voxels((1, 10, 12, 14))
+    zarr.create_array(store=tmp_path / "x", data=array, chunks=(1, 4, 4, 4))
+    opened = chunks.ChunkedArray(tmp_path / "x")
+    box = (slice(None), slice(2, 7), slice(0, 3), slice(9, 14))
+    np.testing.assert_array_equal(opened.read(box), array[box])
+
+
+def test_write_volume_takes_ready_voxels(tmp_path):
+    made = Store.create(tmp_path / "s", preprocess=Preprocess("unit"), dtype="uint8")
+    array = voxels((4, 5, 6), "uint8")
+    flipped = Volume(array[::-1], direction=((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (-1.0, 0.0, 0.0)))
+    flipped = Volume(flipped.array, direction=((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)))
+    record = made.write_volume("a", flipped, patient="p")
+    assert (record.scale, record.offset, record.modality) == (1 / 255, 0.0, "unit")
+    np.testing.assert_array_equal(made.read("a")[0], array[::-1])
+
+
+def test_fingerprint_is_of_content_alone(tmp_path):
+    first = Store.create(tmp_path / "1", preprocess=Preprocess())
+    second = Store.create(tmp_path / "2", preprocess=Preprocess("MR"))
+    first.write_case(a_record("a", content_hash="h1"), voxels((1, 4, 5, 6)))
+    first.write_case(a_record("b", content_hash="h2"), voxels((1, 4, 5, 6)))
+    second.write_case(a_record("x", content_hash="h2"), voxels((1, 4, 5, 6)))
+    assert first.fingerprint() != second.fingerprint()
+    second.write_case(a_record("y", content_hash="h1"), voxels((1, 4, 5, 6)))
+    assert first.fingerprint() == second.fingerprint()
+
+
+def test_duplicates_are_named(tmp_path):
+    made = Store.create(tmp_path / "s", preprocess=Preprocess())
+    for case, content in (("a", "1"), ("b", "2"), ("c", "1"), ("d", "1")):
+        made.write_case(a_record(case, content_hash=content), voxels((1, 4, 5, 6)))
+    made.finish()
+    assert made.duplicates() == {"c": "a", "d": "a"}
+    assert json.loads((made.path / "manifest.json").read_text())["duplicates"] == {"c": "a", "d": "a"}
+
+
+def test_it_pickles_without_open_files(store):
+    store.read("a")
+    again = pickle.loads(pickle.dumps(store))
+    np.testing.assert_array_equal(again.read("a"), store.read("a"))
+    assert again.cases == store.cases
+
+
+def read_sum(store):
+    return int(store.read("b").sum())
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_it_reads_in_other_processes(store, method):
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {method} on this system")
+    expected = read_sum(store)
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        assert pool.apply_async(read_sum, (store,)).get(timeout=60) == expected
+
+
+def test_it_reads_in_threads(store):
+    expected = store.read("b")
+    with ThreadPoolExecutor(4) as pool:
+        for read in pool.map(lambda _: store.read("b"), range(40)):
+            np.testing.assert_array_equal(read, expected)
+
+
+def test_replacing_a_case(store):
+    new = voxels((1, 4, 5, 6), seed=9)
+    store.read("b")
+    store.write_case(a_record("b", new), new)
+    np.testing.assert_array_equal(store.read("b"), new)
+    store.finish()
+    np.testing.assert_array_equal(Store.open(store.path).read("b"), new)
+
+
+def test_an_unfinished_store_opens_with_what_it_has(tmp_path):
+    made = Store.create(tmp_path / "s", preprocess=Preprocess())
+    made.write_case(a_record("a"), voxels((1, 4, 5, 6)))
+    opened = Store.open(tmp_path / "s")  # as after a crash: `finish` was never called
+    assert [record.case_id for record in opened.cases] == ["a"]
+    np.testing.assert_array_equal(opened.read("a"), voxels((1, 4, 5, 6)))
+
+
+def test_a_crash_leaves_no_half_case(tmp_path, monkeypatch):
+    made = Store.create(tmp_path / "s", preprocess=Preprocess())
+
+    def crash(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("parts2whole.store.case_files.write_mask", crash)
+    with pytest.raises(KeyboardInterrupt):
+        made.write_case(a_record("a"), voxels((1, 4, 5, 6)), voxels((4, 5, 6)))
+    assert list((made.path / "cases").iterdir()) == []
+    assert Store.open(made.path).cases == ()
+
+
+def test_leftovers_of_killed_processes_are_swept(store):
+    part = store.path / "cases" / ".x.zarr.part"
+    killed = multiprocessing.get_context("spawn").Process(target=print)
+    killed.start()
+    killed.join()
+    from parts2whole.store.record import this_process
+
+    part = store.path / "cases" / f".x.zarr.{this_process().split('.')[0]}.{killed.pid}.part"
+    part.mkdir()
+    mine = store.path / "cases" / f".y.zarr.{this_process()}.part"
+    mine.mkdir()
+    store.begin()
+    assert not part.exists()
+    assert mine.exists()
+
+
+def test_excluding_a_case_removes_it(store):
+    store.exclude("b", "it broke")
+    store.finish()
+    opened = Store.open(store.path)
+    assert opened.set_aside == {"b": "it broke"}
+    assert not opened.has("b")
+    assert not (store.path / "cases" / "b.zarr").exists()
+    with pytest.raises(StoreError, match="set aside: it broke"):
+        opened.record("b")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), chunks.ChunkSpaceError("no space left on device")],
+)
+def test_a_full_disk_is_said_and_leaves_nothing(store, monkeypatch, error):
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr("parts2whole.store.case_files.write_image", full)
+    with pytest.raises(DiskFullError, match="no space is left"):
+        store.write_case(a_record("c"), voxels((1, 4, 5, 6)))
+    assert not any("c.zarr" in path.name for path in (store.path / "cases").iterdir())
+    assert not store.has("c")
+
+
+def test_damage_is_noticed(store):
+    shard = store.path / "cases/b.zarr/0/c/0/0/0/0"
+    data = bytearray(shard.read_bytes())
+    data[:200] = os.urandom(200)
+    shard.write_bytes(data)
+    everything = (slice(None),) * 3
+    with pytest.raises(StoreError, match="damaged"):
+        store.read("b")
+    with pytest.raises(StoreError, match=r"damaged.*prepare this case again"):
+        store.read_many([("a", everything), ("b", everything)])
+    shard.write_bytes(b"xx")
+    with pytest.raises(StoreError, match="truncated"):
+        Store.open(store.path).read("b")
+    with pytest.raises(StoreError, match="prepare this case again"):
+        Store.open(store.path).read_many([("b", everything)])
+    (store.path / "cases/a.zarr/0/zarr.json").unlink()
+    with pytest.raises(StoreError, match="prepare this case again"):
+        Store.open(store.path).read("a")
+
+
+def test_misuse_is_explained(store, tmp_path):
+    with pytest.raises(StoreError, match="not a store"):
+        Store.open(tmp_path)
+    with pytest.raises(StoreError, match="in use"):
+        Store.create(store.path, preprocess=Preprocess())
+    with pytest.raises(StoreError, match="dtype"):
+        Store.create(tmp_path / "n", preprocess=Preprocess(), dtype="int32")
+    with pytest.raises(StoreError, match="no case 'z'"):
+        store.read("z")
+    with pytest.raises(StoreError, match="no label"):
+        store.read_label("b")
+    with pytest.raises(StoreError, match="expected int16"):
+        store.write_case(a_record(), voxels((1, 4, 5, 6), "uint8"))
+    with pytest.raises(StoreError, match="label"):
+        store.write_case(a_record(), voxels((1, 4, 5, 6)), voxels((4, 5, 7)))
+    with pytest.raises(StoreError, match="steps"):
+        store.read("b", (slice(0, 10, 2), slice(None), slice(None)))
+    (tmp_path / "bad").mkdir()
+    for text in ("{", "{}", '{"version": 1, "preprocess": {}}'):
+        (tmp_path / "bad" / "manifest.json").write_text(text)
+        with pytest.raises(StoreError, match="not a manifest"):
+            Store.open(tmp_path / "bad")
+    (tmp_path / "bad" / "manifest.json").write_text('{"version": 99}')
+    with pytest.raises(StoreError, match="version 99"):
+        Store.open(tmp_path / "bad")
+
+
+def test_another_preparation_is_refused(store):
+    with pytest.raises(StoreError, match=r"modality='CT' \(asked for 'MR'\)"):
+        Store.open_or_create(store.path, preprocess=Preprocess("MR"))
+    with pytest.raises(StoreError, match=r"dtype='int16' \(asked for 'uint8'\)"):
+        Store.open_or_create(store.path, preprocess=Preprocess("CT"), dtype="uint8")
+    assert len(Store.open_or_create(store.path, preprocess=Preprocess("CT")).cases) == 2
+
+
+def test_many_cases_open_without_their_files_and_read_flat(tmp_path):
+    made = Store.create(tmp_path / "s", preprocess=Preprocess())
+    array = voxels((1, 16, 16, 16))
+    record = made.write_case(a_record("real", array), array)
+    count = 5_000
+    for number in range(count):
+        made.add(a_record(f"{number:06d}", array, checksum=record.checksum))
+    made.finish()
+    store = Store.open(made.path)  # touches no file of any case: all but one have none
+    assert len(store.cases) == count + 1
+    store.read("real")
+    tracemalloc.start()
+    for _ in range(50):
+        store.read("real")
+    grown = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert grown < 1e6
