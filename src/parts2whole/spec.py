@@ -8,11 +8,12 @@ member is one new file, found by `discover`, never entered in a registry.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import importlib
+import inspect
 import json
 import pkgutil
-import sys
 import types
 import typing
 from pathlib import Path
@@ -33,9 +34,9 @@ class Spec:
     """Base of every spec. Subclasses are frozen dataclasses, and either abstract or final."""
 
     def to_dict(self) -> Plain:
-        """Plain data: ``{"class_path": ..., "init_args": {...}}``, the form the command line reads."""
+        """Plain data: ``{"class_path": name, "init_args": {...}}``; no module, so that files may move."""
         return {
-            "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
+            "class_path": type(self).__qualname__,
             "init_args": {
                 field.name: to_plain(getattr(self, field.name)) for field in dataclasses.fields(self)
             },
@@ -78,42 +79,30 @@ def to_plain(value: Any) -> Any:
 def spec_from_dict(plain: Plain, base: type[S]) -> S:
     """Rebuild a spec of the family ``base`` from `Spec.to_dict`.
 
-    Files may come from others, so only classes of this package, or of modules the program has already
-    imported itself, are looked up: reading a spec never imports a module named by the file.
+    The class is found by its name; of a path, as version 0.1.0 wrote it, the last word counts.  Files may
+    come from others, so reading one never imports what it names: a class is in the family's folder, or of a
+    module that the program has imported itself.
 
     Raises:
         SpecError: the class isn't known, isn't a ``base``, or has no such field.
     """
     try:
-        module_name, _, class_name = str(plain["class_path"]).rpartition(".")
+        name = str(plain["class_path"]).rpartition(".")[2]
         arguments = dict(plain.get("init_args") or {})
     except (KeyError, TypeError, ValueError) as error:
         raise SpecError(f"expected class_path and init_args, got {plain!r}") from error
-    if module_name.partition(".")[0] == "parts2whole":
-        try:
-            module = importlib.import_module(module_name)
-        except ImportError as error:
-            raise SpecError(f"there is no module {module_name!r} in this version") from error
-    elif module_name in sys.modules:
-        module = sys.modules[module_name]
-    else:
-        raise SpecError(
-            f"{module_name!r} is not part of parts2whole and not imported; import it first to trust it"
-        )
-    found = getattr(module, class_name, None)
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise SpecError(f"{module_name}.{class_name} is not a {base.__name__}")
+    found = find_member(base, name)
     known = {field.name for field in dataclasses.fields(found)}
     unknown = sorted(map(str, set(arguments) - known))
     if unknown:
-        raise SpecError(f"{class_name} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+        raise SpecError(f"{name} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     hints = typing.get_type_hints(found)
     try:
         return found(**{name: from_plain(value, hints[name]) for name, value in arguments.items()})
     except (TypeError, ValueError) as error:
         if type(error) not in (TypeError, ValueError):  # an error of this package says what is wrong
             raise
-        raise SpecError(f"{class_name} can't have {arguments}: {error}") from error
+        raise SpecError(f"{name} can't have {arguments}: {error}") from error
 
 
 def spec_from_yaml(text: str, base: type[S]) -> S:
@@ -144,6 +133,41 @@ def from_plain(value: Any, hint: Any) -> Any:
         items = arguments[:1] * len(value) if arguments[-1:] == (Ellipsis,) else arguments
         return tuple(from_plain(item, kind) for item, kind in zip(value, items, strict=True))
     return value
+
+
+def find_member(base: type[S], name: str) -> type[S]:
+    """The class called ``name`` of the family ``base``.
+
+    Raises:
+        SpecError: there is none, or there are two.
+    """
+    found = [member for member in members(base) if member.__name__ == name]
+    if not found:
+        known = sorted(member.__name__ for member in members(base))
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+        raise SpecError(
+            f"there is no {base.__name__} called {name!r}; {hint} (import the file of your own one first)"
+        )
+    if len(found) > 1:
+        homes = " and in ".join(sorted(member.__module__ for member in found))
+        raise SpecError(f"two classes are called {name}, in {homes}; give yours another name")
+    return found[0]
+
+
+def members(base: type[S]) -> list[type[S]]:
+    """Every class of the family ``base`` that can be named: those in its folder, and those imported."""
+    for one in base.__mro__:
+        if one.__module__.startswith("parts2whole.") and one.__module__.endswith(".base"):
+            discover(one, one.__module__.rpartition(".")[0])
+    found: dict[tuple[str, str], type[S]] = {}
+    left = [base]
+    while left:
+        one = left.pop()
+        left += one.__subclasses__()
+        if not inspect.isabstract(one) and not one.__name__.startswith("_"):
+            found[one.__module__, one.__qualname__] = one  # of a file that was loaded again, the newest
+    return list(found.values())
 
 
 def discover(base: type[S], package: str) -> dict[str, type[S]]:

@@ -112,14 +112,14 @@ def test_paths_belong_to_the_file_and_to_the_data_it_makes(tmp_path: Path) -> No
 
 def test_digests_follow_the_settings_and_not_the_place(tmp_path: Path) -> None:
     first, moved = read(tmp_path / "a", PLAIN), read(tmp_path / "b", PLAIN)
-    assert [c.folder.name for c in first.cells] == [c.folder.name for c in moved.cells]
+    assert [c.folder.name for c in first.finetunings] == [c.folder.name for c in moved.finetunings]
     assert set(first.pretrainings) == set(moved.pretrainings)
     other = read(tmp_path / "a", changed("pretrain.steps", 6))
-    same = {c.digest for c in first.cells} & {c.digest for c in other.cells}
+    same = {c.digest for c in first.finetunings} & {c.digest for c in other.finetunings}
     # Cells without a pre-training stay, and those of the task that has its own number of steps.
-    assert same == {c.digest for c in first.cells if c.pretraining is None or c.task == "Own"}
+    assert same == {c.digest for c in first.finetunings if c.pretraining is None or c.task == "Own"}
     faster = read(tmp_path / "a", changed("hardware", {"precision": "32-true"}))
-    assert {c.digest for c in first.cells} == {c.digest for c in faster.cells}
+    assert {c.digest for c in first.finetunings} == {c.digest for c in faster.finetunings}
 
 
 def test_a_pretraining_may_be_repeated_with_every_seed(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_pretraining_may_be_repeated_with_every_seed(tmp_path: Path) -> None:
         ("tasks.Own.cases", [0], r"tasks.Own.cases must be 1 or more, got 0"),
         ("fractions", [1.5], r"fractions must be in \(0, 1\], got 1.5"),
         ("seeds", 0, r"seeds must be a number of seeds from 1"),
-        ("seeds", [1, 1], r"two cells have the same"),
+        ("seeds", [1, 1], r"two fine-tunings have the same"),
         ("table", {"test": "t-test"}, r"table: there is no test 't-test'"),
         ("table", {"focus": "theirs"}, r"table: 'theirs' is not an arm"),
         ("data.stores.pool", {"modality": "CT"}, r"data.stores.pool needs scans"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -145,14 +145,20 @@ def name_labels(labels: Mapping[str, Any]) -> str:
     return f"{100 * float(labels['fraction']):.3g} %"
 
 
-def settings_digest(settings: Mapping[str, Any], *, roots: Mapping[Path, str]) -> str:
+def settings_digest(
+    settings: Mapping[str, Any],
+    *,
+    roots: Mapping[Path, str],
+    plain: Callable[[Any], Any] = to_plain,
+) -> str:
     """Digest of resolved settings that stays the same when the study's folders are moved together.
 
     Args:
         settings: arguments of a verb.
         roots: folders to be replaced by words where paths begin with them.
+        plain: makes plain data of a setting.
     """
-    kept = {key: to_plain(value) for key, value in settings.items() if key != "hardware"}
+    kept = {key: plain(value) for key, value in settings.items() if key != "hardware"}
     return digest(_portable(kept, {str(path): word for path, word in roots.items()}))
 
 

@@ -4,7 +4,7 @@ A spec may be written as its class alone, as the class with its fields, or in fu
 
     method: Parts2Whole
     method: {Parts2Whole: {part_fraction: [0.4, 0.7]}}
-    method: {class_path: parts2whole.methods.parts2whole.Parts2Whole, init_args: {part_fraction: [0.4, 0.7]}}
+    method: {class_path: Parts2Whole, init_args: {part_fraction: [0.4, 0.7]}}
 """
 
 from __future__ import annotations
@@ -19,19 +19,10 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from parts2whole.methods.base import Method
-from parts2whole.networks.base import Network
-from parts2whole.spec import Spec, discover
-from parts2whole.tasks.base import Task
+from parts2whole.spec import Spec, members
 
 Locate = Callable[[str], Path]
 """Turns what the file calls a path into a path on disk."""
-
-FAMILIES: dict[type[Spec], str] = {
-    Method: "parts2whole.methods",
-    Network: "parts2whole.networks",
-    Task: "parts2whole.tasks",
-}
 
 
 class StudyError(ValueError):
@@ -136,23 +127,8 @@ def read_spec(value: Any, base: type[Spec], where: str, locate: Locate) -> Spec:
         raise StudyError(f"{where}: {error}") from error
 
 
-def classes_of(base: type[Spec]) -> dict[str, type[Spec]]:
-    """Every class of a family that can be named, by its name."""
-    for family, package in FAMILIES.items():
-        if issubclass(base, family):
-            discover(family, package)
-    found: dict[str, type[Spec]] = {}
-    left = [base]
-    while left:
-        one = left.pop()
-        left += one.__subclasses__()
-        if not inspect.isabstract(one) and not one.__name__.startswith("_"):
-            found[one.__name__] = one
-    return found
-
-
 def _class_and_fields(value: Any, base: type[Spec], where: str) -> tuple[type[Spec], dict[str, Any]]:
-    known = classes_of(base)
+    known = {member.__name__: member for member in members(base)}
     if isinstance(value, str):
         name, fields = value, {}
     elif isinstance(value, Mapping) and "class_path" in value:
@@ -167,7 +143,7 @@ def _class_and_fields(value: Any, base: type[Spec], where: str) -> tuple[type[Sp
             f"{where} must name a {base.__name__}, such as {next(iter(known), base.__name__)}, got {value!r}"
         )
     short = str(name).rpartition(".")[2]
-    if short not in known or (short != name and f"{known[short].__module__}.{short}" != name):
+    if short not in known:
         close = difflib.get_close_matches(short, known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
         raise StudyError(

@@ -7,7 +7,7 @@ import importlib
 import itertools
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import yaml
 from parts2whole.methods.base import Method
 from parts2whole.networks.base import Network
 from parts2whole.report.tables import make_table
-from parts2whole.spec import digest, to_plain
+from parts2whole.spec import digest, members, to_plain
+from parts2whole.study.aliases import NoAlias, plain_010
 from parts2whole.study.plan import (
     CELLS,
     DATA,
@@ -34,7 +35,6 @@ from parts2whole.study.plan import (
 )
 from parts2whole.study.read import (
     StudyError,
-    classes_of,
     read_arguments,
     read_mapping,
     read_spec,
@@ -58,6 +58,11 @@ TABLE = ("metric", "focus", "against", "test", "alternative", "alpha", "margin")
 THIS_TASK, THIS_SEED = "task", "cell"
 """``held_out: task`` is the cell's own task, ``seed: cell`` its own seed."""
 SOURCE = re.compile(r"[a-z0-9_]{2,}:.*")
+
+
+def _methods() -> list[str]:
+    """Names of the methods."""
+    return sorted(member.__name__ for member in members(Method))  # type: ignore[type-abstract]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +118,7 @@ class _Resolver:
         refuse_unknown(plain, (*KEYS, *MORE_KEYS), "")
         self.source, self.out, self.verbs, self.plain = source, out, verbs, plain
         self.roots = {out: "<out>", source.parent: "<study>"}
+        self.keys_010: dict[str, str] = {}  # digests as version 0.1.0 made them, by today's
         for module in self._list("imports"):
             try:
                 importlib.import_module(str(module))
@@ -204,13 +210,13 @@ class _Resolver:
     def _arm(self, name: str, given: object) -> _Arm:
         where = f"arms.{name}"
         if isinstance(given, str):
-            given = {"method" if given in classes_of(Method) else "init": given}
+            given = {"method" if given in _methods() else "init": given}
         plain = read_mapping(given, where)
         refuse_unknown(plain, OF_ARM, where)
         if ("method" in plain) == ("init" in plain):
             raise StudyError(
                 f"{where} needs either init (scratch, a run folder, or SOURCE:PATH) or method (such as "
-                f"{next(iter(classes_of(Method)))})"
+                f"{_methods()[0]})"
             )
         method = None
         if "method" in plain:
@@ -287,9 +293,8 @@ class _Resolver:
             settings["init"] = arm.init
             if arm.init == SCRATCH and network is not None:
                 settings["network"] = network
-        identity = settings | ({"init": start.digest} if start else {})
-        key = settings_digest(identity, roots=self.roots)
-        name = folder_name(task_name, name_labels(labels), arm.name, f"seed{seed}", key)
+        words = (task_name, name_labels(labels), arm.name, f"seed{seed}")
+        key, folder = self._kept(CELLS, words, settings, start)
         return Finetuning(
             arm.name,
             task_name,
@@ -298,7 +303,7 @@ class _Resolver:
             settings,
             start.digest if start else None,
             key,
-            self.out / CELLS / name,
+            folder,
             given.get("metric"),
         )
 
@@ -317,8 +322,22 @@ class _Resolver:
         network = arm.network or self.network
         if network is not None:
             settings["network"] = network
-        key = settings_digest(settings, roots=self.roots)
-        return Pretraining(arm.name, settings, key, self.out / PRETRAININGS / folder_name(arm.name, key))
+        key, folder = self._kept(PRETRAININGS, (arm.name,), settings)
+        return Pretraining(arm.name, settings, key, folder)
+
+    def _kept(
+        self, parent: str, words: Sequence[str], settings: Settings, start: Pretraining | None = None
+    ) -> tuple[str, Path]:
+        """The digest of a piece of work, and its folder: that of version 0.1.0 where it was begun by it."""
+        key = settings_digest(settings | ({"init": start.digest} if start else {}), roots=self.roots)
+        folder = self.out / parent / folder_name(*words, key)
+        try:
+            former = settings | ({"init": self.keys_010[start.digest]} if start else {})
+            self.keys_010[key] = settings_digest(former, roots=self.roots, plain=plain_010)
+        except (NoAlias, KeyError):
+            return key, folder
+        earlier = self.out / parent / folder_name(*words, self.keys_010[key])
+        return key, earlier if earlier.exists() and not folder.exists() else folder
 
     def _labels(self, given: Settings, where: str) -> list[Settings]:
         """How many labels the cells of a task have; the task's own setting counts before the shared one."""
