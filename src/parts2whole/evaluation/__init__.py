@@ -1,1 +1,6 @@
-"""Metrics, statistics, sliding-window inference and probes of frozen features."""
+"""Metrics, statistics, sliding windows and probes of frozen features.
+
+Segmentation: `regions`, `surface`, `inference`; classification and detection: `metrics`, `froc`; features:
+`probes`, `contrast`, `retrieval`, `projections`.  Statistics, which need no torch: `statistics` (tests of two
+samples), `permutation`, `bootstrap`, `power`.
+"""

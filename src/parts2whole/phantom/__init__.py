@@ -1,1 +1,7 @@
-"""Synthetic scans, deterministic by seed, so that everything can be tried without data."""
+"""Synthetic scans, deterministic by seed, so that everything can be tried without data.
+
+Bodies: `torso` and `wall`, `chest`, `abdomen`, `brain`, their `lesions` and `enhancement`, painted on a
+`canvas` in a `space` with `noise`; `ct` is a whole CT.  The challenges' formats are written by `write_luna`,
+`write_lidc`, `write_lits`, `write_cadpe`, `write_brats` and `write_pool`, with `write` and `write_dicom`;
+`data_sets` lists them.
+"""

@@ -1,1 +1,7 @@
-"""Weights: the card that says where they come from, and loading that names every tensor."""
+"""Weights: the card that says where they come from, and loading that names every tensor.
+
+Read `card`, `native` (weights folders of this project), `load` (what ``init`` takes), then `base` and
+`convert` (weights that somebody else trained), of which each source is one file: `models_genesis`,
+`medicalnet`, `i3d`, `niftynet`.  `files` and `tensorflow_bundle` read foreign checkpoints without running
+them; `formats/` are the formats of other tools, written on export.
+"""
