@@ -7,10 +7,10 @@ import pickle
 import numpy as np
 import pytest
 
-from parts2whole.store.location import LocationError
 from parts2whole.scans.preprocess import Preprocess
-from parts2whole.store.store import CaseRecord, Store
 from parts2whole.scans.volume import CANONICAL
+from parts2whole.store.location import LocationError
+from parts2whole.store.store import CaseRecord, Store
 
 URL = "memory://bucket/a store"
 

@@ -17,10 +17,10 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parts2whole.store import chunks
 from parts2whole.scans.preprocess import Preprocess
-from parts2whole.store.store import CaseRecord, DiskFullError, Store, StoreError
 from parts2whole.scans.volume import CANONICAL, Volume
+from parts2whole.store import chunks
+from parts2whole.store.store import CaseRecord, DiskFullError, Store, StoreError
 
 
 def a_record(case_id="a", array=None, **changes):

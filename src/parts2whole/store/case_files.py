@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from parts2whole.store.histogram import count_intensities, count_labels
-from parts2whole.store.chunks import ChunkedArray, ChunkError, write_cells, write_image, write_mask
-from parts2whole.store.location import is_local, remove, upload
 from parts2whole.scans.preprocess import StoredType
+from parts2whole.store.chunks import ChunkedArray, ChunkError, write_cells, write_image, write_mask
+from parts2whole.store.histogram import count_intensities, count_labels
+from parts2whole.store.location import is_local, remove, upload
 from parts2whole.store.record import CaseRecord, StoreError, disk_full_said, this_process, write_text
 
 MANIFEST, RECORDS, CASES = "manifest.json", "records", "cases"

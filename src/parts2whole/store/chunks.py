@@ -27,8 +27,8 @@ import zarr
 from numcodecs import blosc
 from zarr.codecs import BloscCodec
 
-from parts2whole.store.location import Ranges, is_local
 from parts2whole.jobs.pool import usable_cores
+from parts2whole.store.location import Ranges, is_local
 
 CHUNK = (16, 32, 32)
 """Voxels (z, y, x) of a chunk: small, so that a crop decodes little that it doesn't need."""

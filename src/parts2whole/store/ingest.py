@@ -19,10 +19,8 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from parts2whole.store.case_files import MANIFEST, damage, write_case
-from parts2whole.store.ingest_report import IngestReport, print_report
 from parts2whole.jobs.run import check_workers, run_jobs
-from parts2whole.store.location import is_local, to_location
+from parts2whole.scans.case import IngestError, SourceCase, read_case_label, read_channels
 from parts2whole.scans.preprocess import (
     Preprocess,
     PreprocessError,
@@ -34,10 +32,12 @@ from parts2whole.scans.preprocess import (
     quantise,
 )
 from parts2whole.scans.read import ReadError
-from parts2whole.scans.case import IngestError, SourceCase, read_case_label, read_channels
-from parts2whole.store.store import CaseRecord, DiskFullError, Store, StoreError
 from parts2whole.scans.volume import VolumeError, content_hash, to_canonical
 from parts2whole.spec import digest
+from parts2whole.store.case_files import MANIFEST, damage, write_case
+from parts2whole.store.ingest_report import IngestReport, print_report
+from parts2whole.store.location import is_local, to_location
+from parts2whole.store.store import CaseRecord, DiskFullError, Store, StoreError
 
 __all__ = [
     "LABEL_WORDS",

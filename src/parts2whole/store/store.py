@@ -21,10 +21,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from parts2whole.scans.preprocess import Preprocess, PreprocessError, StoredType
+from parts2whole.scans.volume import Box, Volume, content_hash, to_canonical
+from parts2whole.spec import SpecError, spec_from_dict
 from parts2whole.store.case_files import CASES, MANIFEST, RECORDS, case_path, damage, remove_case, write_case
 from parts2whole.store.chunks import ArrayCache, ChunkedArray, ChunkError, read_together
 from parts2whole.store.location import is_local, to_location
-from parts2whole.scans.preprocess import Preprocess, PreprocessError, StoredType
 from parts2whole.store.record import (
     CaseRecord,
     DiskFullError,
@@ -34,8 +36,6 @@ from parts2whole.store.record import (
     sweep,
     write_text,
 )
-from parts2whole.scans.volume import Box, Volume, content_hash, to_canonical
-from parts2whole.spec import SpecError, spec_from_dict
 
 __all__ = ["CaseRecord", "DiskFullError", "Store", "StoreError", "write_case"]
 
