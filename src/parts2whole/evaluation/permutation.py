@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
+from scipy import stats
 
 Floats = npt.NDArray[np.float64]
 EXACT_LIMIT = 2**18  # arrangements that are all tried; beyond it a random sample of RESAMPLES
 RESAMPLES = 100_000
+DIGITS = 9  # of the largest value: sums that differ by less are ties
 
 
 def flip_signs(pairs: Floats, alternative: str, generator: np.random.Generator) -> tuple[float, str]:
@@ -26,14 +27,10 @@ def flip_signs(pairs: Floats, alternative: str, generator: np.random.Generator) 
     Returns:
         The probability, and how it was found.
     """
-    if 2 ** len(pairs) <= EXACT_LIMIT:
-        sums = np.zeros(1)
-        for value in pairs:
-            sums = np.concatenate([sums + value, sums - value])
-        return _share(sums, float(pairs.sum()), alternative, drawn=False), f"exact, {len(sums)} sign flips"
-    flips = (generator.choice([-1.0, 1.0], (1000, len(pairs))) @ pairs for _ in range(RESAMPLES // 1000))
-    sums = np.concatenate(list(flips))
-    return _share(sums, float(pairs.sum()), alternative, drawn=True), f"{len(sums)} random sign flips"
+    ways = 2 ** len(pairs)
+    padded = np.pad(pairs, (0, max(0, 2 - len(pairs))))  # SciPy wants two; the sign of 0 changes no sum
+    p = _share((padded,), lambda x: x.sum(axis=-1), "samples", alternative, generator, ways)
+    return p, f"exact, {ways} sign flips" if ways <= EXACT_LIMIT else f"{RESAMPLES} random sign flips"
 
 
 def swap_arms(x: Floats, y: Floats, alternative: str, generator: np.random.Generator) -> tuple[float, str]:
@@ -48,26 +45,40 @@ def swap_arms(x: Floats, y: Floats, alternative: str, generator: np.random.Gener
     Returns:
         The probability, and how it was found.
     """
-    both, n = np.concatenate([x, y]), len(x)
-    ways = int(special.comb(len(both), n, exact=True))
-    exact = ways <= EXACT_LIMIT
-    if exact:
-        sums = np.fromiter((sum(c) for c in itertools.combinations(both.tolist(), n)), np.float64, ways)
-    else:
-        rows = np.tile(both, (1000, 1))
-        drawn = (generator.permuted(rows, axis=1)[:, :n].sum(axis=1) for _ in range(RESAMPLES // 1000))
-        sums = np.concatenate(list(drawn))
-    # mean(x) - mean(y), given the sum over x
-    differences = sums / n - (both.sum() - sums) / len(y)
-    p = _share(differences, float(x.mean() - y.mean()), alternative, drawn=not exact)
-    return p, f"exact, {ways} ways" if exact else f"{RESAMPLES} random permutations"
+    ways = math.comb(len(x) + len(y), len(x))
+
+    def difference(x: Floats, y: Floats) -> Floats:
+        """Difference of means, times both sizes: sums of decimals have no more digits than they."""
+        return np.asarray(y.shape[-1] * x.sum(axis=-1) - x.shape[-1] * y.sum(axis=-1))
+
+    p = _share((x, y), difference, "independent", alternative, generator, ways)
+    return p, f"exact, {ways} ways" if ways <= EXACT_LIMIT else f"{RESAMPLES} random permutations"
 
 
-def _share(found: Floats, observed: float, alternative: str, *, drawn: bool) -> float:
-    """Share of statistics as extreme as the observed one; a drawn sample counts the observed one too."""
-    measure: Callable[[Any], Any] = {"greater": np.positive, "less": np.negative, "two-sided": np.abs}[
-        alternative
-    ]
-    tie = 1e-9 * max(float(np.abs(found).max()), abs(observed))
-    extreme = int((measure(found) >= measure(observed) - tie).sum())
-    return (extreme + drawn) / (len(found) + drawn)
+def _share(
+    samples: tuple[Floats, ...],
+    statistic: Callable[..., Floats],
+    kind: Literal["samples", "independent"],
+    alternative: str,
+    generator: np.random.Generator,
+    ways: int,
+) -> float:
+    """Share of arrangements as extreme as the observed one; a drawn sample counts the observed one too."""
+    largest = max(float(np.abs(sample).max()) for sample in samples)
+    decimals = DIGITS - math.ceil(math.log10(largest)) if largest > 0 else 0
+    sign = -1 if alternative == "less" else 1
+
+    def rounded(*samples: Floats, axis: int = -1) -> Any:
+        found = np.round(sign * statistic(*samples), decimals)
+        return np.abs(found) if alternative == "two-sided" else found
+
+    test = stats.permutation_test(
+        samples,
+        rounded,
+        permutation_type=kind,
+        alternative="greater",
+        n_resamples=EXACT_LIMIT if ways <= EXACT_LIMIT else RESAMPLES,
+        batch=1000,
+        rng=generator,
+    )
+    return float(test.pvalue)
