@@ -16,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from parts2whole.errors import Parts2WholeError as Parts2WholeError
     from parts2whole.verbs.benchmark import benchmark as benchmark
     from parts2whole.verbs.compare import compare as compare
     from parts2whole.verbs.doctor import doctor as doctor
@@ -48,6 +49,7 @@ _HOMES = {
     "probe": "parts2whole.verbs.probe",
     "show_weights": "parts2whole.verbs.weights",
     "load_encoder": "parts2whole.weights.load",
+    "Parts2WholeError": "parts2whole.errors",
 }
 
 __all__ = sorted(_HOMES)

@@ -8,7 +8,6 @@ Nothing heavy is imported before a command is chosen, so ``parts2whole --help`` 
 
 from __future__ import annotations
 
-import errno
 import importlib
 import inspect
 import json
@@ -18,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from parts2whole.errors import sentence
 from parts2whole.training.stop import INTERRUPTED, stopping_at_once
 
 FAMILIES = {
@@ -163,9 +163,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\nparts2whole: {str(error) or 'stopped'}", file=sys.stderr)
         return getattr(error, "exit_code", INTERRUPTED)
     except Exception as error:
-        if os.environ.get("PARTS2WHOLE_TRACEBACK") or not _is_meant_for_users(error):
+        said = None if os.environ.get("PARTS2WHOLE_TRACEBACK") else sentence(error)
+        if said is None:
             raise
-        print(f"\nparts2whole {name}: {error}{_remedy(error)}", file=sys.stderr)
+        print(f"\nparts2whole {name}: {said}", file=sys.stderr)
         return 1
 
 
@@ -290,23 +291,6 @@ def spell_switches(function: Callable[..., Any], arguments: Sequence[str]) -> li
 
 def _is_data(argument: str, command: Command) -> bool:
     return "Task" in command.families and (argument == "--data" or argument.startswith("--data="))
-
-
-def _remedy(error: Exception) -> str:
-    """What to do about an error of the file system, which doesn't say so itself."""
-    remedies = {
-        errno.ENOSPC: "free some space",
-        errno.EDQUOT: "free some of your quota",
-        errno.EROFS: "make it writable",
-        errno.EACCES: "make it writable for you",
-    }
-    remedy = remedies.get(error.errno or 0) if isinstance(error, OSError) else None
-    return f"; {remedy}, then run it again (a run goes on with --resume true)" if remedy else ""
-
-
-def _is_meant_for_users(error: Exception) -> bool:
-    """Errors of this package and of the file system say what to do; anything else is a bug."""
-    return type(error).__module__.startswith("parts2whole") or isinstance(error, OSError)
 
 
 if __name__ == "__main__":

@@ -21,11 +21,13 @@ from typing import Any, TypeVar
 
 import yaml
 
+from parts2whole.errors import Parts2WholeError
+
 S = TypeVar("S", bound="Spec")
 Plain = dict[str, Any]
 
 
-class SpecError(ValueError):
+class SpecError(Parts2WholeError, ValueError):
     """A spec that cannot be read: unknown class, unknown field or a value of the wrong kind."""
 
 

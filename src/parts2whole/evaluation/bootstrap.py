@@ -20,12 +20,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from parts2whole.errors import Parts2WholeError
+
 Floats = npt.NDArray[np.float64]
 Metric = Callable[[npt.NDArray[Any]], Floats]
 """From (runs, cases, ...) to one number a run, (runs,)."""
 
 
-class BootstrapError(ValueError):
+class BootstrapError(Parts2WholeError, ValueError):
     """Scores that can't be resampled together."""
 
 

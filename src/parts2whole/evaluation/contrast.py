@@ -15,12 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from parts2whole.errors import Parts2WholeError
+
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 TIE = 1e-9  # cosines closer than this are equal but for rounding
 
 
-class ContrastError(ValueError):
+class ContrastError(Parts2WholeError, ValueError):
     """Embeddings that can't be compared."""
 
 

@@ -15,11 +15,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from parts2whole.errors import Parts2WholeError
+
 FALSE_POSITIVES_PER_SCAN = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Where the challenge reads the curve; the mean of the seven sensitivities is its score (CPM)."""
 
 
-class FrocError(ValueError):
+class FrocError(Parts2WholeError, ValueError):
     """Candidates that no curve can be drawn of."""
 
 

@@ -8,8 +8,10 @@ import torch
 from monai.inferers.utils import sliding_window_inference
 from torch import Tensor
 
+from parts2whole.errors import Parts2WholeError
 
-class InferenceError(ValueError):
+
+class InferenceError(Parts2WholeError, ValueError):
     """An image, a window or a model that sliding windows can't work with."""
 
 

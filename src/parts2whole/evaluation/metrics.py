@@ -21,13 +21,14 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.evaluation.surface import Mask, surface_distances
 
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 """Of `mean_iou_thresholds`, as in the public code of Models Genesis (keras/utils.py)."""
 
 
-class MetricError(ValueError):
+class MetricError(Parts2WholeError, ValueError):
     """Predictions and references that don't belong together."""
 
 

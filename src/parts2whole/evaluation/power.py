@@ -7,10 +7,12 @@ import math
 
 from scipy import optimize, stats
 
+from parts2whole.errors import Parts2WholeError
+
 LARGEST_N = 1_000_000
 
 
-class PowerError(ValueError):
+class PowerError(Parts2WholeError, ValueError):
     """A difference, spread or level that no sample size belongs to."""
 
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.evaluation.metrics import classification_metrics, iou, nanmean
 
 Array = npt.NDArray[Any]
@@ -25,7 +26,7 @@ MAX_ITERATIONS = 5000
 PREDICTED_AT_ONCE = 65536
 
 
-class ProbeError(ValueError):
+class ProbeError(Parts2WholeError, ValueError):
     """Features and labels that can't be probed."""
 
 

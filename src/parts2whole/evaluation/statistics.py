@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.evaluation.permutation import EXACT_LIMIT, flip_signs, swap_arms
 
 Floats = npt.NDArray[np.float64]
@@ -38,7 +39,7 @@ ALTERNATIVES: dict[str, Alternative] = {name: name for name in get_args(Alternat
 PUBLISHED = re.compile(r"[\s$]*([+-]?\d*\.?\d+)\s*%?\s*(?:±|\+/-|\+-|\\pm)\s*(\d*\.?\d+)\s*%?[\s$]*")
 
 
-class StatisticsError(ValueError):
+class StatisticsError(Parts2WholeError, ValueError):
     """Samples or settings that a test can't be made of."""
 
 

@@ -17,8 +17,10 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
+from parts2whole.errors import Parts2WholeError, note_place
 from parts2whole.jobs.pool import run_in_processes, usable_cores
 
 Job = TypeVar("Job")
@@ -32,7 +34,7 @@ FEWEST_IN_HAND = 4
 CONNECT_S = 30
 
 
-class JobError(ValueError):
+class JobError(Parts2WholeError, ValueError):
     """Jobs that can't be run where they were to be run."""
 
 
@@ -64,10 +66,20 @@ def run_jobs(
         JobError: the number of workers or the cluster makes no sense, or the cluster can't be reached.
     """
     check_workers(workers, cluster)
+    work = partial(_noted, work)
     if cluster is None:
         local = min(usable_cores() if workers is None else workers, len(jobs))
         return run_in_processes(work, jobs, workers=local, lost=lost)
     return _run_on_dask(work, jobs, lost=lost, workers=workers, cluster=cluster)
+
+
+def _noted(work: Callable[[Job], Result], job: Job) -> Result:
+    """Do a job; an error says where it was raised, as its traceback stays in the worker."""
+    try:
+        return work(job)
+    except Exception as error:
+        note_place(error)
+        raise
 
 
 def check_workers(workers: int | None, cluster: str | None) -> None:

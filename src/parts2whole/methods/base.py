@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.networks.base import Network
 from parts2whole.networks.heads import Model
 from parts2whole.scans.volume import Size
@@ -23,7 +24,7 @@ Views = dict[str, Tensor]
 Batch = Tensor | dict[str, Tensor]
 
 
-class MethodError(ValueError):
+class MethodError(Parts2WholeError, ValueError):
     """A method's field that makes no sense."""
 
 

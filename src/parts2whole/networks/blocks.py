@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.networks.base import Encoder, Stride
 
 Norm = Literal["batch", "batch_statistics", "instance", "group", "none"]
 
 
-class NetworkError(ValueError):
+class NetworkError(Parts2WholeError, ValueError):
     """A network that can't be built, or an input that doesn't fit it."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.phantom.write import DataSet
 from parts2whole.phantom.write_brats import Brats2018
 from parts2whole.phantom.write_cadpe import CadPe
@@ -15,7 +16,7 @@ from parts2whole.phantom.write_pool import Pool
 DATA_SETS: tuple[DataSet, ...] = (Luna16(), Lidc(), Lits(), CadPe(), Brats2018(), Pool())
 
 
-class UnknownDataSetError(ValueError):
+class UnknownDataSetError(Parts2WholeError, ValueError):
     """A name that is neither a data set's nor a task's."""
 
 

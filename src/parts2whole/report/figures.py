@@ -26,6 +26,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from parts2whole.errors import Parts2WholeError
+
 Plane = Literal["axial", "coronal", "sagittal"]
 Spacing = tuple[float, float, float]
 Array = npt.NDArray[Any]
@@ -39,7 +41,7 @@ CLASSES = ("#35d0ba", "#ff9f1c", "#e85d9e", "#6ea8fe", "#c3e88d", "#f5e663", "#b
 TILE_INCHES = 1.65
 
 
-class FigureError(ValueError):
+class FigureError(Parts2WholeError, ValueError):
     """Arrays that make no picture."""
 
 

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.evaluation import statistics
 
 Values = Mapping[Any, float]
 """Results of an arm, by seed."""
 
 
-class TableError(ValueError):
+class TableError(Parts2WholeError, ValueError):
     """Rows that make no table."""
 
 

@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from parts2whole.errors import Parts2WholeError
+
 Kind = Literal["pretrain", "finetune", "other"]
 Plain = dict[str, Any]
 Volumes = npt.NDArray[np.float32]
@@ -32,7 +34,7 @@ OF_CELL = ("arm", "task_name", "monitor", "commit")
 NOT_RUNS = frozenset({"weights", "checkpoints", "tensorboard", "panels", "cases", "records", "embedding"})
 
 
-class RunError(ValueError):
+class RunError(Parts2WholeError, ValueError):
     """A folder that holds no run."""
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.scans.read import (
     ReadError,
     ScanSource,
@@ -24,7 +25,7 @@ SAME_GRID_VOXELS = 0.05
 """Image and label may lie this far apart, in voxels, and still be one grid."""
 
 
-class IngestError(ValueError):
+class IngestError(Parts2WholeError, ValueError):
     """Cases that can't be written to a store at all."""
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.scans.volume import LabelVolume, Triple, Volume, to_canonical
 from parts2whole.spec import Spec
 
@@ -28,7 +29,7 @@ GUESSED = "modality guessed: "
 """How the note on a guessed modality begins."""
 
 
-class PreprocessError(ValueError):
+class PreprocessError(Parts2WholeError, ValueError):
     """A scan or a setting that can't be preprocessed."""
 
 

@@ -11,13 +11,14 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.scans.volume import Direction, Triple
 
 Which = int | Literal["channels"] | None
 """Of a file with several volumes: one by its index, all as channels, or None to refuse it."""
 
 
-class ReadError(ValueError):
+class ReadError(Parts2WholeError, ValueError):
     """A file that can't be read as a scan or a label map, and why."""
 
 

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from parts2whole.errors import Parts2WholeError
+
 Triple = tuple[float, float, float]
 """Three numbers along (z, y, x), such as a spacing in mm."""
 
@@ -32,7 +34,7 @@ CANONICAL: Direction = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 G = TypeVar("G", bound="_Grid")
 
 
-class VolumeError(ValueError):
+class VolumeError(Parts2WholeError, ValueError):
     """A volume whose array or geometry is impossible."""
 
 

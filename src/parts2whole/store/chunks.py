@@ -27,6 +27,7 @@ import zarr
 from numcodecs import blosc
 from zarr.codecs import BloscCodec
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.jobs.pool import usable_cores
 from parts2whole.store.location import Ranges, is_local
 
@@ -44,7 +45,7 @@ DISK_FULL = re.compile(r"no space left|disk quota exceeded|ENOSPC|EDQUOT", re.IG
 INDEX_CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
 
 
-class ChunkError(ValueError):
+class ChunkError(Parts2WholeError, ValueError):
     """An array that can't be read or written."""
 
 

@@ -10,8 +10,10 @@ import shutil
 from pathlib import Path
 from typing import Any, cast
 
+from parts2whole.errors import Parts2WholeError
 
-class LocationError(ValueError):
+
+class LocationError(Parts2WholeError, ValueError):
     """A place that can't be reached."""
 
 

@@ -14,12 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.scans.volume import Direction, Triple
 from parts2whole.store.chunks import ChunkError, ChunkSpaceError
 from parts2whole.store.location import is_local
 
 
-class StoreError(ValueError):
+class StoreError(Parts2WholeError, ValueError):
     """A store that can't be opened or written, or a case that isn't in it."""
 
 

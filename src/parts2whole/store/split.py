@@ -14,8 +14,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from parts2whole.errors import Parts2WholeError
 
-class SplitError(ValueError):
+
+class SplitError(Parts2WholeError, ValueError):
     """A split or a subset that can't be made from these cases."""
 
 

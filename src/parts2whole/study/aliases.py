@@ -12,10 +12,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.spec import Plain, Spec, to_plain
 
 
-class NoAlias(Exception):
+class NoAlias(Parts2WholeError):
     """Settings that version 0.1.0 couldn't have had."""
 
 

@@ -19,13 +19,14 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.spec import Spec, members
 
 Locate = Callable[[str], Path]
 """Turns what the file calls a path into a path on disk."""
 
 
-class StudyError(ValueError):
+class StudyError(Parts2WholeError, ValueError):
     """A study that can't be read, with the place in its file, or can't be run."""
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.heads import Model
 from parts2whole.scans.case import SourceCase
@@ -47,7 +48,7 @@ class Predictor(Protocol):
         """Logits of a batch."""
 
 
-class TaskError(ValueError):
+class TaskError(Parts2WholeError, ValueError):
     """Labelled data that can't be used, with what is wrong and how to mend it."""
 
 

@@ -16,12 +16,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from parts2whole.errors import Parts2WholeError
+
 FOLDER = "checkpoints"
 KEPT = 2
 """Checkpoints that stay, so that a damaged newest one costs one interval and not the run."""
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(Parts2WholeError, RuntimeError):
     """A checkpoint that can't be written, or is from another run."""
 
 

@@ -6,8 +6,10 @@ import dataclasses
 import os
 from collections.abc import Mapping
 
+from parts2whole.errors import Parts2WholeError
 
-class ClusterError(ValueError):
+
+class ClusterError(Parts2WholeError, ValueError):
     """Settings that contradict how the processes were launched."""
 
 

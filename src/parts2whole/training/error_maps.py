@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.evaluation.inference import sliding_window
 from parts2whole.methods.base import Method, Reconstruction
 from parts2whole.scans.read import safe_name, write_nifti
@@ -29,7 +30,7 @@ DRAWS = 4
 """Parts that every whole is rebuilt from; the map is the mean of their errors."""
 
 
-class ErrorMapError(ValueError):
+class ErrorMapError(Parts2WholeError, ValueError):
     """A run that rebuilds nothing, or whose decoder is gone."""
 
 

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import yaml
 
+from parts2whole.errors import Parts2WholeError
+
 CONFIG = "config.yaml"
 RESULT = "result.json"
 Resume = bool | Literal["auto"]
@@ -17,7 +19,7 @@ FREE_TO_CHANGE = ("resume", "progress", "hardware", "out", "cache")
 """Settings that may differ between the first part of a run and its resumption."""
 
 
-class RunFolderError(RuntimeError):
+class RunFolderError(Parts2WholeError, RuntimeError):
     """An out folder that can't be used."""
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.tasks.base import LabelledData, name_some
 
 ACCEPTANCE = "I know that training saw these cases"
 """What a user must write to go on all the same."""
 
 
-class LeakError(ValueError):
+class LeakError(Parts2WholeError, ValueError):
     """Cases to be reported on were trained on."""
 
 

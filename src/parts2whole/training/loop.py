@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.training.checkpoint import (
     Progress,
     drop_later,
@@ -38,7 +39,7 @@ __all__ = ["FitError", "Interrupted", "Plan", "fit"]
 Validate = Callable[[nn.Module, int], dict[str, float]]
 
 
-class FitError(RuntimeError):
+class FitError(Parts2WholeError, RuntimeError):
     """Training that can't go on: a loss that is not a number, or processes that have come apart."""
 
 

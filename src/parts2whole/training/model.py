@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.networks.base import Encoder, Network
 from parts2whole.networks.heads import Model, OwnDecoder
 from parts2whole.scans.preprocess import Preprocess
@@ -28,7 +29,7 @@ Decoder = Literal["fresh", "own"]
 """What goes on an encoder to segment: the task's decoder, or the one that its network was published with."""
 
 
-class ModelError(ValueError):
+class ModelError(Parts2WholeError, ValueError):
     """A folder without a fine-tuned model, or with a damaged one, or a model that can't be built."""
 
 

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.spec import Spec
 
 
-class OptimiserError(ValueError):
+class OptimiserError(Parts2WholeError, ValueError):
     """An optimiser or schedule setting that makes no sense."""
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.training.runtime import Runtime
 from parts2whole.wholes.loader import Share
 from parts2whole.wholes.random import BatchGenerator, stream_seed
@@ -22,7 +23,7 @@ MakeViews = Callable[[Any, BatchGenerator], Any]
 Objective = Callable[[nn.Module, Any], dict[str, Tensor]]
 
 
-class MemoryShortage(RuntimeError):
+class MemoryShortage(Parts2WholeError, RuntimeError):
     """A batch that doesn't fit into memory and can't be divided further."""
 
 

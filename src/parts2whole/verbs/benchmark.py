@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.jobs.run import check_workers, run_jobs
 from parts2whole.report.contrast_figure import write_contrast_figure
 from parts2whole.report.figures import FigureError
@@ -48,7 +49,7 @@ FORMATS: dict[str, Callable[[Table], str]] = {
 }
 
 
-class BenchmarkError(RuntimeError):
+class BenchmarkError(Parts2WholeError, RuntimeError):
     """A study of which nothing could be finished."""
 
 

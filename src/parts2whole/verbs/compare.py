@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.report.formats import to_csv, to_html, to_latex, to_markdown, to_text
 from parts2whole.report.results import result_rows
 from parts2whole.report.runs import find_runs, read_run
@@ -14,7 +15,7 @@ from parts2whole.report.tables import Table, make_table
 from parts2whole.training.folder import write_text
 
 
-class CompareError(ValueError):
+class CompareError(Parts2WholeError, ValueError):
     """Runs that can't be compared."""
 
 

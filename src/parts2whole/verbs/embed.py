@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.evaluation.contrast import contrast_monitors
 from parts2whole.evaluation.projections import project
 from parts2whole.evaluation.retrieval import nearest_wholes, retrieval_scores
@@ -39,7 +40,7 @@ CANDIDATES = 20
 AT_ONCE = 16
 
 
-class EmbedError(ValueError):
+class EmbedError(Parts2WholeError, ValueError):
     """A run or scans that can't be embedded."""
 
 

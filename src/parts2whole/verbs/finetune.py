@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.networks.base import Network
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.report.figures import write_segmentation_panel
@@ -38,7 +39,7 @@ from parts2whole.weights.card import Card
 from parts2whole.weights.load import SCRATCH, load_initialisation
 
 
-class FinetuneError(ValueError):
+class FinetuneError(Parts2WholeError, ValueError):
     """Settings or data that can't be fine-tuned on."""
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.scans.read import ReadError
 from parts2whole.survey.page import to_html
 from parts2whole.survey.survey import Survey, survey_scans
@@ -14,7 +15,7 @@ from parts2whole.survey.table import to_csv, to_json, to_text
 WRITERS = {".csv": to_csv, ".html": to_html, ".json": to_json}
 
 
-class InspectError(ValueError):
+class InspectError(Parts2WholeError, ValueError):
     """Paths without scans, or a file that can't be written."""
 
 

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.jobs.pool import usable_cores
 from parts2whole.jobs.run import run_jobs
 from parts2whole.phantom.data_sets import choose_data_sets
@@ -22,7 +23,7 @@ MARKS = ".phantom"
 PREVIEW_CASES = 3
 
 
-class PhantomError(ValueError):
+class PhantomError(Parts2WholeError, ValueError):
     """Settings that make no phantoms, or patients that could not be written."""
 
 

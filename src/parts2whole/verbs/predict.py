@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from rich.progress import track
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.scans.case import IngestError, SourceCase, read_channels
 from parts2whole.scans.preprocess import PreprocessError, onto_grid, prepare_volume
 from parts2whole.scans.read import ReadError, strip_suffix, write_label_like
@@ -36,7 +37,7 @@ Points = npt.NDArray[np.float64]
 """Places (n, 3) in voxels (z, y, x)."""
 
 
-class PredictError(ValueError):
+class PredictError(Parts2WholeError, ValueError):
     """Scans or an out folder that can't be used."""
 
 

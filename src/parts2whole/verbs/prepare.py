@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.jobs.run import check_workers
 from parts2whole.scans.preprocess import Modality, Preprocess, StoredType
 from parts2whole.scans.read import ReadError, Which, find_scans
@@ -15,7 +16,7 @@ from parts2whole.store.location import remove, to_location
 from parts2whole.store.store import DiskFullError, Store, StoreError
 
 
-class PrepareError(ValueError):
+class PrepareError(Parts2WholeError, ValueError):
     """Scans or an out folder that can't be used."""
 
 

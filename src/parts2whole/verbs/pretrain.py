@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.methods.base import FixedBank, Method, make_views
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.base import Network
@@ -38,7 +39,7 @@ from parts2whole.wholes.sampler import Wholes, WholeSampler, WholeSize
 from parts2whole.wholes.where import Where
 
 
-class PretrainError(ValueError):
+class PretrainError(Parts2WholeError, ValueError):
     """Settings or data that can't be pre-trained on."""
 
 

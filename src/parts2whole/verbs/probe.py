@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.evaluation.probes import (
     fit_voxel_probes,
     knn_probe,
@@ -42,7 +43,7 @@ PENALTIES = (1.0, 0.1, 0.03, 0.01)
 """Inverse strengths of the L2 penalty that are tried; which is best differs between encoders."""
 
 
-class ProbeError(ValueError):
+class ProbeError(Parts2WholeError, ValueError):
     """A task or settings that can't be probed."""
 
 

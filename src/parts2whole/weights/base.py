@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.networks.base import Network
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import Size
@@ -24,7 +25,7 @@ Layout = Literal["torch", "tensorflow", "prior"]
 Stem = Literal["sum", "mean", "repeat"]
 
 
-class WeightsError(ValueError):
+class WeightsError(Parts2WholeError, ValueError):
     """Weights that are missing, damaged, or don't fit what they are loaded into."""
 
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.networks.base import Network
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.spec import from_plain, spec_from_dict, to_plain
@@ -14,7 +15,7 @@ from parts2whole.spec import from_plain, spec_from_dict, to_plain
 FILE = "card.json"
 
 
-class CardError(ValueError):
+class CardError(Parts2WholeError, ValueError):
     """A card that is missing or can't be read."""
 
 

@@ -16,11 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.scans.volume import Size
 from parts2whole.wholes.random import BatchGenerator
 
 
-class GeometryError(ValueError):
+class GeometryError(Parts2WholeError, ValueError):
     """A box or a band of sizes that can't be cut."""
 
 

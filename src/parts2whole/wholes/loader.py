@@ -15,8 +15,10 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, default_collate
 
+from parts2whole.errors import Parts2WholeError
 
-class LoaderError(ValueError):
+
+class LoaderError(Parts2WholeError, ValueError):
     """A batch that can't be divided over the devices."""
 
 

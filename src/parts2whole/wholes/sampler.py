@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.scans.volume import Box, Size, Triple
 from parts2whole.store.store import CaseRecord, Store, StoreError
 from parts2whole.wholes.geometry import Boxes, crop_resize
@@ -28,7 +29,7 @@ CaseWeights = Literal["scans", "voxels"] | Mapping[str, float]
 Sample = Tensor | dict[str, Tensor]
 
 
-class SamplerError(ValueError):
+class SamplerError(Parts2WholeError, ValueError):
     """Wholes that can't be drawn from this store."""
 
 

@@ -14,6 +14,7 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import Size
 from parts2whole.spec import Spec
@@ -21,7 +22,7 @@ from parts2whole.store.histogram import bins_between, draw_voxel
 from parts2whole.store.store import CaseRecord, Store
 
 
-class WhereError(ValueError):
+class WhereError(Parts2WholeError, ValueError):
     """A rule that can't be applied to this store."""
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.networks.base import Encoder, Network
 from parts2whole.networks.heads import Model, OwnDecoder
 from parts2whole.scans.volume import Size
@@ -14,7 +15,7 @@ from parts2whole.scans.volume import Size
 TOLERANCE = 1e-4
 
 
-class ExportError(ValueError):
+class ExportError(Parts2WholeError, ValueError):
     """Weights that a format can't take, or an export that doesn't give the same results."""
 
 

@@ -1,0 +1,65 @@
+"""The base of all families of errors, and what a user is told of an error."""
+
+from __future__ import annotations
+
+import errno
+import traceback
+
+REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of your quota",
+    errno.EROFS: "make it writable",
+    errno.EACCES: "make it writable for you",
+}
+RAISED = "raised by "
+
+
+class Parts2WholeError(Exception):
+    """Base of every error of this package; its message says what is wrong, and how to mend it."""
+
+
+def sentence(error: BaseException) -> str | None:
+    """What a user is told of an error; None for a bug of this package, whose traceback must be seen.
+
+    Errors of this package and of the file system say what to do.  A mistake in a method, network, task or
+    other class of the user's own is told by that class, the file and the line.
+    """
+    if isinstance(error, Parts2WholeError):
+        return str(error)
+    if isinstance(error, OSError):
+        remedy = REMEDIES.get(error.errno or 0)
+        again = f"; {remedy}, then run it again (a run goes on with --resume true)" if remedy else ""
+        return f"{error}{again}"
+    note_place(error)
+    for note in getattr(error, "__notes__", ()):
+        if note.startswith(RAISED):
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            return f"{what}, {note}; PARTS2WHOLE_TRACEBACK=1 shows how it came to that"
+    return None
+
+
+def note_place(error: BaseException) -> None:
+    """Note on an error which of the user's own classes raised it, and where, if one did.
+
+    A file is the user's own if it derives a class from one of this package.  Notes, unlike tracebacks, go
+    from process to process.
+    """
+    found = owner = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if any(map(_is_own, list(frame.f_globals.values()))):
+            here = frame.f_locals.get("self", frame.f_locals.get("cls"))
+            kind = here if isinstance(here, type) else type(here)
+            if _is_own(kind) or kind.__module__ == frame.f_globals["__name__"]:
+                owner = kind.__name__
+            found = f"{owner or frame.f_code.co_name} ({frame.f_code.co_filename}, line {line})"
+    if found and not any(note.startswith(RAISED) for note in getattr(error, "__notes__", ())):
+        error.add_note(RAISED + found)
+
+
+def _is_own(value: object) -> bool:
+    """Whether something is a class that lies outside this package and derives from one of its."""
+    return isinstance(value, type) and not _is_ours(value) and any(map(_is_ours, value.__mro__))
+
+
+def _is_ours(kind: type) -> bool:
+    return str(kind.__module__).partition(".")[0] == __package__

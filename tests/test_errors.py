@@ -1,0 +1,107 @@
+"""Errors have one base, and a user is told in one sentence what is wrong, of an own class as well."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import pkgutil
+import sys
+from functools import partial
+
+import pytest
+
+import parts2whole
+from parts2whole.cli import main
+from parts2whole.errors import Parts2WholeError, sentence
+from parts2whole.jobs.run import run_jobs
+from parts2whole.methods.base import MethodError
+from parts2whole.study.aliases import NoAlias
+
+OWN = '''"""A method of one's own, with mistakes."""
+
+import dataclasses
+
+from parts2whole.methods.autoencoder import Autoencoder
+
+
+def pick(edges, number):
+    return edges[number]
+
+
+@dataclasses.dataclass(frozen=True)
+class Slabs(Autoencoder):
+    edge: int = 3
+
+    def __post_init__(self):
+        if self.edge > 9:
+            raise KeyError("too wide")
+
+    def loss(self, module, views):
+        return pick((1, 2), self.edge)
+'''
+
+
+@pytest.fixture
+def slabs(tmp_path, monkeypatch):
+    (tmp_path / "own_slabs.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("own_slabs").Slabs
+    sys.modules.pop("own_slabs")
+
+
+def test_every_error_of_the_package_has_the_base_and_is_caught_as_before():
+    found = set()
+    for entry in pkgutil.walk_packages(parts2whole.__path__, "parts2whole."):
+        if entry.name != "parts2whole.__main__":
+            module = importlib.import_module(entry.name)
+            found |= {
+                value
+                for value in vars(module).values()
+                if isinstance(value, type)
+                and issubclass(value, Exception)
+                and value.__module__.startswith("parts2whole.")
+            }
+    assert len(found) > 50
+    assert {each for each in found if not issubclass(each, Parts2WholeError)} == set()
+    plain = {each for each in found if not issubclass(each, (ValueError, RuntimeError))}
+    assert plain == {Parts2WholeError, NoAlias}
+    assert parts2whole.Parts2WholeError is Parts2WholeError
+
+
+def test_what_the_package_and_the_system_say_is_enough():
+    assert sentence(MethodError("edge must be odd, got 4")) == "edge must be odd, got 4"
+    assert sentence(FileNotFoundError(errno.ENOENT, "No such file", "x")) == "[Errno 2] No such file: 'x'"
+    said = sentence(PermissionError(errno.EACCES, "Permission denied", "runs"))
+    assert said.startswith("[Errno 13] Permission denied: 'runs'; make it writable for you")
+
+
+def test_a_bug_of_the_package_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr("parts2whole.verbs.doctor.doctor", lambda: {}["nothing"])
+    with pytest.raises(KeyError):
+        main(["doctor"])
+
+
+def test_a_mistake_in_an_own_class_is_one_sentence(slabs, tmp_path, capsys, monkeypatch):
+    command = ["pretrain", "store", "--out", str(tmp_path / "run"), "--method", "own_slabs.Slabs"]
+    command += ["--method.edge", "12"]
+    assert main(command) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    where = tmp_path / "own_slabs.py"
+    assert line.startswith(f"parts2whole pretrain: KeyError: 'too wide', raised by Slabs ({where}, line 18)")
+    monkeypatch.setenv("PARTS2WHOLE_TRACEBACK", "1")
+    with pytest.raises(KeyError, match="too wide"):
+        main(command)
+
+
+def test_the_class_is_named_when_a_function_beside_it_fails(slabs, tmp_path):
+    with pytest.raises(IndexError) as caught:
+        slabs().loss(None, {})
+    assert sentence(caught.value).startswith(
+        f"IndexError: tuple index out of range, raised by Slabs ({tmp_path / 'own_slabs.py'}, line 9);"
+    )
+
+
+def test_the_place_is_known_when_it_failed_in_another_process(slabs, tmp_path):
+    with pytest.raises(IndexError) as caught:
+        list(run_jobs(partial(slabs().loss, None), [{}], lost=str, workers=1))
+    assert f"raised by Slabs ({tmp_path / 'own_slabs.py'}, line 9)" in sentence(caught.value)
