@@ -12,9 +12,6 @@ from torch import Tensor, nn
 from parts2whole.methods.base import MethodError
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.heads import Model, pooled_features
-from parts2whole.scans.volume import Size
-from parts2whole.wholes.geometry import crop_resize, draw_boxes
-from parts2whole.wholes.random import BatchGenerator
 
 
 class ProjectionHead(nn.Sequential):
@@ -34,15 +31,6 @@ class Projector(Model):
     def forward(self, x: Tensor) -> Tensor:
         """Unit vectors, in float32."""
         return F.normalize(self.head(pooled_features(self.encoder, x)).float(), dim=1)
-
-
-def cut_parts(
-    wholes: Tensor, generator: BatchGenerator, *, fraction: tuple[float, float], per_axis: bool, count: int
-) -> Tensor:
-    """``count`` random parts of every whole, stretched to its size: (B x count, C, D, H, W)."""
-    size: Size = tuple(wholes.shape[2:])  # type: ignore[assignment]
-    boxes = draw_boxes(generator, size, fraction=fraction, per_axis=per_axis, count=count)
-    return crop_resize(wholes, boxes, size)
 
 
 def check_temperature(temperature: float) -> None:

@@ -24,11 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parts2whole.methods.base import FixedBank, MethodError, Views
-from parts2whole.methods.contrast import cut_parts
 from parts2whole.networks.base import Network
 from parts2whole.networks.heads import Model, PooledClassifier
 from parts2whole.scans.volume import Size
-from parts2whole.wholes.geometry import check_band
+from parts2whole.wholes.geometry import check_band, cut_parts
 from parts2whole.wholes.random import BatchGenerator
 
 

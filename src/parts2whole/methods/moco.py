@@ -31,11 +31,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parts2whole.methods.base import Discrimination, MethodError, Views
-from parts2whole.methods.contrast import Projector, check_temperature, cosines, cut_parts, gather_rows
+from parts2whole.methods.contrast import Projector, check_temperature, cosines, gather_rows
 from parts2whole.networks.base import Encoder, Network
 from parts2whole.networks.heads import Model, pooled_features
 from parts2whole.scans.volume import Size
-from parts2whole.wholes.geometry import check_band
+from parts2whole.wholes.geometry import check_band, cut_parts
 from parts2whole.wholes.random import BatchGenerator
 
 

@@ -31,7 +31,7 @@ from parts2whole.methods.base import MethodError, Reconstruction, Views, repeat_
 from parts2whole.networks.base import Network
 from parts2whole.networks.heads import EncoderDecoder, Model
 from parts2whole.scans.volume import Size
-from parts2whole.wholes.geometry import check_band, crop_resize, draw_boxes
+from parts2whole.wholes.geometry import check_band, cut_parts
 from parts2whole.wholes.random import BatchGenerator
 
 
@@ -66,11 +66,14 @@ class Parts2Whole(Reconstruction):
 
     def views(self, wholes: Tensor, generator: BatchGenerator) -> Views:
         """``part`` (B x parts, C, D, H, W), and the ``whole`` (B, C, D, H, W) they were cut from."""
-        size: Size = tuple(wholes.shape[2:])  # type: ignore[assignment]
-        boxes = draw_boxes(
-            generator, size, fraction=self.part_fraction, per_axis=self.per_axis, count=self.parts_per_whole
+        parts = cut_parts(
+            wholes,
+            generator,
+            fraction=self.part_fraction,
+            per_axis=self.per_axis,
+            count=self.parts_per_whole,
         )
-        return {"part": crop_resize(wholes, boxes, size), "whole": wholes}
+        return {"part": parts, "whole": wholes}
 
     def loss(self, module: nn.Module, views: Views) -> dict[str, Tensor]:
         """Mean squared error between the rebuilt and the true whole."""

@@ -26,7 +26,6 @@ from parts2whole.methods.base import Discrimination, MethodError, Views
 from parts2whole.methods.contrast import (
     Projector,
     check_temperature,
-    cut_parts,
     found_share,
     gather_rows,
     nt_xent,
@@ -34,7 +33,7 @@ from parts2whole.methods.contrast import (
 from parts2whole.networks.base import Network
 from parts2whole.networks.heads import Model
 from parts2whole.scans.volume import Size
-from parts2whole.wholes.geometry import check_band
+from parts2whole.wholes.geometry import check_band, cut_parts
 from parts2whole.wholes.random import BatchGenerator
 
 

@@ -107,7 +107,8 @@ class SourceCase:
             raise ReadError(f"{error.filename} can't be read: {error.strerror}") from error
         said = "".join(f"{source.problem}{source.series}" for source in self.scan_sources())
         made = repr(self.label) if isinstance(self.label, LabelSource) else ""
-        return digest([files, self.patient, str(self.box), self.which, said, *([made] if made else [])])
+        box = self.box and self.box.slices  # as stores of version 0.1.0 have it
+        return digest([files, self.patient, str(box), self.which, said, *([made] if made else [])])
 
     def _label_files(self) -> tuple[Path, ...]:
         if self.label is None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from parts2whole.errors import Parts2WholeError
-from parts2whole.scans.volume import LabelVolume, Triple, Volume, to_canonical
+from parts2whole.scans.volume import Box, LabelVolume, Triple, Volume, to_canonical
 from parts2whole.spec import Spec
 
 Modality = Literal["auto", "CT", "MR", "unit"]
@@ -188,6 +188,14 @@ def quantise(prepared: Prepared, stored: StoredType) -> Quantised:
     return Quantised(array, scale, offset, 0.0 if exact else _largest_difference(unit, array, scale, offset))
 
 
+def to_unit(stored: npt.NDArray[Any], *, scale: float, offset: float) -> npt.NDArray[np.float32]:
+    """Stored voxels as networks see them, float32 in [0, 1]: undoes `quantise`."""
+    unit = stored.astype(np.float32)
+    unit *= np.float32(scale)
+    unit += np.float32(offset)
+    return np.clip(unit, 0, 1, out=unit)
+
+
 def resample(grid: G, spacing_mm: Triple) -> G:
     """Change the spacing and keep the middle of the volume where it is.
 
@@ -232,23 +240,19 @@ def onto_grid(grid: G, like: Volume | LabelVolume) -> G:
     return dataclasses.replace(grid, array=array, spacing_mm=like.spacing_mm, origin_mm=like.origin_mm)
 
 
-def crop(grid: G, box: tuple[slice, slice, slice]) -> G:
+def crop(grid: G, box: Box) -> G:
     """Cut a box of voxels (z, y, x) out of a volume; what remains keeps its place.
 
     Raises:
         PreprocessError: the box is empty or leaves the volume.
     """
-    start: list[int] = [part.start or 0 for part in box]
-    stop: list[int] = [
-        edge if part.stop is None else part.stop for part, edge in zip(box, grid.shape, strict=True)
-    ]
-    if not all(0 <= a < b <= edge for a, b, edge in zip(start, stop, grid.shape, strict=True)):
-        text = ", ".join(f"{a}:{b}" for a, b in zip(start, stop, strict=True))
+    if box.inside(grid.shape) != box or 0 in box.size:
+        text = ", ".join(f"{a}:{b}" for a, b in zip(box.start, box.stop, strict=True))
         raise PreprocessError(f"the box {text} doesn't lie inside the volume, which has shape {grid.shape}")
-    origin = grid.affine() @ [*start, 1]
+    origin = grid.affine() @ [*box.start, 1]
     return dataclasses.replace(
         grid,
-        array=grid.array[..., start[0] : stop[0], start[1] : stop[1], start[2] : stop[2]],
+        array=grid.array[..., *box.slices],
         origin_mm=(float(origin[0]), float(origin[1]), float(origin[2])),
     )
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from typing import Any, TypeVar
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,19 +25,94 @@ Triple = tuple[float, float, float]
 Size = tuple[int, int, int]
 """Voxels along (z, y, x)."""
 
-Box = tuple[slice, slice, slice]
-"""Part of an array (z, y, x)."""
-
 Direction = tuple[Triple, Triple, Triple]
 
 CANONICAL: Direction = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 """Column i is the LPS unit vector of array axis i: z is superior, y posterior, x left."""
 
 G = TypeVar("G", bound="_Grid")
+T = TypeVar("T", bound=np.generic)
 
 
 class VolumeError(Parts2WholeError, ValueError):
-    """A volume whose array or geometry is impossible."""
+    """A volume whose array or geometry is impossible, or a box of less than no voxels."""
+
+
+class _Shaped(Protocol):
+    """An array or a tensor."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+
+def size_of(array: _Shaped) -> Size:
+    """The last three axes of an array or tensor (..., z, y, x)."""
+    z, y, x = array.shape[-3:]
+    return (z, y, x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """Part of an array, in voxels (z, y, x); it may leave the array.
+
+    Attributes:
+        start: first voxel; negative where the box begins before the array.
+        size: edge lengths.
+    """
+
+    start: Size
+    size: Size
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 0:
+            raise VolumeError(f"the size of a box can't be negative, got {self.size}")
+
+    @classmethod
+    def of(cls, array: _Shaped) -> Box:
+        """All of an array (..., z, y, x)."""
+        return cls((0, 0, 0), size_of(array))
+
+    @classmethod
+    def around(cls, centre: Sequence[float] | npt.NDArray[np.floating[Any]], size: Size) -> Box:
+        """The box whose middle is nearest to a point, in voxels (z, y, x)."""
+        z, y, x = (math.floor(c - s / 2 + 1) for c, s in zip(centre, size, strict=True))
+        return cls((z, y, x), size)
+
+    @property
+    def stop(self) -> Size:
+        """The voxel after the last."""
+        z, y, x = (start + size for start, size in zip(self.start, self.size, strict=True))
+        return (z, y, x)
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """The box as an index, for a box that doesn't begin before its array."""
+        z, y, x = (slice(start, stop) for start, stop in zip(self.start, self.stop, strict=True))
+        return (z, y, x)
+
+    def inside(self, shape: Size) -> Box:
+        """The part that lies in an array of this shape; it may be empty."""
+        start = [min(max(0, a), edge) for a, edge in zip(self.start, shape, strict=True)]
+        stop = [max(a, min(b, edge)) for a, b, edge in zip(start, self.stop, shape, strict=True)]
+        z, y, x = (b - a for a, b in zip(start, stop, strict=True))
+        return Box((start[0], start[1], start[2]), (z, y, x))
+
+    def relative_to(self, other: Box) -> Box:
+        """The same box, counted from the first voxel of another."""
+        z, y, x = (mine - theirs for mine, theirs in zip(self.start, other.start, strict=True))
+        return Box((z, y, x), self.size)
+
+    def cut(self, array: npt.NDArray[T], fill: float = 0) -> npt.NDArray[T]:
+        """Cut the box out of an array (..., z, y, x), with ``fill`` where it leaves the array.
+
+        Contiguous; not a copy if the box is all of a contiguous array.
+        """
+        inside = self.inside(size_of(array))
+        if inside == self:
+            return np.ascontiguousarray(array[..., *self.slices])
+        padded = np.full((*array.shape[:-3], *self.size), fill, dtype=array.dtype)
+        padded[..., *inside.relative_to(self).slices] = array[..., *inside.slices]
+        return padded
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,10 +142,9 @@ class _Grid:
             raise VolumeError(f"direction matrix is singular: {self.direction}")
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> Size:
         """Size in voxels along (z, y, x), without the channel axis."""
-        z, y, x = self.array.shape[-3:]
-        return (z, y, x)
+        return size_of(self.array)
 
     def affine(self) -> npt.NDArray[np.float64]:
         """4 x 4 matrix from array index (z, y, x, 1) to LPS position (x, y, z, 1) in mm."""

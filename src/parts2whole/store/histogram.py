@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from parts2whole.scans.preprocess import to_unit
+
 CELL = (16, 32, 32)
 """Voxels (z, y, x) of a cell."""
 
@@ -33,7 +35,7 @@ def count_intensities(array: npt.NDArray[Any], *, scale: float, offset: float) -
     """
     counts = []
     for slab in _slabs(array[0]):
-        unit = slab.astype(np.float32) * np.float32(scale) + np.float32(offset)
+        unit = to_unit(slab, scale=scale, offset=offset)
         # A value on the border of two bins, but for rounding, belongs to the upper one.
         bins = np.clip(np.floor(unit * BINS + 1e-4), 0, BINS - 1).astype(np.int64)
         counts.append(_count(bins, BINS))

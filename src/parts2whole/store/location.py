@@ -58,18 +58,3 @@ def upload(folder: Path, to: Path) -> None:
     for file in sorted(folder.rglob("*")):
         if file.is_file():
             to.joinpath(*file.relative_to(folder).parts).write_bytes(file.read_bytes())
-
-
-class Ranges:
-    """A file that is read in ranges of bytes, by its place."""
-
-    def __init__(self, place: Path) -> None:
-        remote: Any = place
-        self.files, self.path = remote.fs, remote.path
-        self.size = int(self.files.size(self.path))
-
-    def read(self, offsets: list[int], lengths: list[int]) -> list[bytes]:
-        """Ranges, fetched together where the kind of store can do that."""
-        ends = [offset + length for offset, length in zip(offsets, lengths, strict=True)]
-        parts: list[bytes] = self.files.cat_ranges([self.path] * len(ends), offsets, ends, on_error="raise")
-        return parts

@@ -14,18 +14,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from parts2whole.scans.preprocess import Preprocess, PreprocessError, StoredType
+from parts2whole.scans.preprocess import Preprocess, PreprocessError, StoredType, to_unit
 from parts2whole.scans.volume import Box, Volume, content_hash, to_canonical
 from parts2whole.spec import SpecError, spec_from_dict
 from parts2whole.store.case_files import CASES, MANIFEST, RECORDS, case_path, damage, remove_case, write_case
-from parts2whole.store.chunks import ArrayCache, ChunkedArray, ChunkError, read_together
+from parts2whole.store.chunks import ArrayCache, ChunkedArray, ChunkError
 from parts2whole.store.location import is_local, to_location
 from parts2whole.store.record import (
     CaseRecord,
@@ -41,6 +42,15 @@ __all__ = ["CaseRecord", "DiskFullError", "Store", "StoreError", "write_case"]
 
 VERSION = 1
 STORED_TYPES = ("int16", "uint8", "float16")
+
+
+@contextmanager
+def _chunk_errors_said() -> Iterator[None]:
+    """Turn an error of arrays into one of the store."""
+    try:
+        yield
+    except ChunkError as error:
+        raise StoreError(str(error)) from error
 
 
 class Store:
@@ -174,35 +184,40 @@ class Store:
             why = f"it was set aside: {reason}" if reason else f"it has {len(self._records)} cases"
             raise StoreError(f"no case {case_id!r} in {self.path}; {why}") from None
 
-    def read(self, case_id: str, box: Box | None = None) -> npt.NDArray[Any]:
-        """Stored voxels (channel, z, y, x) of a box, or of the whole volume; reads only the chunks needed."""
-        self.record(case_id)
-        return self._read(case_path(self.path, case_id) / "0", (slice(None), *(box or ())))
+    def read_unit(self, case_id: str, box: Box | None = None) -> npt.NDArray[np.float32]:
+        """What networks see of a box, or of all of a volume: (channel, z, y, x) in [0, 1].
 
-    def read_many(self, wanted: Sequence[tuple[str, Box]]) -> list[npt.NDArray[Any]]:
-        """What `read` gives for each of several (case, box), read and decoded at once by other threads."""
-        try:
-            return read_together(
-                [
-                    (
-                        self._open(case_path(self.path, self.record(case_id).case_id) / "0"),
-                        (slice(None), *box),
-                    )
-                    for case_id, box in wanted
-                ]
-            )
-        except ChunkError as error:
-            raise StoreError(str(error)) from error
+        Where the box leaves the volume, it holds zero, to the precision of the store.
+
+        Raises:
+            StoreError: there is no such case, or it is damaged.
+        """
+        return self.read_units([(case_id, box)])[0]
+
+    def read_units(self, wanted: Sequence[tuple[str, Box | None]]) -> list[npt.NDArray[np.float32]]:
+        """What `read_unit` gives for each of several (case, box), read and decoded at once."""
+        records = [self.record(case_id) for case_id, _ in wanted]
+        return [
+            to_unit(stored, scale=record.scale, offset=record.offset)
+            for record, stored in zip(records, self._read_images(wanted), strict=True)
+        ]
+
+    def read(self, case_id: str, box: Box | None = None) -> npt.NDArray[Any]:
+        """As `read_unit`, but as stored: integers, or float16."""
+        return self._read_images([(case_id, box)])[0]
 
     def read_label(self, case_id: str, box: Box | None = None) -> npt.NDArray[Any]:
-        """Labels (z, y, x) of a box, or of the whole volume.
+        """Labels (z, y, x) of a box, or of all of a volume; 0 where the box leaves it.
 
         Raises:
             StoreError: the case has no label.
         """
-        if not self.record(case_id).has_label:
+        record = self.record(case_id)
+        if not record.has_label:
             raise StoreError(f"case {case_id!r} in {self.path} has no label")
-        return self._read(case_path(self.path, case_id) / "labels" / "mask" / "0", box or ())
+        path = case_path(self.path, case_id) / "labels" / "mask" / "0"
+        with _chunk_errors_said():
+            return self._open(path, record.shape).read(box)
 
     def read_cells(self, case_id: str, *, label: bool = False) -> npt.NDArray[Any]:
         """Counts (kind, z, y, x) of what lies in the cells of a case, see `cells`.
@@ -212,7 +227,8 @@ class Store:
         """
         self.record(case_id)
         place = case_path(self.path, case_id)
-        return self._read((place / "labels" / "mask" if label else place) / "cells" / "0", ())
+        with _chunk_errors_said():
+            return self._open((place / "labels" / "mask" if label else place) / "cells" / "0").read()
 
     def damage(self, case_id: str) -> str | None:
         """What is wrong with the stored voxels and labels of a case, which are all read; None if nothing."""
@@ -326,14 +342,22 @@ class Store:
         if is_local(self.path):
             sweep(self.path / CASES, self.path / RECORDS, everywhere=everywhere)
 
-    def _read(self, path: Path, box: tuple[slice, ...]) -> npt.NDArray[Any]:
-        try:
-            return self._open(path).read(box)
-        except ChunkError as error:
-            raise StoreError(str(error)) from error
+    def _read_images(self, wanted: Sequence[tuple[str, Box | None]]) -> list[npt.NDArray[Any]]:
+        records = [(self.record(case_id), box) for case_id, box in wanted]
+        with _chunk_errors_said():
+            reading = [
+                self._open(
+                    case_path(self.path, record.case_id) / "0", (record.channels, *record.shape)
+                ).begin(box, fill=round(-record.offset / record.scale))
+                for record, box in records
+            ]
+            return [finish() for finish in reading]
 
-    def _open(self, path: Path) -> ChunkedArray:
-        return self._arrays.open(path, within=self.path)
+    def _open(self, path: Path, shape: tuple[int, ...] | None = None) -> ChunkedArray:
+        array = self._arrays.open(path, within=self.path)
+        if shape not in (None, array.shape):
+            raise StoreError(f"{path} has shape {array.shape}, its record {shape}; prepare this case again")
+        return array
 
     def _write_manifest(self, *, complete: bool) -> None:
         plain = {

@@ -291,10 +291,3 @@ def name_some(names: Sequence[str], most: int = 5) -> str:
     """The first few names, and how many more there are."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
-
-
-def to_unit(voxels: npt.NDArray[Any], scale: float, offset: float) -> npt.NDArray[np.float32]:
-    """Stored voxels as values in [0, 1]."""
-    unit = voxels.astype(np.float32) * np.float32(scale) + np.float32(offset)
-    clipped: npt.NDArray[np.float32] = np.clip(unit, 0, 1)
-    return clipped

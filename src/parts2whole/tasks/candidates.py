@@ -21,14 +21,13 @@ from torch import Tensor
 
 from parts2whole.evaluation.froc import froc
 from parts2whole.evaluation.metrics import auc
-from parts2whole.scans.volume import Triple, Volume
+from parts2whole.scans.volume import Box, Triple, Volume
 from parts2whole.store.store import CaseRecord, Store
 from parts2whole.tasks.augment import Augmentation
 from parts2whole.tasks.base import Examination, LabelledData, Predictor, Samples, TaskError
 from parts2whole.tasks.classifying import EXAMINED_AT_ONCE, ClassificationTask, Volumes
-from parts2whole.tasks.patches import box_around, cut_padded
 from parts2whole.wholes.random import sample_generator
-from parts2whole.wholes.sampler import WholeSampler, WholeSize
+from parts2whole.wholes.sampler import WholeSize
 
 CLASSES = ("false_positive", "lesion")
 POINT_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ")
@@ -69,9 +68,8 @@ class CandidateTask(ClassificationTask, abc.ABC):
 
     def patch(self, store: Store, case_id: str, centre: Sequence[float]) -> Tensor:
         """The patch around a point of a stored volume, in voxels (z, y, x)."""
-        size = WholeSize(self.patch_size, self.extent_mm)
-        reader = WholeSampler(store, size=size, cases=(case_id,))
-        return reader.read(box_around(case_id, centre, size.in_scan(store.record(case_id).spacing_mm)))
+        size = WholeSize(self.patch_size, self.extent_mm).in_scan(store.record(case_id).spacing_mm)
+        return self.fit_input(torch.from_numpy(store.read_unit(case_id, Box.around(centre, size))))
 
     def propose(self, volume: Volume) -> npt.NDArray[np.float64] | None:
         """Candidates (n, 3) of a new prepared scan, in voxels (z, y, x); None where the task makes none."""
@@ -82,11 +80,11 @@ class CandidateTask(ClassificationTask, abc.ABC):
     ) -> npt.NDArray[np.float32]:
         """Probabilities (n, classes) of points (n, 3), in voxels (z, y, x), of a prepared scan."""
         size = WholeSize(self.patch_size, self.extent_mm).in_scan(volume.spacing_mm)
-        image = torch.from_numpy(np.ascontiguousarray(volume.array).reshape(-1, *volume.shape))
+        image = volume.array.reshape(-1, *volume.shape)
         found = []
         for first in range(0, len(centres), EXAMINED_AT_ONCE):
-            boxes = [box_around("", centre, size) for centre in centres[first : first + EXAMINED_AT_ONCE]]
-            patches = torch.stack([self.fit_input(cut_padded(image, box)) for box in boxes])
+            boxes = [Box.around(centre, size) for centre in centres[first : first + EXAMINED_AT_ONCE]]
+            patches = torch.stack([self.fit_input(torch.from_numpy(box.cut(image))) for box in boxes])
             found.append(torch.softmax(predictor(patches).float(), dim=1).numpy())
         probabilities: npt.NDArray[np.float32] = np.concatenate(found)
         return probabilities

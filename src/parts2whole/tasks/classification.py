@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from parts2whole.scans.volume import Volume
+from parts2whole.scans.volume import Box, Volume
 from parts2whole.store.ingest import IngestReport, SourceCase, store_cases
 from parts2whole.store.split import split_by_patient
 from parts2whole.store.store import Store
@@ -131,7 +131,7 @@ def _read_rows(path: Path) -> Iterator[dict[str, str]]:
             raise TaskError(f"{path} lists no volumes")
 
 
-def _box(row: dict[str, str], path: Path, number: int) -> tuple[slice, slice, slice] | None:
+def _box(row: dict[str, str], path: Path, number: int) -> Box | None:
     given = [row.get(name) or "" for name in BOX_COLUMNS]
     if not any(given):
         return None
@@ -143,7 +143,7 @@ def _box(row: dict[str, str], path: Path, number: int) -> tuple[slice, slice, sl
         ) from error
     if not (0 <= z0 < z1 and 0 <= y0 < y1 and 0 <= x0 < x1):
         raise TaskError(f"{path}, line {number + 2}: an empty or negative box")
-    return slice(z0, z1), slice(y0, y1), slice(x0, x1)
+    return Box((z0, y0, x0), (z1 - z0, y1 - y0, x1 - x0))
 
 
 def _highest(images: npt.NDArray[Any]) -> float:

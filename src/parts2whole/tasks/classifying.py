@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from parts2whole.evaluation.metrics import classification_metrics
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.heads import Model, PooledClassifier
-from parts2whole.scans.volume import Size
+from parts2whole.scans.volume import size_of
 from parts2whole.tasks.augment import Augmentation, augment_image, draw_augmentation
 from parts2whole.tasks.base import (
     Batch,
@@ -29,9 +29,8 @@ from parts2whole.tasks.base import (
     Samples,
     Task,
     TaskError,
-    to_unit,
 )
-from parts2whole.wholes.geometry import resize
+from parts2whole.wholes.geometry import to_size
 from parts2whole.wholes.random import BatchGenerator
 
 EXAMINED_AT_ONCE = 16
@@ -69,8 +68,7 @@ class ClassificationTask(Task, abc.ABC):
 
     def augment(self, batch: Batch, generator: BatchGenerator) -> Batch:
         """Changed images with the same target."""
-        size: Size = tuple(batch["image"].shape[2:])  # type: ignore[assignment]
-        drawn = draw_augmentation(self.augmentation, generator, size)
+        drawn = draw_augmentation(self.augmentation, generator, size_of(batch["image"]))
         return {"image": augment_image(batch["image"], drawn), "target": batch["target"]}
 
     def loss(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -105,13 +103,11 @@ class ClassificationTask(Task, abc.ABC):
 
     def image(self, labelled: LabelledData, item_id: str) -> Tensor:
         """The network's input for an item: (C, *patch_size) in [0, 1]."""
-        record = labelled.store.record(labelled.item(item_id).case_id)
-        unit = to_unit(labelled.store.read(record.case_id), record.scale, record.offset)
-        return self.fit_input(torch.from_numpy(unit))
+        return self.fit_input(torch.from_numpy(labelled.store.read_unit(labelled.item(item_id).case_id)))
 
     def fit_input(self, image: Tensor) -> Tensor:
         """(C, D, H, W) resized to ``patch_size``."""
-        return image if image.shape[1:] == self.patch_size else resize(image[None], self.patch_size)[0]
+        return to_size(image, self.patch_size)
 
 
 class Volumes(Samples):

@@ -21,7 +21,6 @@ from parts2whole.scans.preprocess import resample
 from parts2whole.scans.read import instance_numbers, read_matlab
 from parts2whole.scans.volume import LabelVolume, Volume
 from parts2whole.store.store import Store
-from parts2whole.tasks.base import to_unit
 from parts2whole.tasks.derived import Rows
 from parts2whole.wholes.random import sample_generator
 
@@ -68,8 +67,7 @@ class CandidateRules:
     def __call__(self, store: Store, case_id: str) -> Rows:
         """Candidates of a stored scan: ``centre`` in voxels (z, y, x), and the ``embolus`` or 0."""
         record = store.record(case_id)
-        unit = to_unit(store.read(case_id), record.scale, record.offset)[0]
-        scan = self.in_hu(Volume(unit, record.spacing_mm))
+        scan = self.in_hu(Volume(store.read_unit(case_id)[0], record.spacing_mm))
         label = store.read_label(case_id) if record.has_label else np.zeros(record.shape, np.uint8)
         emboli = label if self.numbered else ndimage.label(label > 0, np.ones((3, 3, 3)))[0]
         rows = positives(emboli, record.spacing_mm, self)

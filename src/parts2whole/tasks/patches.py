@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,13 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
-from parts2whole.scans.volume import Size
-from parts2whole.tasks.base import LabelledData, Samples, TaskError, to_unit
-from parts2whole.wholes.geometry import resize
+from parts2whole.scans.volume import Box, Size
+from parts2whole.tasks.base import LabelledData, Samples, TaskError
+from parts2whole.wholes.geometry import to_size
 from parts2whole.wholes.random import sample_generator
-from parts2whole.wholes.sampler import Whole, read_padded
 
 LOCATIONS_PER_CLASS = 1000
 LARGEST_SHIFT = 0.125
@@ -61,23 +58,22 @@ class Patches(Samples):
     def draw(self, item_id: str, generator: np.random.Generator) -> dict[str, Any]:
         """``image`` (C, D, H, W) in [0, 1] and ``label`` (1, D, H, W) class indices."""
         store, item = self.labelled.store, self.labelled.item(item_id)
-        record = store.record(item.case_id)
         box = self._draw_box(item_id, generator)
-        image = to_unit(read_padded(store, box), record.scale, record.offset)
-        label = self.to_classes(read_padded(store, box, label=True)[0], self.labelled.classes)
+        image = store.read_unit(item.case_id, box)
+        label = self.to_classes(store.read_label(item.case_id, box), self.labelled.classes)
         if self.cut_size == self.patch_size:
             return {"image": image, "label": label[None]}
-        fitted = resize(torch.from_numpy(image)[None], self.patch_size)[0]
+        fitted = to_size(torch.from_numpy(image), self.patch_size)
         nearest = F.interpolate(
             torch.from_numpy(label)[None, None].float(), self.patch_size, mode="nearest-exact"
         )
         return {"image": fitted, "label": nearest[0].long()}
 
-    def _draw_box(self, item_id: str, generator: np.random.Generator) -> Whole:
+    def _draw_box(self, item_id: str, generator: np.random.Generator) -> Box:
         item, size = self.labelled.item(item_id), self.cut_size
         if item.centre is not None:
             shift = generator.uniform(-LARGEST_SHIFT, LARGEST_SHIFT, 3) * size
-            return box_around(item.case_id, np.asarray(item.centre) + shift, size)
+            return Box.around(np.asarray(item.centre) + shift, size)
         shape = self.labelled.store.record(item.case_id).shape
         places = self.locations[item_id]
         if places and generator.random() < self.foreground_share:
@@ -93,7 +89,7 @@ class Patches(Samples):
                 int(generator.integers(min(0, e - s), max(0, e - s) + 1))
                 for s, e in zip(size, shape, strict=True)
             ]
-        return Whole(item.case_id, (start[0], start[1], start[2]), size)
+        return Box((start[0], start[1], start[2]), size)
 
     def _locate(self, item: str) -> dict[int, npt.NDArray[np.int64]]:
         """Some voxels of every foreground class of a case."""
@@ -107,23 +103,6 @@ class Patches(Samples):
                 generator = sample_generator("locations", item, name)
                 found[index] = np.asarray(places)[generator.choice(len(places), keep, replace=False)]
         return found
-
-
-def box_around(case_id: str, centre: Sequence[float] | npt.NDArray[np.floating], size: Size) -> Whole:
-    """The box of ``size`` voxels whose middle is nearest to a point, in voxels (z, y, x)."""
-    z, y, x = (math.floor(c - s / 2 + 1) for c, s in zip(centre, size, strict=True))
-    return Whole(case_id, (z, y, x), size)
-
-
-def cut_padded(image: Tensor, box: Whole) -> Tensor:
-    """A box of an image (C, D, H, W), with zeros where it leaves the image."""
-    low = [max(0, start) for start in box.start]
-    high = [min(e, s + n) for e, s, n in zip(image.shape[1:], box.start, box.size, strict=True)]
-    cut = torch.zeros((len(image), *box.size), dtype=image.dtype)
-    into = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, box.start, strict=True))
-    if all(a < b for a, b in zip(low, high, strict=True)):
-        cut[(slice(None), *into)] = image[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]]
-    return cut
 
 
 def class_indices(label: npt.NDArray[Any], classes: Sequence[str]) -> npt.NDArray[np.int64]:

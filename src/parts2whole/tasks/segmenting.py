@@ -23,7 +23,7 @@ from parts2whole.evaluation.metrics import mean_over_cases
 from parts2whole.evaluation.regions import Regions, RegionScores, class_regions
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.heads import EncoderDecoder, Model
-from parts2whole.scans.volume import Size
+from parts2whole.scans.volume import Box, Size, size_of
 from parts2whole.store.ingest import SourceCase, store_cases
 from parts2whole.store.store import Store
 from parts2whole.tasks.augment import Augmentation, augment_image, augment_label, draw_augmentation
@@ -38,12 +38,10 @@ from parts2whole.tasks.base import (
     Task,
     TaskError,
     same_scan_same_patient,
-    to_unit,
 )
-from parts2whole.tasks.patches import Patches, box_around, class_indices
+from parts2whole.tasks.patches import Patches, class_indices
 from parts2whole.wholes.geometry import resize
 from parts2whole.wholes.random import BatchGenerator
-from parts2whole.wholes.sampler import Whole, read_padded
 
 __all__ = ["SegmentationTask", "FoundCases", "class_indices"]
 
@@ -165,8 +163,7 @@ class SegmentationTask(Task, abc.ABC):
 
     def augment(self, batch: Batch, generator: BatchGenerator) -> Batch:
         """Image and label moved alike, image intensities changed."""
-        size: Size = tuple(batch["image"].shape[2:])  # type: ignore[assignment]
-        drawn = draw_augmentation(self.augmentation, generator, size)
+        drawn = draw_augmentation(self.augmentation, generator, size_of(batch["image"]))
         return {"image": augment_image(batch["image"], drawn), "label": augment_label(batch["label"], drawn)}
 
     def loss(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -213,18 +210,12 @@ class SegmentationTask(Task, abc.ABC):
     def image(self, labelled: LabelledData, item_id: str) -> Tensor:
         """The image (C, D, H, W) of an item: the volume, or the box around its centre."""
         item = labelled.item(item_id)
-        record = labelled.store.record(item.case_id)
-        box = self._box(labelled, item)
-        voxels = labelled.store.read(item.case_id) if box is None else read_padded(labelled.store, box)
-        return torch.from_numpy(to_unit(voxels, record.scale, record.offset))
+        return torch.from_numpy(labelled.store.read_unit(item.case_id, self._box(item)))
 
     def reference(self, labelled: LabelledData, item_id: str) -> npt.NDArray[np.int64]:
         """Class indices (D, H, W) of an item, on the voxels of `image`."""
         item = labelled.item(item_id)
-        box = self._box(labelled, item)
-        store = labelled.store
-        label = store.read_label(item.case_id) if box is None else read_padded(store, box, label=True)[0]
-        return self.to_classes(label, labelled.classes)
+        return self.to_classes(labelled.store.read_label(item.case_id, self._box(item)), labelled.classes)
 
     def segment(self, predictor: Predictor, image: Tensor) -> npt.NDArray[np.int64]:
         """Class indices (z, y, x) of a prepared image (1, C, D, H, W)."""
@@ -253,6 +244,6 @@ class SegmentationTask(Task, abc.ABC):
         )
         return (z, y, x)
 
-    def _box(self, labelled: LabelledData, item: Item) -> Whole | None:
+    def _box(self, item: Item) -> Box | None:
         """The box of an item that has a centre."""
-        return None if item.centre is None else box_around(item.case_id, item.centre, self.cut_size)
+        return None if item.centre is None else Box.around(item.centre, self.cut_size)

@@ -16,10 +16,9 @@ from parts2whole.errors import Parts2WholeError
 from parts2whole.evaluation.inference import sliding_window
 from parts2whole.methods.base import Method, Reconstruction
 from parts2whole.scans.read import safe_name, write_nifti
-from parts2whole.scans.volume import Size, Volume
+from parts2whole.scans.volume import Size, Volume, size_of
 from parts2whole.spec import spec_from_dict
 from parts2whole.store.store import Store
-from parts2whole.tasks.base import to_unit
 from parts2whole.training.runtime import Runtime
 from parts2whole.weights.card import Card
 from parts2whole.wholes.geometry import resize
@@ -81,7 +80,7 @@ def write_error_maps(
     errors = {}
     for case in cases:
         record = store.record(case)
-        image = torch.from_numpy(to_unit(store.read(case), record.scale, record.offset))[None]
+        image = torch.from_numpy(store.read_unit(case))[None]
         numbers = itertools.count()
 
         def error_of(wholes: Tensor, case: str = case, numbers: Iterator[int] = numbers) -> Tensor:
@@ -107,7 +106,7 @@ def _mean_error(
     runtime: Runtime,
 ) -> Tensor:
     """Mean absolute error (B, 1, D, H, W) over `DRAWS` draws of parts, and over channels."""
-    seen = wholes if tuple(wholes.shape[2:]) == whole_size else resize(wholes, whole_size)
+    seen = wholes if size_of(wholes) == whole_size else resize(wholes, whole_size)
     total = torch.zeros(len(seen), 1, *whole_size)
     for _ in range(DRAWS):
         views = method.views(seen, generator)
@@ -116,5 +115,5 @@ def _mean_error(
         rebuilt = rebuilt.reshape(len(seen), -1, *rebuilt.shape[1:])
         total += (rebuilt - seen[:, None]).abs().mean(dim=(1, 2), keepdim=False)[:, None]
     error = total / DRAWS
-    full: Size = tuple(wholes.shape[2:])  # type: ignore[assignment]
+    full = size_of(wholes)
     return error if full == whole_size else resize(error, full)

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from parts2whole.evaluation.contrast import ContrastError, contrast_monitors
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.heads import pooled_features
-from parts2whole.scans.volume import Size
 from parts2whole.training.runtime import Runtime
-from parts2whole.wholes.geometry import crop_resize, draw_boxes
+from parts2whole.wholes.geometry import cut_parts
 from parts2whole.wholes.random import BatchGenerator
 from parts2whole.wholes.sampler import Whole
 
@@ -55,7 +54,7 @@ class ContrastMonitor:
         for first in range(0, len(chosen), batch_size):
             batch = torch.stack([wholes[i] for i in chosen[first : first + batch_size]])
             generator = BatchGenerator.of_step(seed, "monitored parts", first, rows=len(batch))
-            self.parts.append(cut_parts(batch, generator, PARTS, BAND))
+            self.parts.append(cut_parts(batch, generator, fraction=BAND, count=PARTS))
 
     def __call__(self, module: nn.Module) -> dict[str, float]:
         """`contrast_monitors` of the module's encoder; nothing with fewer than two different wholes."""
@@ -78,12 +77,6 @@ def choose_distinct(drawn: Sequence[Whole], most: int) -> list[int]:
             turn = turns[whole.case_id] = turns.get(whole.case_id, -1) + 1
             ranked.append((turn, place))
     return [place for _, place in sorted(ranked)[:most]]
-
-
-def cut_parts(wholes: Tensor, generator: BatchGenerator, count: int, band: tuple[float, float]) -> Tensor:
-    """``count`` parts of every whole (B, C, D, H, W), stretched to its size: (B x count, C, D, H, W)."""
-    size: Size = tuple(wholes.shape[2:])  # type: ignore[assignment]
-    return crop_resize(wholes, draw_boxes(generator, size, fraction=band, count=count), size)
 
 
 @torch.no_grad()

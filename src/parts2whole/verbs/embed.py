@@ -26,12 +26,13 @@ from parts2whole.report.runs import read_run
 from parts2whole.store.store import Store
 from parts2whole.training.error_maps import ErrorMaps, write_error_maps
 from parts2whole.training.folder import write_rows
-from parts2whole.training.monitor import BAND, choose_distinct, cut_parts
+from parts2whole.training.monitor import BAND, choose_distinct
 from parts2whole.training.monitor import embed as embed_images
 from parts2whole.training.runtime import Hardware, Runtime
 from parts2whole.weights.card import Card
 from parts2whole.weights.load import load_initialisation
 from parts2whole.weights.native import find_weights
+from parts2whole.wholes.geometry import cut_parts
 from parts2whole.wholes.random import BatchGenerator
 from parts2whole.wholes.sampler import Whole, WholeSampler, WholeSize
 
@@ -178,7 +179,7 @@ def embed_encoder(
         raise EmbedError(f"two or more wholes and parts are needed, got {len(chosen)} wholes, {parts} parts")
     images = torch.stack([sampler.read(whole) for whole in chosen])
     generator = BatchGenerator.of_step(seed, "embedded parts", 0, rows=len(images))
-    cut = cut_parts(images, generator, parts, part_fraction)
+    cut = cut_parts(images, generator, fraction=part_fraction, count=parts)
     torch.manual_seed(initial_seed)
     untrained = card.network.build_encoder(card.in_channels)
     features = {}
@@ -246,7 +247,7 @@ def _measure(
         points[stage] = project(features[f"{stage}_parts"], seed=seed)
     repeated = {whole.case_id for whole in chosen if [w.case_id for w in chosen].count(whole.case_id) > 1}
     names = [
-        f"{w.case_id} at {'/'.join(map(str, w.start))}" if w.case_id in repeated else w.case_id
+        f"{w.case_id} at {'/'.join(map(str, w.box.start))}" if w.case_id in repeated else w.case_id
         for w in chosen
     ]
     return Embedding(

@@ -16,7 +16,7 @@ from parts2whole.errors import Parts2WholeError
 from parts2whole.scans.case import IngestError, SourceCase, read_channels
 from parts2whole.scans.preprocess import PreprocessError, onto_grid, prepare_volume
 from parts2whole.scans.read import ReadError, strip_suffix, write_label_like
-from parts2whole.scans.volume import LabelVolume, Volume, VolumeError, to_canonical
+from parts2whole.scans.volume import Box, LabelVolume, Volume, VolumeError, to_canonical
 from parts2whole.tasks.base import Predictor
 from parts2whole.tasks.candidates import (
     CLASSES,
@@ -27,7 +27,6 @@ from parts2whole.tasks.candidates import (
     to_voxels,
 )
 from parts2whole.tasks.classifying import ClassificationTask
-from parts2whole.tasks.patches import box_around, cut_padded
 from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.folder import write_rows
 from parts2whole.training.model import ModelCard, as_function, load_model
@@ -158,13 +157,11 @@ def _segment(
     else:
         classes = np.zeros(image.volume.shape, np.int64)
         for centre in where:
-            box = box_around("", centre, task.cut_size)
-            found = task.segment(model, cut_padded(image.image, box)[None])
-            low = [max(0, start) for start in box.start]
-            high = [min(e, s + n) for e, s, n in zip(classes.shape, box.start, box.size, strict=True)]
-            part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-            inner = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, box.start, strict=True))
-            classes[part] = np.maximum(classes[part], found[inner])
+            box = Box.around(centre, task.cut_size)
+            found = task.segment(model, torch.from_numpy(box.cut(image.image.numpy()))[None])
+            inside = box.inside(image.volume.shape)
+            here, there = inside.slices, inside.relative_to(box).slices
+            classes[here] = np.maximum(classes[here], found[there])
     values = np.array([int(name) for name in card.classes])
     kind = np.uint8 if values.max() < 256 else np.int32
     grid = image.volume

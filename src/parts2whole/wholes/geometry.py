@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from parts2whole.errors import Parts2WholeError
-from parts2whole.scans.volume import Size
+from parts2whole.scans.volume import Size, size_of
 from parts2whole.wholes.random import BatchGenerator
 
 
@@ -124,11 +124,33 @@ def crop_resize(volumes: Tensor, boxes: Boxes, size: Size, *, antialias: bool = 
     return _cut_at_once(volumes, boxes, size, count, antialias=antialias)
 
 
+def cut_parts(
+    wholes: Tensor,
+    generator: BatchGenerator,
+    *,
+    fraction: tuple[float, float],
+    per_axis: bool = True,
+    count: int = 1,
+) -> Tensor:
+    """``count`` random parts of every whole (B, C, D, H, W), stretched to its size: (B x count, C, D, H, W).
+
+    Arguments and errors as of `draw_boxes`.
+    """
+    size = size_of(wholes)
+    boxes = draw_boxes(generator, size, fraction=fraction, per_axis=per_axis, count=count)
+    return crop_resize(wholes, boxes, size)
+
+
 def resize(volumes: Tensor, size: Size, *, antialias: bool = True) -> Tensor:
     """Resize whole volumes (B, C, D, H, W) to ``size``."""
     start = torch.zeros(len(volumes), 3, dtype=torch.long, device=volumes.device)
-    extent = torch.tensor([volumes.shape[2:]] * len(volumes), device=volumes.device)
+    extent = torch.tensor([size_of(volumes)] * len(volumes), device=volumes.device)
     return crop_resize(volumes, Boxes(start, extent), size, antialias=antialias)
+
+
+def to_size(volume: Tensor, size: Size) -> Tensor:
+    """Resize one volume (C, D, H, W) to ``size``; the volume itself if that is its size."""
+    return volume if size_of(volume) == size else resize(volume[None], size)[0]
 
 
 def _cut_at_once(volumes: Tensor, boxes: Boxes, size: Size, count: int, *, antialias: bool) -> Tensor:

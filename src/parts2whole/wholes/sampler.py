@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from parts2whole.errors import Parts2WholeError
 from parts2whole.scans.volume import Box, Size, Triple
 from parts2whole.store.store import CaseRecord, Store, StoreError
-from parts2whole.wholes.geometry import Boxes, crop_resize
+from parts2whole.wholes.geometry import to_size
 from parts2whole.wholes.random import sample_generator
 from parts2whole.wholes.where import Where, WhereError
 
@@ -56,18 +56,16 @@ class WholeSize:
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-    """Where one whole lies.
+    """A box that a method learns from.
 
     Attributes:
         case_id: the scan.
-        start: first voxel (z, y, x).
-        size: extent in voxels of the scan; it may reach past the border (padded).
+        box: where in it, in voxels of the scan; it may reach past the border (padded).
         number: its number in the sampler's bank; None without a bank.
     """
 
     case_id: str
-    start: Size
-    size: Size
+    box: Box
     number: int | None = None
 
 
@@ -140,7 +138,7 @@ class WholeSampler:
             int(generator.integers(edge - wanted + 1)) if edge > wanted else (edge - wanted) // 2
             for edge, wanted in zip(record.shape, size, strict=True)
         ]
-        return Whole(record.case_id, (start[0], start[1], start[2]), size)
+        return Whole(record.case_id, Box((start[0], start[1], start[2]), size))
 
     def _choose(self, generator: np.random.Generator) -> CaseRecord:
         if self._shares is None:
@@ -155,12 +153,12 @@ class WholeSampler:
             start = self.where.place(self.store, record, size, generator)
         except (WhereError, StoreError) as error:
             raise SamplerError(str(error)) from error
-        return None if start is None else Whole(record.case_id, start, size)
+        return None if start is None else Whole(record.case_id, Box(start, size))
 
     def network_spacing(self, whole: Whole) -> Triple:
         """Distance between voxels of a whole as the network sees it, (z, y, x) in mm."""
         spacing = self.store.record(whole.case_id).spacing_mm
-        z, y, x = (s * w / v for s, w, v in zip(spacing, whole.size, self.size.voxels, strict=True))
+        z, y, x = (s * w / v for s, w, v in zip(spacing, whole.box.size, self.size.voxels, strict=True))
         return (z, y, x)
 
     def padded_cases(self) -> tuple[str, ...]:
@@ -173,7 +171,7 @@ class WholeSampler:
 
     def read(self, whole: Whole) -> Tensor:
         """The whole as (C, D, H, W) floats in [0, 1]."""
-        return self._to_unit(whole, read_padded(self.store, whole))
+        return self._resized(self.store.read_unit(whole.case_id, whole.box))
 
     def read_sample(self, whole: Whole) -> Sample:
         """The whole, or, with a bank, ``{"whole": the whole, "number": its number in the bank}``."""
@@ -181,25 +179,11 @@ class WholeSampler:
 
     def read_samples(self, wholes: Sequence[Whole]) -> list[Sample]:
         """What `read_sample` gives for each, read together."""
-        boxes = [inside(self.store.record(whole.case_id), whole) for whole in wholes]
-        stored = self.store.read_many([(w.case_id, box) for w, box in zip(wholes, boxes, strict=True)])
-        return [
-            self._sample(whole, self._to_unit(whole, pad(self.store.record(whole.case_id), whole, voxels)))
-            for whole, voxels in zip(wholes, stored, strict=True)
-        ]
+        read = self.store.read_units([(whole.case_id, whole.box) for whole in wholes])
+        return [self._sample(whole, self._resized(unit)) for whole, unit in zip(wholes, read, strict=True)]
 
-    def _to_unit(self, whole: Whole, stored: npt.NDArray[Any]) -> Tensor:
-        """Stored voxels as the network sees them."""
-        record = self.store.record(whole.case_id)
-        # In NumPy, because this runs in the loader's threads, which had better not start torch's own.
-        values = stored.astype(np.float32)
-        values *= np.float32(record.scale)
-        values += np.float32(record.offset)
-        image = torch.from_numpy(np.clip(values, 0, 1, out=values))
-        if whole.size != self.size.voxels:
-            box = Boxes(torch.zeros(1, 3, dtype=torch.long), torch.tensor([whole.size]))
-            image = crop_resize(image[None], box, self.size.voxels)[0]
-        return image
+    def _resized(self, unit: npt.NDArray[np.float32]) -> Tensor:
+        return to_size(torch.from_numpy(unit), self.size.voxels)
 
     def _sample(self, whole: Whole, voxels: Tensor) -> Sample:
         return voxels if whole.number is None else {"whole": voxels, "number": torch.tensor(whole.number)}
@@ -221,43 +205,6 @@ def _cumulated(records: Sequence[CaseRecord], weights: CaseWeights) -> npt.NDArr
     sums: npt.NDArray[np.float64] = np.cumsum(found) / found.sum()
     sums[-1] = 1.0
     return sums
-
-
-def read_padded(store: Store, whole: Whole, *, label: bool = False) -> npt.NDArray[Any]:
-    """Stored voxels (channel, z, y, x) of a box, or its labels (1, z, y, x).
-
-    Where the box leaves the scan it is padded, images with the stored value of zero, labels with zero.
-    """
-    record = store.record(whole.case_id)
-    box = inside(record, whole)
-    if label:
-        return pad(record, whole, store.read_label(whole.case_id, box)[None], zero=0)
-    return pad(record, whole, store.read(whole.case_id, box))
-
-
-def inside(record: CaseRecord, whole: Whole) -> Box:
-    """The part of a whole's box that lies in its scan."""
-    z, y, x = (
-        slice(max(0, start), min(edge, start + size))
-        for edge, start, size in zip(record.shape, whole.start, whole.size, strict=True)
-    )
-    return z, y, x
-
-
-def pad(
-    record: CaseRecord, whole: Whole, voxels: npt.NDArray[Any], *, zero: int | None = None
-) -> npt.NDArray[Any]:
-    """The whole (channel, z, y, x) from its voxels `inside` the scan; default: the stored value of zero."""
-    if voxels.shape[1:] == whole.size:
-        return voxels
-    value = round(-record.offset / record.scale) if zero is None else zero
-    padded = np.full((len(voxels), *whole.size), value, dtype=voxels.dtype)
-    place = tuple(
-        slice(part.start - start, part.stop - start)
-        for part, start in zip(inside(record, whole), whole.start, strict=True)
-    )
-    padded[(slice(None), *place)] = voxels
-    return padded
 
 
 class Wholes(Dataset[Sample]):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from parts2whole.errors import Parts2WholeError
 from parts2whole.scans.preprocess import Preprocess
-from parts2whole.scans.volume import Size
+from parts2whole.scans.volume import Box, Size
 from parts2whole.spec import Spec
 from parts2whole.store.histogram import bins_between, draw_voxel
 from parts2whole.store.store import CaseRecord, Store
@@ -152,8 +152,7 @@ class GenesisTissue(Where):
             z, y, x = (
                 int(generator.integers(b, e + 1)) for b, e in zip(self.border_voxels, last, strict=True)
             )
-            box = (slice(z, z + deep[0]), slice(y, y + deep[1]), slice(x, x + deep[2]))
-            unit = store.read(record.case_id, box)[0].astype(np.float32) * record.scale + record.offset
+            unit = store.read_unit(record.case_id, Box((z, y, x), deep))[0]
             if tissue_share(unit >= threshold - 1e-6, self.depth_slices) <= self.largest_share:
                 return z, y, x
         return None
