@@ -35,7 +35,7 @@ from parts2whole.networks.unet3d import UNet3D
 from parts2whole.report.runs import read_run
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.read import ReadError, find_scans, read_scan, read_volume
-from parts2whole.scans.volume import Volume, VolumeError
+from parts2whole.scans.volume import Box, Volume, VolumeError
 from parts2whole.spec import SpecError, spec_from_yaml
 from parts2whole.store.store import Store, StoreError
 from parts2whole.training.checkpoint import CheckpointError, load_checkpoint
@@ -114,7 +114,7 @@ def make_targets(work: Path) -> list[Target]:
         folder = path.with_name("store")
         path.replace(folder / "manifest.json")
         opened = Store.open(folder)
-        return [opened.read(record.case_id, (slice(0, 2),) * 3) for record in opened.cases[:2]]
+        return [opened.read(record.case_id, Box((0, 0, 0), (2, 2, 2))) for record in opened.cases[:2]]
 
     def read_series(path: Path) -> object:
         return [read_scan(source) for source in find_scans([path]) if source.problem is None]

@@ -35,6 +35,7 @@ from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.methods.simclr import SimCLR
 from parts2whole.networks.base import count_parameters
 from parts2whole.scans.preprocess import Modality, Preprocess
+from parts2whole.scans.volume import Box
 from parts2whole.store.store import Store
 from parts2whole.tasks.base import Task
 from parts2whole.tasks.liver_segmentation import LiverSegmentation
@@ -202,7 +203,7 @@ def distances(run: Path | None, store: Store) -> dict[str, float]:
 
 def middle(case: str, shape: tuple[int, int, int]) -> Whole:
     z, y, x = ((edge - wanted) // 2 for edge, wanted in zip(shape, SIZE, strict=True))
-    return Whole(case, (z, y, x), SIZE)
+    return Whole(case, Box((z, y, x), SIZE))
 
 
 def cast_modality(text: str) -> Modality:

@@ -36,8 +36,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from parts2whole.methods.parts2whole import Parts2Whole
-from parts2whole.scans.preprocess import Prepared, Preprocess, quantise
-from parts2whole.scans.volume import CANONICAL, Volume
+from parts2whole.scans.preprocess import Prepared, Preprocess, quantise, to_unit
+from parts2whole.scans.volume import CANONICAL, Box, Volume
 from parts2whole.store.store import CaseRecord, Store
 from parts2whole.wholes.geometry import crop_resize, draw_boxes
 from parts2whole.wholes.loader import Share, load_batches
@@ -130,11 +130,8 @@ class MappedWholes(Dataset[Tensor]):
     def __getitem__(self, number: int) -> Tensor:
         whole: Whole = self.sampler.draw(*divmod(number, BATCH))
         record = self.sampler.store.record(whole.case_id)
-        z, y, x = (slice(s, s + n) for s, n in zip(whole.start, whole.size, strict=True))
-        values = self.arrays[whole.case_id][None, z, y, x].astype(np.float32)
-        values *= np.float32(record.scale)
-        values += np.float32(record.offset)
-        return torch.from_numpy(np.clip(values, 0, 1, out=values))
+        stored = self.arrays[whole.case_id][None, *whole.box.slices]
+        return torch.from_numpy(to_unit(stored, scale=record.scale, offset=record.offset))
 
 
 def mapped(store: Store, volumes: list[npt.NDArray[np.int16]], folder: Path, *, workers: int) -> Batches:
@@ -276,11 +273,11 @@ def codec_table(volume: npt.NDArray[np.int16], folder: Path, rounds: int) -> lis
         [int(generator.integers(edge - size + 1)) for edge, size in zip(VOLUME, WHOLE, strict=True)]
         for _ in range(60)
     ]
-    boxes = [tuple(slice(s, s + n) for s, n in zip(start, WHOLE, strict=True)) for start in starts]
+    boxes = [Box((z, y, x), WHOLE) for z, y, x in starts]
     readers, sizes, missing = codec_readers(volume, folder)
     times: dict[str, list[float]] = {name: [] for name in readers}
     for name, read in readers.items():
-        assert np.array_equal(read(boxes[0]), volume[boxes[0]]), name
+        assert np.array_equal(read(boxes[0]), volume[boxes[0].slices]), name
     for _, (name, read) in itertools.product(range(rounds), readers.items()):
         began = time.perf_counter()
         for box in boxes:

@@ -13,9 +13,9 @@ import tensorstore
 import zarr
 from zarr.codecs import BloscCodec
 
+from parts2whole.scans.volume import Box
 from parts2whole.store import chunks
 
-Box = tuple[slice, ...]
 Read = Callable[[Box], npt.NDArray[Any]]
 SHAPES = ((8, 32, 32), (16, 16, 32), (32, 32, 32), (16, 64, 64), (32, 64, 64))
 CODECS = (("lz4", 5, "shuffle"), ("lz4", 5, "bitshuffle"), ("lz4hc", 9, "shuffle"), ("zstd", 1, "shuffle"))
@@ -55,13 +55,13 @@ def codec_readers(
     opened = tensorstore.open(
         {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(own)}, "recheck_cached_data": "open"}
     ).result()
-    enter(f"tensorstore, the same array, {said}", own, lambda box: opened[box].read().result())
+    enter(f"tensorstore, the same array, {said}", own, lambda box: opened[box.slices].read().result())
     array = zarr.open_array(own, mode="r")
-    enter(f"zarr-python, the same array, {said}", own, lambda box: np.asarray(array[box]))
+    enter(f"zarr-python, the same array, {said}", own, lambda box: np.asarray(array[box.slices]))
     plain = folder / "plain.npy"
     np.save(plain, volume)
     mapped = np.load(plain, mmap_mode="r")
-    enter("uncompressed, memory-mapped", plain, lambda box: np.array(mapped[box]))
+    enter("uncompressed, memory-mapped", plain, lambda box: np.array(mapped[box.slices]))
     if importlib.util.find_spec("blosc2") is None:
         missing.append("blosc2 was not measured: it is not installed.")
     else:
@@ -74,7 +74,9 @@ def codec_readers(
                 cparams={"codec": blosc2.Codec.LZ4, "clevel": 5}, dparams={"nthreads": 1},
             )  # fmt: skip
             packed = blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
-            enter(f"blosc2, lz4 5, blocks {_text(shape)}", path, lambda box, packed=packed: packed[box])
+            enter(
+                f"blosc2, lz4 5, blocks {_text(shape)}", path, lambda box, packed=packed: packed[box.slices]
+            )
     return readers, sizes, missing
 
 

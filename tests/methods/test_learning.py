@@ -17,10 +17,10 @@ from simple_torso import make_torso
 
 from parts2whole.evaluation.probes import linear_probe, upsampled_pyramid, voxel_probe
 from parts2whole.methods.base import Discrimination, Method, Reconstruction
-from parts2whole.methods.contrast import cut_parts
 from parts2whole.networks.heads import pooled_features
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.spec import discover
+from parts2whole.wholes.geometry import cut_parts
 from parts2whole.wholes.random import BatchGenerator
 
 METHODS = discover(Method, "parts2whole.methods")

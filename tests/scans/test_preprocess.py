@@ -19,8 +19,9 @@ from parts2whole.scans.preprocess import (
     prepare_volume,
     quantise,
     resample,
+    to_unit,
 )
-from parts2whole.scans.volume import LabelVolume, Volume
+from parts2whole.scans.volume import Box, LabelVolume, Volume
 from parts2whole.spec import spec_from_dict
 
 FLIPPED = ((0.0, 0.0, -1.0), (0.0, -1.0, 0.0), (-1.0, 0.0, 0.0))
@@ -223,12 +224,20 @@ def test_onto_grid_needs_the_same_axes():
 
 def test_crop_keeps_the_place_of_voxels():
     volume = Volume(scan().array, (3.0, 1.0, 1.5), (10.0, 20.0, 30.0), FLIPPED)
-    part = crop(volume, (slice(1, 4), slice(2, None), slice(None, 5)))
+    part = crop(volume, Box((1, 2, 0), (3, 7, 5)))
     assert part.shape == (3, 7, 5)
     np.testing.assert_allclose(part.affine() @ [0, 0, 0, 1], volume.affine() @ [1, 2, 0, 1])
-    for bad in ((slice(0, 7), slice(0, 1), slice(0, 1)), (slice(3, 3), slice(0, 1), slice(0, 1))):
+    for bad in (Box((0, 0, 0), (7, 1, 1)), Box((3, 0, 0), (0, 1, 1)), Box((-1, 0, 0), (2, 1, 1))):
         with pytest.raises(PreprocessError, match="inside the volume"):
             crop(volume, bad)
+
+
+def test_stored_voxels_come_back_as_networks_see_them():
+    stored = np.array([[-1300, -1000], [0, 2000]], np.int16)
+    unit = to_unit(stored, scale=1 / 2000, offset=0.5)
+    assert unit.dtype == np.float32
+    np.testing.assert_array_equal(unit, np.array([[0, 0], [0.5, 1]], np.float32))
+    assert (stored == [[-1300, -1000], [0, 2000]]).all()
 
 
 def test_label_maps_are_told_from_scans():

@@ -13,12 +13,14 @@ from scipy.spatial.transform import Rotation
 
 from parts2whole.scans.volume import (
     CANONICAL,
+    Box,
     LabelVolume,
     Volume,
     VolumeError,
     content_hash,
     from_canonical_array,
     orientation_code,
+    size_of,
     to_canonical,
 )
 
@@ -150,3 +152,50 @@ def test_labels_are_integers():
     with pytest.raises(VolumeError, match="integers"):
         LabelVolume(np.zeros((2, 2, 2), dtype=np.float32))
     assert LabelVolume(np.zeros((2, 2, 2), dtype=bool)).direction == CANONICAL
+
+
+@st.composite
+def boxes(draw):
+    """A box and the shape of an array that it lies in, leaves, holds, or misses."""
+    shape = tuple(draw(st.integers(1, 6)) for _ in range(3))
+    start = tuple(draw(st.integers(-8, 8)) for _ in range(3))
+    return shape, Box(start, tuple(draw(st.integers(0, 9)) for _ in range(3)))
+
+
+@settings(deadline=None)
+@given(boxes())
+def test_a_box_is_cut_voxel_by_voxel(drawn):
+    shape, box = drawn
+    array = np.arange(1, 1 + 2 * np.prod(shape), dtype=np.int16).reshape(2, *shape)
+    cut = box.cut(array, fill=-7)
+    assert cut.shape == (2, *box.size)
+    assert cut.dtype == array.dtype
+    for place in np.ndindex(box.size):
+        at = tuple(int(p + s) for p, s in zip(place, box.start, strict=True))
+        there = all(0 <= a < edge for a, edge in zip(at, shape, strict=True))
+        np.testing.assert_array_equal(cut[:, *place], array[:, *at] if there else [-7, -7])
+
+
+@settings(deadline=None)
+@given(boxes())
+def test_the_part_inside_is_found_in_the_array_and_in_the_box(drawn):
+    shape, box = drawn
+    array = np.arange(np.prod(shape)).reshape(shape)
+    inside = box.inside(shape)
+    assert all(0 <= a <= b <= edge for a, b, edge in zip(inside.start, inside.stop, shape, strict=True))
+    assert inside.inside(shape) == inside
+    cut = box.cut(array, fill=-1)
+    assert np.prod(inside.size) == (cut >= 0).sum()
+    if 0 not in inside.size:
+        np.testing.assert_array_equal(cut[inside.relative_to(box).slices], array[inside.slices])
+
+
+def test_boxes_around_points_and_of_arrays():
+    assert Box.around((4, 4, 4.5), (1, 2, 3)) == Box((4, 4, 4), (1, 2, 3))
+    assert Box.around((0.0, 0.4, 0.6), (4, 3, 3)) == Box((-1, -1, 0), (4, 3, 3))
+    assert Box.of(np.zeros((5, 2, 3, 4))) == Box((0, 0, 0), (2, 3, 4))
+    assert size_of(np.zeros((5, 2, 3, 4))) == (2, 3, 4)
+    array = np.arange(24).reshape(2, 3, 4)
+    np.testing.assert_array_equal(Box.of(array).cut(array), array)
+    with pytest.raises(VolumeError, match=r"can't be negative, got \(1, -1, 1\)"):
+        Box((0, 0, 0), (1, -1, 1))

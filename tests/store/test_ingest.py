@@ -16,7 +16,7 @@ import pytest
 from parts2whole.jobs.run import JobError
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.read import read_volume, write_nifti
-from parts2whole.scans.volume import LabelVolume, Volume, content_hash, to_canonical
+from parts2whole.scans.volume import Box, LabelVolume, Volume, content_hash, to_canonical
 from parts2whole.store import ingest
 from parts2whole.store.ingest import IngestError, SourceCase, store_cases
 from parts2whole.store.store import DiskFullError, Store, StoreError
@@ -83,13 +83,15 @@ def test_files_become_channels(make, tmp_path):
 
 def test_a_box_is_cut_and_the_scan_remembered(make, tmp_path):
     case = make("a", 1, label=True)
-    box = (slice(0, 3), slice(2, 9), slice(4, 8))
+    box = Box((0, 2, 4), (3, 7, 4))
     made, _ = store([case, dataclasses.replace(case, case_id="part", box=box)], tmp_path)
     scan = read_volume(case.images[0]).array
-    np.testing.assert_array_equal(made.read("part")[0], np.clip(scan[box], -1000, 1000)[::-1, :, ::-1])
+    np.testing.assert_array_equal(
+        made.read("part")[0], np.clip(scan[0:3, 2:9, 4:8], -1000, 1000)[::-1, :, ::-1]
+    )
     assert made.read_label("part").shape == (3, 7, 4)
     assert made.record("part").content_hash == made.record("a").content_hash
-    _, report = store([dataclasses.replace(case, case_id="out", box=(slice(0, 99),) * 3)], tmp_path)
+    _, report = store([dataclasses.replace(case, case_id="out", box=Box((0, 0, 0), (99, 99, 99)))], tmp_path)
     assert "inside the volume" in report.set_aside["out"]
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from parts2whole.scans.preprocess import Preprocess
-from parts2whole.scans.volume import CANONICAL
+from parts2whole.scans.volume import CANONICAL, Box
 from parts2whole.store.location import LocationError
-from parts2whole.store.store import CaseRecord, Store
+from parts2whole.store.store import CaseRecord, Store, StoreError
 
 URL = "memory://bucket/a store"
 
@@ -65,7 +65,7 @@ def test_a_remote_store_is_as_a_local_one(remote, store):
         assert remote.record(case) == store.record(case)
         np.testing.assert_array_equal(remote.read(case), store.read(case))
         np.testing.assert_array_equal(remote.read_cells(case), store.read_cells(case))
-    box = (slice(3, 19), slice(30, 40), slice(5, 35))
+    box = Box((3, 30, 5), (16, 12, 30))
     np.testing.assert_array_equal(remote.read("b", box), store.read("b", box))
     np.testing.assert_array_equal(remote.read_label("a"), store.read_label("a"))
     assert not remote.read("zero").any()
@@ -85,6 +85,17 @@ def test_a_remote_case_without_its_record_is_not_there(remote, monkeypatch):
     assert [record.case_id for record in Store.open(URL).cases] == ["a", "zero"]
     remote.exclude("a", "unwanted")
     assert not (remote.path / "cases" / "a.zarr").exists()
+
+
+@pytest.mark.parametrize("left", [0, 2, 100, 20_000])
+def test_remote_damage_is_noticed(remote, left):
+    (shard,) = [path for path in (remote.path / "cases/b.zarr/0/c").rglob("*") if path.is_file()]
+    shard.write_bytes(shard.read_bytes()[:left])
+    with pytest.raises(StoreError, match=r"b\.zarr.*truncated.*prepare this case again"):
+        remote.read("b")
+    (remote.path / "cases/a.zarr/0/zarr.json").unlink()
+    with pytest.raises(StoreError, match=r"a\.zarr.*can't be opened.*prepare this case again"):
+        remote.read("a")
 
 
 def test_a_url_of_the_local_file_system_is_a_folder(store):

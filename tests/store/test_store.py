@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parts2whole.scans.preprocess import Preprocess
-from parts2whole.scans.volume import CANONICAL, Volume
+from parts2whole.scans.volume import CANONICAL, Box, Volume
 from parts2whole.store import chunks
 from parts2whole.store.store import CaseRecord, DiskFullError, Store, StoreError
 
@@ -80,39 +80,53 @@ def test_any_crop_equals_slicing(tmp_path_factory, data):
         made.write_case(a_record("a", voxels(shape)), voxels(shape), voxels(shape[1:]))
         made.finish()
     store = Store.open(path)
-    box = []
-    for edge in shape[1:]:
-        start = data.draw(st.integers(0, edge))
-        box.append(slice(start, data.draw(st.integers(start, edge))))
-    np.testing.assert_array_equal(store.read("a", tuple(box)), voxels(shape)[(slice(None), *box)])
-    np.testing.assert_array_equal(store.read_label("a", tuple(box)), voxels(shape[1:])[tuple(box)])
+    start = [data.draw(st.integers(0, edge)) for edge in shape[1:]]
+    size = [data.draw(st.integers(0, edge - first)) for edge, first in zip(shape[1:], start, strict=True)]
+    z, y, x = (slice(a, a + n) for a, n in zip(start, size, strict=True))
+    box = Box(tuple(start), tuple(size))
+    np.testing.assert_array_equal(store.read("a", box), voxels(shape)[:, z, y, x])
+    np.testing.assert_array_equal(store.read_label("a", box), voxels(shape[1:])[z, y, x])
 
 
-def test_a_crop_reads_only_its_chunks(store, monkeypatch):
-    store.read("b", (slice(0, 1),) * 3)
-    reads = []
-    real = os.preadv
-    monkeypatch.setattr(chunks.os, "preadv", lambda *args: reads.append(args) or real(*args))
-    store.read("b", (slice(0, 16), slice(0, 32), slice(0, 32)))
-    assert len(reads) == 1
-    store.read("b", (slice(15, 17), slice(31, 33), slice(5, 6)))
-    assert len(reads) == 1 + 4
-    store.read("b", (slice(15, 17), slice(31, 33), slice(31, 33)))
-    assert len(reads) == 1 + 4 + 1, "neighbours in the file are read together"
+def bytes_read() -> int:
+    (metric,) = tensorstore.experimental_collect_matching_metrics("/tensorstore/kvstore/file/bytes_read")
+    return sum(value["value"] for value in metric["values"])
+
+
+def test_a_crop_reads_only_its_chunks(tmp_path):
+    shape = (1, 64, 128, 128)
+    made = Store.create(tmp_path / "s", preprocess=Preprocess())
+    made.write_case(a_record(array=voxels(shape)), voxels(shape))
+    made.read("a", Box((0, 0, 0), (1, 1, 1)))
+    size = sum(path.stat().st_size for path in (made.path / "cases/a.zarr/0/c").rglob("*") if path.is_file())
+    index = 4 * 4 * 4 * 16 + 4
+    for start, chunk_count in {(16, 32, 32): 1, (17, 32, 32): 2, (17, 33, 33): 8}.items():
+        before = bytes_read()
+        made.read("a", Box(start, (16, 32, 32)))
+        assert bytes_read() - before <= 1.1 * (size - index) / 64 * chunk_count + index
 
 
 def test_a_shard_that_becomes_shorter_while_open(store):
-    box = (slice(0, 16), slice(0, 32), slice(0, 32))
+    box = Box((0, 0, 0), (16, 32, 32))
     store.read("b", box)
     (shard,) = [path for path in (store.path / "cases" / "b.zarr" / "0" / "c").rglob("*") if path.is_file()]
     os.truncate(shard, 10)
-    with pytest.raises(StoreError, match="truncated"):
+    with pytest.raises(StoreError, match=r"b\.zarr.*truncated"):
         store.read("b", box)
 
 
-def test_a_crop_too_large_for_the_kept_memory(store, monkeypatch):
-    monkeypatch.setattr(chunks, "KEPT_BYTES", 100)
-    np.testing.assert_array_equal(store.read("b"), voxels((1, 20, 40, 35)))
+def test_many_arrays_are_open_and_no_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(chunks, "OPEN_ARRAYS", 3)
+    made = Store.create(tmp_path / "s", preprocess=Preprocess())
+    cases = [f"case{number}" for number in range(7)]
+    for number, case in enumerate(cases):
+        made.write_case(a_record(case), voxels((1, 4, 5, 6), seed=number))
+    files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
+    for _ in range(2):
+        for number, unit in enumerate(made.read_units([(case, None) for case in cases])):
+            np.testing.assert_array_equal(np.rint(unit * 2000 - 1000), voxels((1, 4, 5, 6), seed=number))
+    assert len(made._arrays) == 3
+    assert files is None or len(os.listdir("/proc/self/fd")) <= files + 2
 
 
 @pytest.mark.parametrize("dtype", ["int16", "uint8", "float16"])
@@ -132,9 +146,38 @@ def test_chunks_of_nothing_but_zero_are_zero(tmp_path):
     made.write_case(a_record(array=image), image, label)
     np.testing.assert_array_equal(made.read("a"), image)
     np.testing.assert_array_equal(made.read_label("a"), label)
-    boxes = [(slice(0, 16),) * 3, (slice(10, 30),) * 3, (slice(5, 5),) * 3]
-    for box, read in zip(boxes, made.read_many([("a", box) for box in boxes]), strict=True):
-        np.testing.assert_array_equal(read, image[(slice(None), *box)])
+    for low, high in ((0, 16), (10, 30), (5, 5)):
+        read = made.read("a", Box((low,) * 3, (high - low,) * 3))
+        np.testing.assert_array_equal(read, image[:, low:high, low:high, low:high])
+
+
+def test_what_networks_see_is_in_zero_to_one_and_zero_outside(tmp_path):
+    made = Store.create(tmp_path / "s", preprocess=Preprocess("CT"))
+    hu = np.array([-1200, -1000, 0, 250, 1000, 1500], np.int16).reshape(1, 1, 2, 3)
+    made.write_case(a_record(array=hu), hu, np.ones((1, 2, 3), np.uint8))
+    inside = np.array([[0, 0, 0.5], [0.625, 1, 1]], np.float32)
+    unit = made.read_unit("a")
+    assert unit.dtype == np.float32
+    np.testing.assert_array_equal(unit[0, 0], inside)
+    beyond = Box((-1, 0, 1), (2, 3, 4))
+    np.testing.assert_array_equal(made.read_unit("a", beyond)[0, 1], np.pad(inside[:, 1:], ((0, 1), (0, 2))))
+    assert not made.read_unit("a", beyond)[0, 0].any()
+    assert (made.read("a", beyond)[0, 0] == -1000).all()
+    assert made.read_label("a", beyond).sum() == 4
+    one, other = made.read_units([("a", None), ("a", Box((5, 5, 5), (1, 1, 2)))])
+    np.testing.assert_array_equal(one, unit)
+    np.testing.assert_array_equal(other, np.zeros((1, 1, 1, 2), np.float32))
+
+
+def test_a_record_that_does_not_fit_its_voxels_is_refused(store):
+    manifest = store.path / "manifest.json"
+    plain = json.loads(manifest.read_text())
+    plain["cases"][0]["shape"] = [9, 8, 8]
+    manifest.write_text(json.dumps(plain))
+    with pytest.raises(StoreError, match=r"shape \(2, 9, 8, 7\), its record \(2, 9, 8, 8\)"):
+        Store.open(store.path).read_unit("a")
+    with pytest.raises(StoreError, match=r"shape \(9, 8, 7\), its record \(9, 8, 8\)"):
+        Store.open(store.path).read_label("a")
 
 
 def test_other_programs_open_it(store):
@@ -193,8 +236,7 @@ def test_another_layout_is_read_by_tensorstore(tmp_path):
     array = voxels((1, 10, 12, 14))
     zarr.create_array(store=tmp_path / "x", data=array, chunks=(1, 4, 4, 4))
     opened = chunks.ChunkedArray(tmp_path / "x")
-    box = (slice(None), slice(2, 7), slice(0, 3), slice(9, 14))
-    np.testing.assert_array_equal(opened.read(box), array[box])
+    np.testing.assert_array_equal(opened.read(Box((2, 0, 9), (5, 3, 5))), array[:, 2:7, 0:3, 9:14])
 
 
 def test_write_volume_takes_ready_voxels(tmp_path):
@@ -245,6 +287,21 @@ def test_it_reads_in_other_processes(store, method):
     expected = read_sum(store)
     with multiprocessing.get_context(method).Pool(1) as pool:
         assert pool.apply_async(read_sum, (store,)).get(timeout=60) == expected
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system")
+def test_a_forked_process_uses_what_its_parent_had_open(store):
+    expected = read_sum(store)
+
+    def use() -> None:
+        assert read_sum(store) == expected
+        store.write_case(a_record("c"), voxels((1, 4, 5, 6)))
+        assert store.damage("c") is None
+
+    child = multiprocessing.get_context("fork").Process(target=use)
+    child.start()
+    child.join(timeout=60)
+    assert child.exitcode == 0
 
 
 def test_it_reads_in_threads(store):
@@ -331,16 +388,15 @@ def test_damage_is_noticed(store):
     data = bytearray(shard.read_bytes())
     data[:200] = os.urandom(200)
     shard.write_bytes(data)
-    everything = (slice(None),) * 3
     with pytest.raises(StoreError, match="damaged"):
         store.read("b")
     with pytest.raises(StoreError, match=r"damaged.*prepare this case again"):
-        store.read_many([("a", everything), ("b", everything)])
+        store.read_units([("a", None), ("b", None)])
     shard.write_bytes(b"xx")
     with pytest.raises(StoreError, match="truncated"):
         Store.open(store.path).read("b")
     with pytest.raises(StoreError, match="prepare this case again"):
-        Store.open(store.path).read_many([("b", everything)])
+        Store.open(store.path).read_units([("b", None)])
     (store.path / "cases/a.zarr/0/zarr.json").unlink()
     with pytest.raises(StoreError, match="prepare this case again"):
         Store.open(store.path).read("a")
@@ -361,8 +417,6 @@ def test_misuse_is_explained(store, tmp_path):
         store.write_case(a_record(), voxels((1, 4, 5, 6), "uint8"))
     with pytest.raises(StoreError, match="label"):
         store.write_case(a_record(), voxels((1, 4, 5, 6)), voxels((4, 5, 7)))
-    with pytest.raises(StoreError, match="steps"):
-        store.read("b", (slice(0, 10, 2), slice(None), slice(None)))
     (tmp_path / "bad").mkdir()
     for text in ("{", "{}", '{"version": 1, "preprocess": {}}'):
         (tmp_path / "bad" / "manifest.json").write_text(text)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.unet3d import UNet3D
+from parts2whole.scans.volume import Box
 from parts2whole.training.monitor import PARTS, ContrastMonitor, choose_distinct
 from parts2whole.training.runtime import Hardware, Runtime
 from parts2whole.wholes.sampler import Whole
@@ -32,7 +33,7 @@ class Known(Encoder):
 
 def wholes_of(count: int) -> tuple[list[Whole], list[Tensor]]:
     """Wholes of constant channels: every part of one is like it, whatever the box."""
-    drawn = [Whole(f"case_{i}", (0, 0, 0), SIZE) for i in range(count)]
+    drawn = [Whole(f"case_{i}", Box((0, 0, 0), SIZE)) for i in range(count)]
     generator = torch.Generator().manual_seed(0)
     return drawn, [torch.rand(5, 1, 1, 1, generator=generator).expand(5, *SIZE).clone() for _ in drawn]
 
@@ -45,7 +46,7 @@ def runtime() -> Runtime:
 def test_one_whole_of_every_scan_comes_first_and_none_twice() -> None:
     names = ["a", "a", "b", "a", "c", "b"]
     starts = [0, 0, 0, 4, 0, 0]
-    drawn = [Whole(name, (start, 0, 0), SIZE) for name, start in zip(names, starts, strict=True)]
+    drawn = [Whole(name, Box((start, 0, 0), SIZE)) for name, start in zip(names, starts, strict=True)]
     assert choose_distinct(drawn, 10) == [0, 2, 4, 3]
     assert choose_distinct(drawn, 2) == [0, 2]
 

@@ -43,7 +43,7 @@ def test_a_whole_is_the_box_of_the_scan(store):
         whole = sampler.draw(0, index)
         stored = store.read(whole.case_id)
         record = store.record(whole.case_id)
-        z, y, x = (slice(s, s + 8) for s in whole.start)
+        z, y, x = (slice(s, s + 8) for s in whole.box.start)
         expected = stored[:, z, y, x].astype(np.float32) * record.scale + record.offset
         np.testing.assert_allclose(sampler.read(whole).numpy(), expected, atol=1e-6)
 
@@ -60,7 +60,7 @@ def test_every_scan_and_every_place_is_drawn(store):
     drawn = [sampler.draw(0, i) for i in range(3000)]
     counts = {case: sum(w.case_id == case for w in drawn) for case in SHAPES}
     assert min(counts.values()) > 850
-    starts = {w.start[0] for w in drawn if w.case_id == "a"}
+    starts = {w.box.start[0] for w in drawn if w.case_id == "a"}
     assert starts == set(range(12 - 8 + 1))
 
 
@@ -79,7 +79,7 @@ def test_sizes_in_mm_follow_the_spacing(store):
     assert size.in_scan((2.0, 1.0, 1.0)) == (8, 16, 16)
     sampler = WholeSampler(store, size=size, cases=["a"])
     whole = sampler.draw(0, 0)
-    assert whole.size == (8, 16, 16)
+    assert whole.box.size == (8, 16, 16)
     assert sampler.read(whole).shape == (1, 8, 8, 8)
 
 

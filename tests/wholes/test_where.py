@@ -46,12 +46,12 @@ def draw(store, where, n=60, **options):
     assert wholes == [sampler.draw(0, index) for index in range(n)]
     for whole in wholes:
         shape = store.record(whole.case_id).shape
-        assert all(0 <= s <= e - w for s, e, w in zip(whole.start, shape, SIZE, strict=True) if e > w)
+        assert all(0 <= s <= e - w for s, e, w in zip(whole.box.start, shape, SIZE, strict=True) if e > w)
     return wholes
 
 
 def centres(wholes):
-    return np.array([np.add(whole.start, np.array(SIZE) // 2) for whole in wholes])
+    return np.array([np.add(whole.box.start, np.array(SIZE) // 2) for whole in wholes])
 
 
 def test_body_is_where_tissue_or_lung_is(store):
@@ -123,7 +123,7 @@ def test_genesis_takes_lung_and_keeps_its_borders(tmp_path):
     rule = GenesisTissue(border_voxels=(4, 10, 10))
     wholes = draw(store, rule, n=300)
     assert {whole.case_id for whole in wholes} == {"half"}
-    z, y, x = np.array([whole.start for whole in wholes]).T
+    z, y, x = np.array([whole.box.start for whole in wholes]).T
     # inclusive: border to edge - size - (depth in z) - 1 - border
     assert (z.min(), z.max()) == (4, 30 - 8 - 3 - 1 - 4)
     assert (y.min(), y.max()) == (10, 60 - 16 - 1 - 10)

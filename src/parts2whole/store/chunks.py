@@ -2,8 +2,8 @@
 
 An array is one file (a shard) of small compressed chunks with an index at its end, of which tensorstore reads
 and decodes those that a crop touches, in threads that need no interpreter lock.  Where it can't, zarr reads
-the same at several times the cost: at URLs, which only fsspec knows, and in a process forked from one with such
-threads.  Chunk shape and codec were chosen by `benchmarks/sampling.py`.
+the same at several times the cost: at URLs, which only fsspec knows, and in a process forked from one with
+such threads.  Chunk shape and codec were chosen by `benchmarks/sampling.py`.
 """
 
 from __future__ import annotations
@@ -176,6 +176,9 @@ class ArrayCache:
             while len(self._open) > OPEN_ARRAYS:
                 self._open.popitem(last=False)
         return array
+
+    def __len__(self) -> int:
+        return len(self._open)
 
     def forget(self) -> None:
         """Close all, because arrays on disk have changed."""
