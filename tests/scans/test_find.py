@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from parts2whole.scans.read import ReadError, find_scans, read_scan, safe_name
+from parts2whole.scans.read import ReadError, find_scans, read_scan, safe_name, scan_files, strip_suffix
 
 
 @pytest.fixture
@@ -100,3 +100,49 @@ def test_nothing_there(tmp_path):
         find_scans([tmp_path / "nowhere"])
     with pytest.raises(ReadError, match="nothing matches"):
         find_scans([str(tmp_path / "*.nii")])
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["c0.nii", "c0.nii.gz"],
+        ["c0.NII", "c0.nii.gz"],
+        ["c0.nii.gz", "c0.NII.GZ"],
+        ["c0.mha", "c0.nrrd"],
+        ["c0.mgz", "c0.nii", "c0.mhd"],
+    ],
+)
+def test_files_of_one_name_are_ambiguous(tmp_path, names):
+    for name in [*names, "c1.nii", "c0_0001.nii.gz", "C2.NII.GZ", "sub/c0.nii", ".c1.nii.gz"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    found = {source.paths[0].name: source.problem for source in find_scans([tmp_path]) if source.problem}
+    assert set(found) == set(names)
+    assert all(name in problem for problem in found.values() for name in names)
+    with pytest.raises(ReadError, match="lie side by side") as caught:
+        scan_files(tmp_path)
+    assert all(name in str(caught.value) for name in names)
+    assert {s.paths[0].name for s in find_scans([str(tmp_path / "c*")]) if s.problem} == set(names)
+    # Named one by one, files are meant, and each is a scan.
+    one_by_one = find_scans([tmp_path / name for name in names])
+    assert [source.problem for source in one_by_one] == [None] * len(names)
+    assert len({source.case_id for source in one_by_one}) == len(names)
+    (tmp_path / names[0]).unlink()
+    if len(names) == 2:
+        kept = {names[1], "c1.nii", "c0_0001.nii.gz", "C2.NII.GZ"}
+        assert {path.name for path in scan_files(tmp_path)} == kept
+        assert {strip_suffix(name) for name in kept} == {"c0", "c1", "c0_0001", "C2"}
+        assert not any(source.problem for source in find_scans([tmp_path]))
+
+
+def test_search_and_pairs_know_the_same_suffixes(tmp_path):
+    """Whatever case they are written in."""
+    suffixes = [".nii", ".nii.gz", ".mgz", ".mgh", ".mha", ".mhd", ".nrrd", ".nhdr"]
+    for number, suffix in enumerate(suffixes):
+        (tmp_path / f"a{number}{suffix}").write_bytes(b"x")
+        (tmp_path / f"b{number}{suffix.upper()}").write_bytes(b"x")
+    (tmp_path / "labels.TXT").write_text("a0.nii\n")
+    names = {f"{letter}{number}" for number in range(len(suffixes)) for letter in "ab"}
+    assert {strip_suffix(path.name) for path in scan_files(tmp_path)} == names
+    assert {source.case_id for source in find_scans([tmp_path])} == names
+    assert [source.case_id for source in find_scans([tmp_path / "labels.TXT"])] == ["a0"]

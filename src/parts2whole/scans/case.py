@@ -140,7 +140,8 @@ def read_channels(case: SourceCase) -> Volume:
     if len(scans) == 1:
         return first
     arrays = [scan.array.reshape(-1, *scan.shape) for scan in scans]
-    return dataclasses.replace(first, array=np.concatenate(arrays))
+    notes = tuple(dict.fromkeys(note for scan in scans for note in scan.notes))
+    return dataclasses.replace(first, array=np.concatenate(arrays), notes=notes)
 
 
 def read_case_label(case: SourceCase, scan: Volume) -> LabelVolume | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from parts2whole.scans.source import ReadError
+from parts2whole.scans.source import Raw, ReadError
 from parts2whole.scans.volume import Direction, Triple
 
 LARGEST_SCAN_VOXELS = 2**31
@@ -16,6 +16,12 @@ LARGEST_SCAN_VOXELS = 2**31
 
 DEFLATE_LARGEST_RATIO = 1032
 """Gzip and zlib can't compress better, so a header that promises more bytes than this lies."""
+
+PLAUSIBLE_MM = (0.02, 20.0)
+"""A spacing outside is a unit gone wrong more often than a scan."""
+
+SQUARE = 0.999
+"""Axes whose unit vectors span less than this volume aren't at right angles."""
 
 
 def check_size(
@@ -66,11 +72,30 @@ def geometry(
     """
     if not (np.isfinite(columns).all() and np.isfinite(origin).all()):
         raise ReadError(f"{name}: its geometry holds values that aren't numbers")
-    spacing = np.linalg.norm(columns, axis=0)
-    if spacing.min() <= 0 or abs(np.linalg.det(columns / np.where(spacing > 0, spacing, 1))) < 1e-3:
+    if not places_voxels(columns):
         raise ReadError(f"{name}: its axes don't span space, so voxels have no place: {columns.tolist()}")
+    spacing = np.linalg.norm(columns, axis=0)
     rows = columns / spacing
     return triple(spacing), triple(origin), (triple(rows[0]), triple(rows[1]), triple(rows[2]))
+
+
+def places_voxels(columns: npt.NDArray[np.float64]) -> bool:
+    """Whether three steps, one a column, are finite and span space."""
+    lengths = np.linalg.norm(columns, axis=0)
+    if not (np.isfinite(lengths).all() and lengths.min() > 0):
+        return False
+    return bool(abs(np.linalg.det(columns / lengths)) >= 1e-3)
+
+
+def odd_geometry(raw: Raw) -> tuple[str, ...]:
+    """Notes on a geometry that may be right and seldom is; the tilt of DICOM series is noted elsewhere."""
+    notes = []
+    if min(raw.spacing_mm) < PLAUSIBLE_MM[0] or max(raw.spacing_mm) > PLAUSIBLE_MM[1]:
+        mm = " ".join(f"{each:.3g}" for each in raw.spacing_mm)
+        notes.append(f"a spacing of {mm} mm is not plausible: its unit may be wrong")
+    if raw.modality is None and abs(float(np.linalg.det(np.asarray(raw.direction)))) < SQUARE:
+        notes.append("its axes are not at right angles")
+    return tuple(notes)
 
 
 def triple(values: npt.NDArray[np.float64]) -> Triple:

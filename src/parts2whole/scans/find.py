@@ -6,6 +6,7 @@ import dataclasses
 import glob
 import hashlib
 import os
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -58,6 +59,8 @@ def find_scans(
 
     Below a folder that holds images and labels side by side, only images are scans.  Case ids of files come
     from their names and those of folders below the one named; case ids of DICOM series are salted hashes.
+    Files found in one folder that differ in nothing but the suffix have a problem, see `name_twins`; files
+    that are named one by one are meant.
 
     Args:
         paths: where to look.
@@ -98,8 +101,37 @@ def find_scans(
 
 
 def strip_suffix(name: str) -> str:
-    """A file name without the suffix of a scan."""
+    """A file name without the suffix of a scan, in whatever case that is written."""
     return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), name)
+
+
+def scan_files(folder: Path) -> list[Path]:
+    """The files of one folder that are scans by their suffix, sorted; hidden ones are passed over.
+
+    Raises:
+        ReadError: two of them differ in nothing but the suffix, so that one name means both.
+    """
+    files = sorted(file for file in folder.iterdir() if _has_suffix(file) and not file.name.startswith("."))
+    for file, problem in name_twins(files).items():
+        raise ReadError(f"{file.parent}: {problem}")
+    return files
+
+
+def name_twins(files: Iterable[Path]) -> dict[Path, str]:
+    """What is wrong with files that share folder and name but for the suffix (``a.nii`` beside ``a.nii.gz``).
+
+    Which of them is the case, or whose label map a file of that name is, can't be known.
+    """
+    alike: dict[str, list[Path]] = defaultdict(list)
+    for file in files:
+        alike[strip_suffix(os.path.abspath(file))].append(file)
+    return {
+        file: f"{' and '.join(sorted(each.name for each in same))} lie side by side, and which one is meant "
+        "can't be known: move or rename all but one"
+        for same in alike.values()
+        if len(same) > 1
+        for file in same
+    }
 
 
 def _expand(path: str | Path) -> list[_Found]:
@@ -107,7 +139,7 @@ def _expand(path: str | Path) -> list[_Found]:
     text, place = str(path), Path(path)
     if place.is_dir():
         return _walk(place)
-    if place.suffix == ".txt" and place.is_file():
+    if place.suffix.lower() == ".txt" and place.is_file():
         lines = [line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines()]
         listed = [place.parent / line for line in lines if line and not line.startswith("#")]
         return [found for each in listed for found in (_walk(each) if each.is_dir() else [_single(each)])]
@@ -117,7 +149,8 @@ def _expand(path: str | Path) -> list[_Found]:
         matches = sorted(Path(match) for match in glob.glob(text, recursive=True))
         if not matches:
             raise ReadError(f"nothing matches {text!r}")
-        return [found for each in matches for found in (_walk(each) if each.is_dir() else _maybe(each))]
+        found = [found for each in matches for found in (_walk(each) if each.is_dir() else _maybe(each))]
+        return _mark_twins(found)
     raise ReadError(f"{text!r} doesn't exist; name folders, files, globs, or a .txt list of paths")
 
 
@@ -161,7 +194,12 @@ def _walk(root: Path) -> list[_Found]:
                 found.append((file, relative, f"{name} is a link to nowhere"))
             else:
                 found += [(file, relative, None) for _ in _maybe(file)]
-    return found
+    return _mark_twins(found)
+
+
+def _mark_twins(found: list[_Found]) -> list[_Found]:
+    twins = name_twins(file for file, _, problem in found if problem is None and _has_suffix(file))
+    return [(file, name, problem or twins.get(file)) for file, name, problem in found]
 
 
 def _passed_over(name: str, siblings: set[str]) -> bool:

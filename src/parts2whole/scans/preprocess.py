@@ -158,7 +158,7 @@ def prepare_volume(volume: Volume, preprocess: Preprocess) -> Prepared:
     if modality == "CT" and float(volume.array.min()) > AIR_HU:
         notes.append(f"no voxel at or below {AIR_HU}: check that values are Hounsfield units")
     prepared = dataclasses.replace(canonical, array=unit.reshape(canonical.array.shape))
-    return Prepared(prepared, modality, tuple(windows), integral, tuple(notes))
+    return Prepared(prepared, modality, tuple(windows), integral, (*volume.notes, *notes))
 
 
 def prepare_label(label: LabelVolume, preprocess: Preprocess) -> LabelVolume:

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from parts2whole.scans.checks import odd_geometry
 from parts2whole.scans.dicom import find_series, instance_numbers, is_dicom, read_series, user_salt
-from parts2whole.scans.find import SUFFIXES, find_scans, strip_suffix
+from parts2whole.scans.find import SUFFIXES, find_scans, name_twins, scan_files, strip_suffix
 from parts2whole.scans.itk import SUFFIXES as ITK_SUFFIXES
 from parts2whole.scans.itk import data_files, read_itk
 from parts2whole.scans.matlab import read_matlab
@@ -31,11 +32,13 @@ __all__ = [
     "file_stamp",
     "find_scans",
     "instance_numbers",
+    "name_twins",
     "read_label",
     "read_matlab",
     "read_scan",
     "read_volume",
     "safe_name",
+    "scan_files",
     "strip_suffix",
     "user_salt",
     "write_label_like",
@@ -131,7 +134,7 @@ def file_stamp(paths: Sequence[Path]) -> str:
     hasher = hashlib.sha256()
     for path in paths:
         stats = [path.stat()]
-        if path.name.lower().endswith((".mhd", ".nhdr")):
+        if path.name.lower().endswith(ITK_SUFFIXES):
             stats += [file.stat() for file in data_files(path)[1:]]
         text = " ".join(f"{stat.st_size} {stat.st_mtime_ns}" for stat in stats)
         hasher.update(f"{path.name}\0{text}\n".encode(errors="surrogateescape"))
@@ -165,7 +168,8 @@ def _as_volume(raw: Raw, name: str, which: Which) -> Volume:
     array = _choose(raw, name, which)
     if min(array.shape[-3:]) < 2:
         raise ReadError(f"{name}: a single slice, shape {array.shape[-3:]} (z, y, x), is not a volume")
-    return Volume(_compact(array, name), raw.spacing_mm, raw.origin_mm, raw.direction, raw.modality)
+    notes = (*raw.notes, *odd_geometry(raw))
+    return Volume(_compact(array, name), raw.spacing_mm, raw.origin_mm, raw.direction, raw.modality, notes)
 
 
 def _choose(raw: Raw, name: str, which: Which) -> npt.NDArray[Any]:

@@ -58,6 +58,7 @@ class Raw:
         origin_mm: LPS position of the first voxel.
         direction: columns are the LPS unit vectors of the array axes.
         modality: what the file says it is.
+        notes: what the user should know of how it was read.
     """
 
     array: npt.NDArray[Any]
@@ -65,6 +66,7 @@ class Raw:
     origin_mm: Triple
     direction: Direction
     modality: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def safe_name(name: str) -> str:

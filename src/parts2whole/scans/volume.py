@@ -169,9 +169,11 @@ class Volume(_Grid):
 
     Attributes:
         modality: what the file says it is (CT, MR, ...); None where the format can't say.
+        notes: what the user should know of how it was read.
     """
 
     modality: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

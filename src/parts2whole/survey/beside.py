@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from parts2whole.scans.itk import data_files
+from parts2whole.scans.itk import SUFFIXES, data_files
 from parts2whole.scans.read import ReadError, ScanSource, find_scans, safe_name, strip_suffix
 
 
@@ -70,7 +70,7 @@ def count_others(files: Sequence[Path], sources: Sequence[ScanSource]) -> dict[s
 
 def _files(source: ScanSource) -> tuple[Path, ...]:
     """The files of a scan, with detached data."""
-    if source.is_series or not source.paths[0].name.lower().endswith((".mhd", ".nhdr")):
+    if source.is_series or not source.paths[0].name.lower().endswith(SUFFIXES):
         return source.paths
     try:
         return data_files(source.paths[0])

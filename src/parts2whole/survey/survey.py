@@ -57,9 +57,6 @@ SHOWN_HU = (-1000.0, 500.0)
 MOST_PICTURES = 1000
 """Pictures are kept of so many scans, to bound memory and the size of a page."""
 
-PLAUSIBLE_MM = (0.02, 20.0)
-"""A spacing outside is a unit gone wrong more often than a scan."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
@@ -296,7 +293,7 @@ def _measure(volume: Volume, source: ScanSource, *, passed_over: bool) -> tuple[
         label_values=_values(array) if is_label else (),
         content_hash=content_hash(to_canonical(volume).array if len(array) > 1 else grid.array),
     )
-    notes = _odd_geometry(facts, volume)
+    notes = list(volume.notes)
     if facts.volumes > 1:
         notes.append(f"holds {facts.volumes} volumes: prepare needs --volumes_4d, an index or channels")
     if is_label and low == high:
@@ -316,16 +313,6 @@ def _lung_share(sample: npt.NDArray[Any]) -> float:
     lung = int(np.count_nonzero((sample > LUNG_HU[0]) & (sample < LUNG_HU[1])))
     body = lung + int(np.count_nonzero(sample > AIR_HU))
     return lung / max(1, body)
-
-
-def _odd_geometry(facts: Facts, volume: Volume) -> list[str]:
-    notes = []
-    if min(facts.spacing_mm) < PLAUSIBLE_MM[0] or max(facts.spacing_mm) > PLAUSIBLE_MM[1]:
-        mm = " ".join(f"{each:.3g}" for each in facts.spacing_mm)
-        notes.append(f"a spacing of {mm} mm is not plausible: its unit may be wrong")
-    if abs(float(np.linalg.det(np.asarray(volume.direction)))) < 0.999 and volume.modality is None:
-        notes.append("its axes are not at right angles")
-    return notes
 
 
 def _values(array: npt.NDArray[Any]) -> tuple[int, ...]:
