@@ -11,7 +11,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -191,6 +191,21 @@ class Task(Spec, abc.ABC):
     @abc.abstractmethod
     def show(self, predictor: Predictor, labelled: LabelledData, item: str) -> Segmented | None:
         """An item to look at; None where there is nothing to draw."""
+
+    @classmethod
+    def example(cls, folder: Path) -> Self:
+        """The task on a few tiny cases that it makes up and writes into ``folder``, to try it on.
+
+        Contract suites (`parts2whole.contracts`) run on it.  A task that reads a format of its own writes
+        that; `parts2whole.phantom.example` helps.
+
+        Raises:
+            TaskError: the task has no example.
+        """
+        raise TaskError(
+            f"{cls.__name__} has no example: give it a class method example(folder) that writes tiny data "
+            f"in its format and returns {cls.__name__}(folder, ...)"
+        )
 
     def split(self, labelled: LabelledData) -> Split:
         """The task's split: the data set's own where it has one, else by patient."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +61,21 @@ class BrainTumourSegmentation(SegmentationTask):
         if unknown or not self.modalities or len(set(self.modalities)) < len(self.modalities):
             raise TaskError(f"modalities must be some of {', '.join(MODALITIES)}, got {self.modalities}")
         object.__setattr__(self, "modalities", tuple(m for m in MODALITIES if m in self.modalities))
+
+    @classmethod
+    def example(cls, folder: Path) -> Self:
+        """Tiny phantoms of BraTS 2018, of two modalities."""
+        from parts2whole.phantom.example import write_data_set
+        from parts2whole.phantom.write_brats import Brats2018
+
+        return cls(
+            write_data_set(Brats2018(), folder),
+            patch_size=(16, 16, 16),
+            crop_size=(20, 20, 20),
+            modalities=("flair", "t1"),
+            validation_fraction=0.25,
+            test_fraction=0.25,
+        )
 
     def prepared_with(self) -> list[str]:
         """The channels."""

@@ -9,7 +9,8 @@ import abc
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from parts2whole.evaluation.metrics import classification_metrics
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.heads import Model, PooledClassifier
+from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import size_of
 from parts2whole.tasks.augment import Augmentation, augment_image, draw_augmentation
 from parts2whole.tasks.base import (
@@ -52,6 +54,19 @@ class ClassificationTask(Task, abc.ABC):
     dropout: float = 0.0
     augmentation: Augmentation = Augmentation()
     rows_are_independent: ClassVar[bool] = True
+
+    @classmethod
+    def example(cls, folder: Path) -> Self:
+        """A CSV of tiny chests and abdomens, to be told apart."""
+        from parts2whole.phantom.example import write_list
+
+        return cls(
+            write_list(folder),
+            preprocess=Preprocess(modality="CT"),
+            patch_size=(16, 16, 16),
+            validation_fraction=0.25,
+            test_fraction=0.25,
+        )
 
     @property
     def monitor(self) -> str:

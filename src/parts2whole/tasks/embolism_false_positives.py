@@ -20,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -80,6 +80,20 @@ class EmbolismFalsePositives(CandidateTask):
     away_mm: float = 20.0
     vessel_hu: tuple[float, float] = (100.0, 600.0)
     smallest_mm3: float = 10.0
+
+    @classmethod
+    def example(cls, folder: Path) -> Self:
+        """Three vessels through lung, as CAD-PE has it, with emboli in the first."""
+        from parts2whole.phantom.example import write_angiograms
+
+        return cls(
+            write_angiograms(folder),
+            patch_size=(16, 16, 16),
+            hidden=8,
+            away_mm=10,
+            validation_fraction=0.25,
+            test_fraction=0.25,
+        )
 
     def labelled(self, *, cache: Path, workers: int | None = None, progress: bool = True) -> LabelledData:
         """Prepare the scans once into ``cache``, and make or open their candidates."""

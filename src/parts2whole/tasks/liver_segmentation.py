@@ -16,7 +16,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +58,15 @@ class LiverSegmentation(SegmentationTask):
     train_numbers: tuple[int, int] = (0, 99)
     validation_numbers: tuple[int, int] = (100, 114)
     test_numbers: tuple[int, int] = (115, 129)
+
+    @classmethod
+    def example(cls, folder: Path) -> Self:
+        """Tiny phantoms of LiTS, some on each of the published sides."""
+        from parts2whole.phantom.example import write_data_set
+        from parts2whole.phantom.write_lits import Lits
+
+        numbers = (0, 1, 2, 100, 115, 116)
+        return cls(write_data_set(Lits(), folder, numbers), patch_size=(16, 16, 16))
 
     def sources(self) -> FoundCases:
         """Volumes and their label maps, by case number."""

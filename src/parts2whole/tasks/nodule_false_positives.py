@@ -18,7 +18,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -71,6 +71,14 @@ class NoduleFalsePositives(CandidateTask):
     validation_subsets: tuple[int, ...] = (5, 6)
     test_subsets: tuple[int, ...] = (7, 8, 9)
     candidates: str = "candidates_V2.csv"
+
+    @classmethod
+    def example(cls, folder: Path) -> Self:
+        """Tiny phantoms of LUNA16, one scan in each subset."""
+        from parts2whole.phantom.example import write_data_set
+        from parts2whole.phantom.write_luna import Luna16
+
+        return cls(write_data_set(Luna16(), folder, range(10)), patch_size=(16, 16, 16), hidden=8)
 
     def labelled(self, *, cache: Path, workers: int | None = None, progress: bool = True) -> LabelledData:
         """Prepare the scans once into ``cache``, and place the candidates in them."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,15 @@ class NoduleSegmentation(SegmentationTask):
     consensus: float = 0.5
     minimum_readers: int = 1
     patient_separator: str | None = None
+
+    @classmethod
+    def example(cls, folder: Path) -> Self:
+        """Tiny phantoms of LIDC-IDRI."""
+        from parts2whole.phantom.example import write_data_set
+        from parts2whole.phantom.write_lidc import Lidc
+
+        data = write_data_set(Lidc(), folder)
+        return cls(data, patch_size=(16, 16, 16), validation_fraction=0.25, test_fraction=0.25)
 
     def prepared_with(self) -> list[Any]:
         """How readers become one mask."""

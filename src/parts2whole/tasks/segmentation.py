@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from parts2whole.store.ingest import SourceCase
 from parts2whole.tasks.base import TaskError, name_some
@@ -28,6 +28,11 @@ class Segmentation(SegmentationTask):
     """
 
     patient_separator: str | None = None
+
+    @classmethod
+    def example(cls, folder: Path) -> Self:
+        """Pairs of tiny abdomens, one patient with two scans."""
+        return super().example(folder).replace(patient_separator="-")
 
     def sources(self) -> FoundCases:
         """Images and labels, by case."""

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from parts2whole.evaluation.metrics import mean_over_cases
 from parts2whole.evaluation.regions import Regions, RegionScores, class_regions
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.heads import EncoderDecoder, Model
+from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import Box, Size, size_of
 from parts2whole.store.ingest import SourceCase, store_cases
 from parts2whole.store.store import Store
@@ -90,6 +91,19 @@ class SegmentationTask(Task, abc.ABC):
     @abc.abstractmethod
     def sources(self) -> FoundCases:
         """Images and labels, by case."""
+
+    @classmethod
+    def example(cls, folder: Path) -> Self:
+        """Pairs of tiny abdomens, ``images/`` and ``labels/``, whose liver is labelled."""
+        from parts2whole.phantom.example import write_pairs
+
+        return cls(
+            write_pairs(folder),
+            preprocess=Preprocess(modality="CT"),
+            patch_size=(16, 16, 16),
+            validation_fraction=0.25,
+            test_fraction=0.25,
+        )
 
     @property
     def monitor(self) -> str:
