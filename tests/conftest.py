@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from weights.stand_ins import parity, stand_ins
+
+__all__ = ["parity", "stand_ins"]
+
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 # The networks in tests are so small that threads wait for each other longer than they work.
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))

@@ -1,4 +1,4 @@
-"""Every source of published weights, now and later: found by listing the folder, held to the same promises."""
+"""Sources of published weights: what each says of its files; what all promise is in tests/contracts."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from parts2whole.networks.base import count_parameters
 from parts2whole.networks.blocks import NetworkError
 from parts2whole.networks.published import scale_input, spread_channels
 from parts2whole.networks.resnet3d import BLOCKS, ResNet3D
-from parts2whole.spec import spec_from_yaml
-from parts2whole.weights.base import WeightsError, WeightSource
+from parts2whole.weights.base import WeightsError
 from parts2whole.weights.convert import convert
 from parts2whole.weights.load import load_initialisation, parse_source, sources
 from parts2whole.weights.medicalnet import PublishedMedicalNet
@@ -32,36 +31,20 @@ def state_of(made) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("prefix", sorted(SOURCES))
-def test_is_a_frozen_spec_that_reads_back(prefix):
-    source = SOURCES[prefix]()
-    assert spec_from_yaml(source.to_yaml(), WeightSource) == source
-    assert parse_source(f"{prefix}:file").source == source
-    with pytest.raises(WeightsError, match="sum, mean or repeat"):
-        source.replace(stem="first")
-
-
-@pytest.mark.parametrize("prefix", sorted(SOURCES))
-def test_other_tensors_match_nothing_and_are_named(prefix, tmp_path):
-    torch.save({"backbone.weight": torch.zeros(3)}, tmp_path / "other.pth")
-    with pytest.raises(WeightsError, match=r"no tensor matches .*backbone\.weight"):
-        load_initialisation(f"{prefix}:{tmp_path / 'other.pth'}")
+def test_a_source_is_named_by_its_prefix(prefix):
+    assert parse_source(f"{prefix}:file").source == SOURCES[prefix]()
 
 
 @pytest.mark.parametrize(
     "model", ["medicalnet_resnet10_backbone", "niftynet_densevnet", "niftynet_highres3dnet"]
 )
-def test_the_report_names_every_tensor_and_the_card_says_where_they_are_from(model, stand_ins):
+def test_the_report_says_what_was_turned_and_the_card_from_which_file(model, stand_ins):
     made = stand_ins(model)
     converted = convert(SOURCES[made.source](), made.path)
     tensors = state_of(made)
-    assert {entry.source for entry in converted.report.entries if entry.source} == set(tensors)
-    targets = [entry.target for entry in converted.report.entries if entry.target]
-    assert len(targets) == len(set(targets))
-    assert all(name in converted.report.summary() for name in [*tensors, *targets])
-    origin, card = converted.card.origin, converted.card
-    assert all(origin[key] for key in ("title", "where", "expects", "axes", "trained_on"))
-    assert card.licence
-    assert card.citation
+    names = {name for entry in converted.report.entries for name in (entry.source, entry.target) if name}
+    assert all(name in converted.report.summary() for name in names)
+    origin = converted.card.origin
     assert len(origin["files_sha256"][made.path.name]) == 64
     turned = {e.source for e in converted.report.entries if "(x, y, z) to (z, y, x)" in e.note}
     if made.source == "niftynet":

@@ -1,6 +1,6 @@
 """Contract suites: what every member of a family promises, to be checked on a member of your own.
 
-Families are methods, networks, tasks, sources of weights, rules for the place of a whole, optimisers, schedules.
+Families: methods, networks, tasks, weight sources, rules for the place of a whole, optimisers and schedules.
 
     class TestMine(MethodContract):     # in a file of tests: pytest runs the suite on Mine
         member = Mine
