@@ -166,29 +166,6 @@ def test_a_method_out_of_the_tree_works_from_the_command_line(
         pretrain(store, tmp_path / "again", name, "--steps", "2")
 
 
-def test_a_copied_file_in_the_folder_is_all_a_method_needs(tmp_path):
-    package = tmp_path / "parts2whole"
-    shutil.copytree(SOURCE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    text = (package / "methods" / "simclr.py").read_text()
-    (package / "methods" / "mine.py").write_text(text.replace("class SimCLR(", "class Mine("))
-    shutil.copytree(TESTS / "contracts", tmp_path / "contracts", ignore=shutil.ignore_patterns("__pycache__"))
-    environment = os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "contracts/test_methods.py",
-        "-k",
-        "Mine",
-    ]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
-    assert "11 passed" in done.stdout, done.stdout
-
-
 @pytest.mark.skipif(importlib.util.find_spec("importlinter") is None, reason="needs the extra check")
 def test_a_copied_file_keeps_the_import_rules(tmp_path):
     package = tmp_path / "parts2whole"
