@@ -9,7 +9,7 @@ import numpy as np
 
 from parts2whole.contracts.base import Contract, promise
 from parts2whole.scans.preprocess import Preprocess
-from parts2whole.scans.volume import CANONICAL, Size, content_hash
+from parts2whole.scans.volume import CANONICAL, Size, content_hash, size_of
 from parts2whole.store.store import CaseRecord, Store
 from parts2whole.wholes.random import sample_generator
 from parts2whole.wholes.where import Where, WhereError
@@ -95,7 +95,7 @@ def write_store(path: Path) -> Store:
             patient=case,
             modality=modality,
             channels=1,
-            shape=(array.shape[0], array.shape[1], array.shape[2]),
+            shape=size_of(array),
             spacing_mm=(1.0, 1.0, 1.0),
             origin_mm=(0.0, 0.0, 0.0),
             direction=CANONICAL,
