@@ -44,7 +44,6 @@ from parts2whole.training.optim import AdamW
 from parts2whole.verbs.phantom import phantom
 from parts2whole.wholes.geometry import crop_resize, draw_boxes
 from parts2whole.wholes.random import BatchGenerator
-from parts2whole.wholes.sampler import Whole, WholeSampler, WholeSize
 
 SIZE = (24, 32, 32)
 NETWORK = p2w.UNet3D(size="tiny", norm="group")
@@ -183,9 +182,8 @@ def distances(run: Path | None, store: Store) -> dict[str, float]:
     else:
         encoder = p2w.load_encoder(run)
     encoder.eval()
-    sampler = WholeSampler(store, size=WholeSize(SIZE))
-    middles = [middle(record.case_id, record.shape) for record in store.cases]
-    wholes = torch.stack([sampler.read(whole) for whole in middles])
+    middles = [(record.case_id, middle(record.shape)) for record in store.cases]
+    wholes = torch.stack([torch.from_numpy(whole) for whole in store.read_units(middles)])
     boxes = draw_boxes(BatchGenerator.of_step(0, "boxes", rows=1), SIZE, fraction=BAND, count=PARTS)
     embedded = []
     for whole in wholes:
@@ -201,9 +199,9 @@ def distances(run: Path | None, store: Store) -> dict[str, float]:
     }
 
 
-def middle(case: str, shape: tuple[int, int, int]) -> Whole:
+def middle(shape: tuple[int, int, int]) -> Box:
     z, y, x = ((edge - wanted) // 2 for edge, wanted in zip(shape, SIZE, strict=True))
-    return Whole(case, Box((z, y, x), SIZE))
+    return Box((z, y, x), SIZE)
 
 
 def cast_modality(text: str) -> Modality:

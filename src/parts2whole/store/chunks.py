@@ -14,6 +14,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,6 @@ import numpy.typing as npt
 import tensorstore
 import zarr
 from zarr.codecs import BloscCodec
-from zarr.storage import FsspecStore
 
 from parts2whole.errors import Parts2WholeError
 from parts2whole.jobs.pool import usable_cores
@@ -104,14 +104,18 @@ class ChunkedArray:
         box = Box.of(self) if box is None else box
         inside = box.inside(size_of(self))
         index = (..., *inside.slices)
-        reading = self._array[index].read() if self._by_tensorstore else None
+        if self._by_tensorstore:
+            reading = self._array[index].read()
+        else:
+            reading = _zarr_readers(self.process).submit(self._array.__getitem__, index)
 
         def finish() -> npt.NDArray[Any]:
             try:
-                voxels = np.asarray(self._array[index] if reading is None else reading.result())
+                voxels = np.asarray(reading.result())
             except _ERRORS as error:
                 raise ChunkError(
-                    f"{self.path} is damaged or truncated ({_said(error)}); prepare this case again"
+                    f"{self.path} is damaged, truncated or out of reach ({_said(error)}); "
+                    "prepare this case again"
                 ) from error
             return box.relative_to(inside).cut(voxels, fill)
 
@@ -128,8 +132,8 @@ def _open_by_tensorstore(path: Path) -> Any:
 
 def _open_by_zarr(path: Path) -> Any:
     remote: Any = path
-    at_url = None if is_local(path) else FsspecStore.from_mapper(remote.fs.get_mapper(remote.path))
-    array = zarr.open_array(at_url or path, mode="r")
+    options = None if is_local(path) else dict(remote.storage_options)
+    array = zarr.open_array(str(path), mode="r", storage_options=options)
     first = path.joinpath("c", *"0" * array.ndim)
     if first.exists() and first.stat().st_size == 0:  # which zarr takes for one that was never written
         raise ValueError("its shard is truncated to nothing")
@@ -144,6 +148,12 @@ def _spec(path: Path) -> dict[str, Any]:
 def _owner() -> int:
     """The process in which tensorstore has its threads; in one forked from it, tensorstore would abort."""
     return os.getpid()
+
+
+@functools.cache
+def _zarr_readers(process: int) -> ThreadPoolExecutor:
+    """Threads of a process in which zarr waits for what is far away."""
+    return ThreadPoolExecutor(MOST_DECODERS, thread_name_prefix=f"zarr-{process}")
 
 
 @functools.cache
