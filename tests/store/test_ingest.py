@@ -13,13 +13,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from parts2whole.files import DiskFullError
 from parts2whole.jobs.run import JobError
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.read import read_volume, write_nifti
 from parts2whole.scans.volume import Box, LabelVolume, Volume, content_hash, to_canonical
 from parts2whole.store import ingest
 from parts2whole.store.ingest import IngestError, SourceCase, store_cases
-from parts2whole.store.store import DiskFullError, Store, StoreError
+from parts2whole.store.store import Store, StoreError
 
 CT = Preprocess("CT")
 FLIPPED = ((0.0, 0.0, -1.0), (0.0, 1.0, 0.0), (-1.0, 0.0, 0.0))

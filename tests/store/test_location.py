@@ -78,7 +78,7 @@ def test_a_remote_case_without_its_record_is_not_there(remote, monkeypatch):
         raise RuntimeError("killed")
 
     array = voxels((1, 4, 4, 4))
-    monkeypatch.setattr("parts2whole.store.case_files.write_text", crash)
+    monkeypatch.setattr("parts2whole.store.case_files.write_json", crash)
     with pytest.raises(RuntimeError, match="killed"):
         remote.write_case(a_record("b", array), array)
     monkeypatch.undo()

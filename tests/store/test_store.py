@@ -17,10 +17,11 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parts2whole.files import DiskFullError, this_process
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import CANONICAL, Box, Volume
 from parts2whole.store import chunks
-from parts2whole.store.store import CaseRecord, DiskFullError, Store, StoreError
+from parts2whole.store.store import CaseRecord, Store, StoreError
 
 
 def a_record(case_id="a", array=None, **changes):
@@ -342,12 +343,9 @@ def test_a_crash_leaves_no_half_case(tmp_path, monkeypatch):
 
 
 def test_leftovers_of_killed_processes_are_swept(store):
-    part = store.path / "cases" / ".x.zarr.part"
     killed = multiprocessing.get_context("spawn").Process(target=print)
     killed.start()
     killed.join()
-    from parts2whole.store.record import this_process
-
     part = store.path / "cases" / f".x.zarr.{this_process().split('.')[0]}.{killed.pid}.part"
     part.mkdir()
     mine = store.path / "cases" / f".y.zarr.{this_process()}.part"
@@ -370,7 +368,7 @@ def test_excluding_a_case_removes_it(store):
 
 @pytest.mark.parametrize(
     "error",
-    [OSError(errno.ENOSPC, "No space left on device"), chunks.ChunkSpaceError("no space left on device")],
+    [OSError(errno.ENOSPC, "No space left on device"), chunks.ChunkError("x: no space left on device")],
 )
 def test_a_full_disk_is_said_and_leaves_nothing(store, monkeypatch, error):
     def full(*_, **__):

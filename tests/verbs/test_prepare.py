@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import parts2whole as p2w
+from parts2whole.files import DiskFullError
 from parts2whole.scans.find import find_scans
 from parts2whole.scans.read import read_scan, read_volume, write_nifti
 from parts2whole.scans.volume import Volume, to_canonical
-from parts2whole.store.store import DiskFullError, Store
+from parts2whole.store.store import Store
 from parts2whole.verbs.prepare import PrepareError, prepare
 
 QUIET = {"workers": 0, "progress": False}

@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from parts2whole.files import write_bytes
 from parts2whole.phantom.brain import BrainScan
 from parts2whole.phantom.ct import CtScan
 
@@ -94,11 +95,7 @@ def write_montage(path: Path, rows: Sequence[Sequence[Picture]]) -> Path:
     content = io.BytesIO()
     picture = Image.fromarray(np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3]))
     picture.quantize(palette=_palette(), dither=Image.Dither.NONE).save(content, "png", optimize=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content.getvalue())
-    part.replace(path)
-    return path
+    return write_bytes(path, content.getvalue())
 
 
 def _palette() -> Image.Image:

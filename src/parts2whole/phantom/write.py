@@ -1,13 +1,10 @@
-"""What the writers of all data sets share: their interface, deterministic identifiers, whole files, flips."""
+"""What the writers of all data sets share: their interface, deterministic identifiers, flips."""
 
 from __future__ import annotations
 
 import abc
-import contextlib
 import dataclasses
-import os
-import shutil
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +13,7 @@ import numpy.typing as npt
 import SimpleITK
 from pydicom.uid import generate_uid
 
+from parts2whole.files import flush, temporary
 from parts2whole.phantom.montage import Picture
 from parts2whole.phantom.sizes import Size
 from parts2whole.scans.volume import LabelVolume, Triple, Volume
@@ -55,27 +53,17 @@ def make_uid(*labels: int | str) -> str:
     return str(generate_uid(entropy_srcs=["parts2whole", *(str(label) for label in labels)]))
 
 
-@contextlib.contextmanager
-def beside(folder: Path) -> Generator[Path]:
-    """A temporary folder inside another, for files that must appear whole; it is removed at the end."""
-    part = folder / f".{os.getpid()}.part"
-    part.mkdir(parents=True, exist_ok=True)
-    try:
-        yield part
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
 def write_itk(volume: Volume | LabelVolume, out: Path, *, compress: bool = False) -> None:
     """Write MetaImage or NRRD, with detached data where the suffix asks for it."""
     image = _sitk.GetImageFromArray(volume.array)
     image.SetSpacing([float(mm) for mm in volume.spacing_mm[::-1]])
     image.SetOrigin([float(mm) for mm in volume.origin_mm])
     image.SetDirection([float(v) for v in np.asarray(volume.direction)[:, ::-1].ravel()])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with beside(out.parent) as part:
-        _sitk.WriteImage(image, str(part / out.name), compress)
-        for file in sorted(part.iterdir(), key=lambda file: file.name == out.name):
+    with temporary(out) as folder:
+        folder.mkdir()
+        _sitk.WriteImage(image, str(folder / out.name), compress)
+        flush(folder)
+        for file in sorted(folder.iterdir(), key=lambda file: file.name == out.name):
             file.replace(out.parent / file.name)
 
 
@@ -94,11 +82,3 @@ def flip(volume: G, axes: Sequence[int]) -> G:
 def _triple(values: npt.NDArray[np.float64]) -> Triple:
     a, b, c = (float(value) + 0.0 for value in values)
     return a, b, c
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

@@ -17,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from parts2whole.files import replacing
 from parts2whole.phantom.ct import CtScan, make_ct
 from parts2whole.phantom.lesions import SOLID, Lesion
 from parts2whole.phantom.montage import LUNG_WINDOW, Picture, picture_ct
 from parts2whole.phantom.sizes import CT, Size
-from parts2whole.phantom.write import DataSet, Rows, beside, make_uid
+from parts2whole.phantom.write import DataSet, Rows, make_uid
 from parts2whole.phantom.write_dicom import write_series
 from parts2whole.wholes.random import sample_generator
 
@@ -49,16 +50,13 @@ class Lidc(DataSet):
         patient = f"LIDC-IDRI-{case + 1:04d}"
         study, series = make_uid("chest study", seed, case), make_uid("chest series", seed, case)
         target = root / patient / study / series
-        with beside(root) as part:
-            images = write_series(
-                scan.image, part / series, patient=patient, study_uid=study, series_uid=series
-            )
+        if target.exists():
+            return {}
+        with replacing(target) as folder:
+            images = write_series(scan.image, folder, patient=patient, study_uid=study, series_uid=series)
             generator = sample_generator("readers", seed, case)
             document = make_document(scan, images, generator, study_uid=study, series_uid=series)
-            document.write(part / series / f"{case + 1:03d}.xml", encoding="UTF-8", xml_declaration=True)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if not target.exists():
-                (part / series).replace(target)
+            document.write(folder / f"{case + 1:03d}.xml", encoding="UTF-8", xml_declaration=True)
         return {}
 
     def draw(self, case: int, *, seed: int, size: Size) -> list[Picture]:

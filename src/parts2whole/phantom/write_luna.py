@@ -19,10 +19,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from parts2whole.files import write_text
 from parts2whole.phantom.ct import CtScan, make_ct
 from parts2whole.phantom.montage import LUNG_WINDOW, Picture, picture_ct
 from parts2whole.phantom.sizes import CT, Size
-from parts2whole.phantom.write import DataSet, Rows, flip, make_uid, write_itk, write_text
+from parts2whole.phantom.write import DataSet, Rows, flip, make_uid, write_itk
 from parts2whole.wholes.random import sample_generator
 
 SUBSETS = 10

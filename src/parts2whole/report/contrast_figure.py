@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from parts2whole.report.contrast import correlate, paired_curves, pretraining_names
-from parts2whole.report.figures import INK, MUTED, FigureError
+from parts2whole.report.figures import INK, MUTED, FigureError, write_figure
 from parts2whole.report.runs import Run
 
 OWN, CONTRAST = "#087f8c", "#b5306e"
@@ -50,11 +49,4 @@ def write_contrast_figure(path: str | Path, runs: Sequence[Run]) -> Path:
         for one in (axes, beside):
             one.tick_params(labelsize=7, colors=MUTED)
             one.spines[["top"]].set_visible(False)
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    temporary = target.with_name(target.name + ".part")
-    temporary.write_bytes(content.getvalue())
-    temporary.replace(target)
-    return target
+    return write_figure(Path(path), figure)

@@ -14,8 +14,9 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
+from parts2whole.files import read_json, write_json
 from parts2whole.report.figures import grey_png
-from parts2whole.report.runs import Plain, RunError
+from parts2whole.report.runs import Plain, RunError, write_arrays
 
 FOLDER = "embedding"
 ARRAYS, NUMBERS = "embedding.npz", "embedding.json"
@@ -60,7 +61,6 @@ def write_embedding(
     folder: Path, embedding: Embedding, features: Mapping[str, npt.NDArray[np.float32]]
 ) -> Path:
     """Write arrays and numbers into ``folder``; ``features`` go along by name."""
-    folder.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, npt.NDArray[Any]] = {
         f"{stage}/{name}": points
         for stage, by_name in embedding.points.items()
@@ -69,17 +69,8 @@ def write_embedding(
     arrays |= {key: getattr(embedding, key) for key in ("whole", "thumbs", "whole_thumbs", "nearest")}
     arrays |= {"names": np.asarray(embedding.names, dtype=np.str_)}
     arrays |= {f"features/{name}": values for name, values in features.items()}
-    path = folder / ARRAYS
-    beside = path.with_name(path.name + ".part")
-    with beside.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
-    numbers = folder / NUMBERS
-    text = json.dumps({stage: dict(found) for stage, found in embedding.numbers.items()}, indent=1)
-    beside_numbers = numbers.with_name(numbers.name + ".part")
-    beside_numbers.write_text(text + "\n")
-    beside_numbers.replace(numbers)
-    beside.replace(path)
-    return path
+    write_json(folder / NUMBERS, {stage: dict(found) for stage, found in embedding.numbers.items()})
+    return write_arrays(folder / ARRAYS, arrays)
 
 
 def read_embedding(run: Path) -> Embedding | None:
@@ -106,7 +97,7 @@ def read_embedding(run: Path) -> Embedding | None:
             arrays["thumbs"],
             arrays["whole_thumbs"],
             arrays["nearest"],
-            json.loads((folder / NUMBERS).read_text()),
+            read_json(folder / NUMBERS),
         )
     except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
         raise RunError(f"{ARRAYS} can't be read ({error}); run embed again") from error

@@ -7,7 +7,6 @@ Matplotlib is used through its objects only: no global state, no display.
 
 from __future__ import annotations
 
-import io
 import math
 import struct
 import zlib
@@ -27,6 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from parts2whole.errors import Parts2WholeError
+from parts2whole.files import replacing
 
 Plane = Literal["axial", "coronal", "sagittal"]
 Spacing = tuple[float, float, float]
@@ -129,7 +129,7 @@ def write_panel(
     bar = figure.colorbar(scale, cax=grid.beside(), extend="max")
     bar.ax.tick_params(labelsize=7, colors=MUTED)
     bar.outline.set_visible(False)
-    return _save(figure, Path(path))
+    return write_figure(Path(path), figure)
 
 
 def write_segmentation_panel(
@@ -209,7 +209,7 @@ def write_segmentation_panel(
         )
         for text in legend.get_texts():
             text.set_parse_math(False)
-    return _save(grid.figure, Path(path))
+    return write_figure(Path(path), grid.figure)
 
 
 @dataclass(frozen=True)
@@ -361,12 +361,8 @@ def _shorten(name: str, length: int = 22) -> str:
     return name if len(name) <= length else f"{name[: length // 2]}…{name[-(length // 2) :]}"
 
 
-def _save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    beside = path.with_name(path.name + ".part")
-    beside.write_bytes(content.getvalue())
-    beside.replace(path)
+def write_figure(path: Path, figure: Figure) -> Path:
+    """Write a figure as PNG."""
+    with replacing(path) as beside:
+        figure.savefig(beside, format="png")
     return path

@@ -16,6 +16,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from parts2whole.files import write_text
 from parts2whole.report.certainty import compare_patients
 from parts2whole.report.contrast import contrast_charts, pretraining_names
 from parts2whole.report.curves import Chart, comparison_charts, overlay_charts, run_charts
@@ -66,11 +67,7 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
     single = folder in found
     runs = [read_run(path) for path in ([folder] if single else found)]
     context = _run_context(runs[0]) if single else _folder_context(folder, runs, listing or {})
-    path = Path(out) if out else folder / PAGE
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(_render(context), encoding="utf-8")
-    beside.replace(path)
-    return path
+    return write_text(Path(out) if out else folder / PAGE, _render(context))
 
 
 def _run_context(run: Run) -> Plain:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import yaml
 
 from parts2whole.errors import Parts2WholeError
+from parts2whole.files import replacing
 
 Kind = Literal["pretrain", "finetune", "other"]
 Plain = dict[str, Any]
@@ -193,7 +194,6 @@ def read_metrics(folder: str | Path) -> list[Plain]:
 def write_volumes(folder: str | Path, panel: Panel) -> Path:
     """Keep a panel as ``panels/latest.npz`` of a run folder, for the report's slice viewer."""
     path = Path(folder) / VOLUMES
-    path.parent.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, npt.NDArray[Any]] = {
         key: np.asarray(getattr(panel, key), np.float32) for key in ("part", "reconstruction", "whole")
     }
@@ -202,10 +202,13 @@ def write_volumes(folder: str | Path, panel: Panel) -> Path:
         arrays["names"] = np.asarray(panel.names, dtype=np.str_)
     if panel.boxes is not None:
         arrays["boxes"] = np.asarray(panel.boxes, np.float32)
-    beside = path.with_name(path.name + ".part")
-    with beside.open("wb") as file:
+    return write_arrays(path, arrays)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> Path:
+    """Write arrays by name as a compressed ``.npz``."""
+    with replacing(path) as beside, beside.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
-    beside.replace(path)
     return path
 
 

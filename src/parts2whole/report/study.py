@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from parts2whole.files import write_bytes, write_json
 from parts2whole.report.runs import Plain, read_mapping
 
 LISTING, STUDY = "benchmark.json", "study.yaml"
@@ -31,21 +31,14 @@ def write_study(
         runs: folders of finished pre-trainings and cells; others in ``folder`` are of earlier settings.
         table: arguments of `parts2whole.report.tables.make_table`.
     """
-    path = folder / LISTING
     content = {
         "name": name,
         "arms": list(arms),
         "table": dict(table),
         "runs": [run.relative_to(folder).as_posix() for run in runs],
     }
-    copy = folder / STUDY
-    beside = copy.with_name(copy.name + ".part")
-    beside.write_bytes(source.read_bytes())
-    beside.replace(copy)
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(content, indent=1) + "\n")
-    beside.replace(path)
-    return path
+    write_bytes(folder / STUDY, source.read_bytes())
+    return write_json(folder / LISTING, content)
 
 
 def read_listing(folder: Path) -> Plain | None:

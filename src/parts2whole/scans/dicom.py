@@ -21,8 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 import SimpleITK
+from filelock import FileLock
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
+from parts2whole.files import replacing
 from parts2whole.scans.checks import LARGEST_SCAN_VOXELS, geometry
 from parts2whole.scans.source import Raw, ReadError, ScanSource, first_line
 
@@ -201,12 +203,11 @@ def user_salt() -> bytes:
     file = folder / "salt"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return file.read_bytes()
-        with os.fdopen(handle, "wb") as out:
-            out.write(os.urandom(32))
+        with FileLock(folder / ".salt.lock"):  # of two processes, the second takes the salt of the first
+            if not file.exists():
+                with replacing(file) as beside:
+                    beside.touch(0o600)
+                    beside.write_bytes(os.urandom(32))
     return file.read_bytes()
 
 

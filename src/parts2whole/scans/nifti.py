@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import math
-import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from nibabel.freesurfer.mghformat import MGHError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
+from parts2whole.files import replacing
 from parts2whole.scans.checks import check_size, geometry, places_voxels
 from parts2whole.scans.source import Raw, ReadError, first_line
 from parts2whole.scans.volume import Direction, LabelVolume, Triple, Volume, from_canonical_array
@@ -262,14 +262,9 @@ def _kind(shape: tuple[int, ...]) -> Any:
 
 
 def _save(image: Any, out: Path) -> None:
-    """Write an image atomically."""
+    """Write an image."""
     if not out.name.endswith(NIFTI_SUFFIXES):
         raise ReadError(f"written files are .nii or .nii.gz, got {out.name!r}")
     suffix = ".nii.gz" if out.name.endswith(".nii.gz") else ".nii"
-    beside = out.with_name(f".{out.name.removesuffix(suffix)}.{os.getpid()}.part{suffix}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with replacing(out, suffix=suffix) as beside:
         _nib.save(image, beside)
-        beside.replace(out)
-    finally:
-        beside.unlink(missing_ok=True)

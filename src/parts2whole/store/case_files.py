@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from parts2whole.files import replacing, write_json
 from parts2whole.scans.preprocess import StoredType
 from parts2whole.store.chunks import ChunkedArray, ChunkError, write_cells, write_image, write_mask
 from parts2whole.store.histogram import count_intensities, count_labels
-from parts2whole.store.location import is_local, remove, upload
-from parts2whole.store.record import CaseRecord, StoreError, disk_full_said, this_process, write_text
+from parts2whole.store.location import remove
+from parts2whole.store.record import CaseRecord, StoreError
 
 MANIFEST, RECORDS, CASES = "manifest.json", "records", "cases"
 
@@ -67,36 +63,22 @@ def write_case(
         label_values=() if label is None else tuple(int(value) for value in np.unique(label)),
     )
     final = case_path(path, record.case_id)
-    with disk_full_said(path), _beside(final) as beside:
-        (path / RECORDS / f"{record.case_id}.json").unlink(missing_ok=True)
-        write_image(beside, record.case_id, array, record.spacing_mm)
-        write_cells(beside, count_intensities(array, scale=record.scale, offset=record.offset))
-        if label is not None:
-            write_mask(beside, label, record.spacing_mm)
-            write_cells(beside / "labels" / "mask", count_labels(label, record.label_values))
-        if _read_back(beside, record.has_label) != record.checksum:
-            raise StoreError(f"{record.case_id}: what was written reads back differently; check the disk")
-        remove(final)
-        if is_local(final):
-            beside.rename(final)
-        else:
-            upload(beside, final)
-        write_text(path / RECORDS / f"{record.case_id}.json", json.dumps(record.to_plain(), indent=1))
-    return record
-
-
-@contextmanager
-def _beside(final: Path) -> Iterator[Path]:
-    """A folder to build a case in: beside its place, or, where that is remote, a temporary one."""
-    if not is_local(final):
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder) / "case.zarr"
-        return
-    beside = final.with_name(f".{final.name}.{this_process()}.part")
+    about = path / RECORDS / f"{record.case_id}.json"
     try:
-        yield beside
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        with replacing(final) as beside:
+            about.unlink(missing_ok=True)
+            write_image(beside, record.case_id, array, record.spacing_mm)
+            write_cells(beside, count_intensities(array, scale=record.scale, offset=record.offset))
+            if label is not None:
+                write_mask(beside, label, record.spacing_mm)
+                write_cells(beside / "labels" / "mask", count_labels(label, record.label_values))
+            if _read_back(beside, record.has_label) != record.checksum:
+                raise StoreError(f"{record.case_id}: what was written reads back differently; check the disk")
+            remove(final)
+    except ChunkError as error:
+        raise StoreError(str(error)) from error
+    write_json(about, record.to_plain())
+    return record
 
 
 def _read_back(folder: Path, has_label: bool) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -38,15 +37,10 @@ LEVEL = 5
 
 OPEN_ARRAYS = 256
 MOST_DECODERS = 8
-DISK_FULL = re.compile(r"no space left|disk quota exceeded|ENOSPC|EDQUOT", re.IGNORECASE)
 
 
 class ChunkError(Parts2WholeError, ValueError):
     """An array that can't be read or written."""
-
-
-class ChunkSpaceError(ChunkError):
-    """No space is left to write an array."""
 
 
 def write_image(folder: Path, name: str, image: npt.NDArray[Any], spacing_mm: tuple[float, ...]) -> None:
@@ -214,8 +208,7 @@ def _write_array(group: zarr.Group, folder: Path, array: npt.NDArray[Any], axes:
     try:
         tensorstore.open(_spec(folder / "0"), open=True).result().write(array).result()
     except ValueError as error:
-        kind = ChunkSpaceError if DISK_FULL.search(str(error)) else ChunkError
-        raise kind(f"{folder} can't be written: {str(error).partition(chr(10))[0]}") from error
+        raise ChunkError(f"{folder} can't be written: {str(error).partition(chr(10))[0]}") from error
 
 
 def _multiscale(name: str, axes: str, spacing_mm: tuple[float, ...]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from parts2whole.files import DiskFullError
 from parts2whole.jobs.run import check_workers, run_jobs
 from parts2whole.scans.case import IngestError, SourceCase, read_case_label, read_channels
 from parts2whole.scans.preprocess import (
@@ -37,7 +38,7 @@ from parts2whole.spec import digest
 from parts2whole.store.case_files import MANIFEST, damage, write_case
 from parts2whole.store.ingest_report import IngestReport, print_report
 from parts2whole.store.location import is_local, to_location
-from parts2whole.store.store import CaseRecord, DiskFullError, Store, StoreError
+from parts2whole.store.store import CaseRecord, Store, StoreError
 
 __all__ = [
     "LABEL_WORDS",
@@ -81,7 +82,7 @@ class _Outcome:
     case_id: str
     record: CaseRecord | None = None
     reason: str = ""
-    fatal: StoreError | None = None
+    fatal: StoreError | DiskFullError | None = None
 
 
 def store_cases(
@@ -114,7 +115,7 @@ def store_cases(
         IngestError: two cases with the same id.
         parts2whole.jobs.run.JobError: a number of workers or a cluster that can't be used.
         parts2whole.store.store.StoreError: ``out`` is in use, or was prepared in another way.
-        parts2whole.store.store.DiskFullError: no space is left; finished cases are kept.
+        parts2whole.files.DiskFullError: no space is left; finished cases are kept.
     """
     began = time.monotonic()
     ids = [case.case_id for case in cases]

@@ -51,10 +51,3 @@ def remove(place: Path) -> None:
     elif place.exists():
         remote: Any = place
         remote.fs.rm(remote.path, recursive=True)
-
-
-def upload(folder: Path, to: Path) -> None:
-    """Put every file below a local folder to a remote place."""
-    for file in sorted(folder.rglob("*")):
-        if file.is_file():
-            to.joinpath(*file.relative_to(folder).parts).write_bytes(file.read_bytes())

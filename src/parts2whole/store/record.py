@@ -1,31 +1,20 @@
-"""What a store writes about its cases: records as JSON, each file written whole or not at all."""
+"""What a store writes about its cases: records, as JSON."""
 
 from __future__ import annotations
 
 import dataclasses
-import errno
-import json
 import math
-import os
-import shutil
-import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from parts2whole.errors import Parts2WholeError
+from parts2whole.files import read_json
 from parts2whole.scans.volume import Direction, Triple
-from parts2whole.store.chunks import ChunkError, ChunkSpaceError
-from parts2whole.store.location import is_local
 
 
 class StoreError(Parts2WholeError, ValueError):
     """A store that can't be opened or written, or a case that isn't in it."""
-
-
-class DiskFullError(StoreError):
-    """No space is left for the store."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -127,78 +116,10 @@ def read_records(folder: Path) -> list[CaseRecord]:
     for file in sorted(folder.glob("*.json")):
         if not file.name.startswith("."):
             try:
-                found.append(CaseRecord.from_plain(json.loads(file.read_text(encoding="utf-8"))))
-            except (ValueError, TypeError, AttributeError, RecursionError) as error:
+                found.append(CaseRecord.from_plain(read_json(file)))
+            except (ValueError, TypeError, AttributeError) as error:
                 raise StoreError(f"{file} is not a record: {error}; delete it and prepare again") from error
     return found
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write a file beside its place, then rename; objects are put whole anyway."""
-    if not is_local(file):
-        file.write_text(text, encoding="utf-8")
-        return
-    beside = file.with_name(f".{file.name}.{this_process()}.part")
-    with disk_full_said(file.parent):
-        try:
-            beside.write_text(text, encoding="utf-8")
-            beside.replace(file)
-        finally:
-            beside.unlink(missing_ok=True)
-
-
-@contextmanager
-def disk_full_said(path: Path) -> Iterator[None]:
-    """Turn "no space left" from below into `DiskFullError`, and a chunk error into `StoreError`."""
-    try:
-        yield
-    except ChunkError as error:
-        if isinstance(error, ChunkSpaceError):
-            raise _disk_full(path) from error
-        raise StoreError(str(error)) from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _disk_full(path) from error
-        raise
-
-
-def this_process() -> str:
-    """A name of this process for half-written files: machine.process, without other dots."""
-    return f"{socket.gethostname().replace('.', '-')}.{os.getpid()}"
-
-
-def sweep(*folders: Path, everywhere: bool = False) -> None:
-    """Remove what processes of this machine that are no more have left half-written.
-
-    With ``everywhere``, also what processes of other machines have, which must have ended.
-    """
-    for folder in folders:
-        for part in folder.glob(".*.part"):
-            *_, host, process, _ = part.name.split(".")
-            here = host == this_process().split(".")[0]
-            if not _is_alive(int(process)) if here else everywhere:
-                shutil.rmtree(part, ignore_errors=True)
-                part.unlink(missing_ok=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _disk_full(path: Path) -> DiskFullError:
-    while not path.exists():
-        path = path.parent
-    free = shutil.disk_usage(path).free
-    return DiskFullError(
-        f"no space is left for {path} ({free / 1e6:,.0f} MB free); free some and run again: "
-        "finished cases are kept"
-    )
 
 
 def _tuples(value: Any) -> Any:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from parts2whole.errors import Parts2WholeError
+from parts2whole.files import write_text
 
 
 class SplitError(Parts2WholeError, ValueError):
@@ -142,9 +143,7 @@ def _draw(seed: int, patient: str) -> str:
 
 def write_split(split: Split, path: Path) -> None:
     """Save a split atomically."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(split.to_json())
-    beside.replace(path)
+    write_text(path, split.to_json())
 
 
 def read_split(path: Path) -> Split:

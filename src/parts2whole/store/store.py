@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from parts2whole.files import JsonError, disk_full_said, read_json, sweep, write_text
 from parts2whole.scans.preprocess import Preprocess, PreprocessError, StoredType, to_unit
 from parts2whole.scans.volume import Box, Volume, content_hash, to_canonical
 from parts2whole.spec import SpecError, spec_from_dict
@@ -30,15 +31,11 @@ from parts2whole.store.chunks import ArrayCache, ChunkedArray, ChunkError
 from parts2whole.store.location import is_local, to_location
 from parts2whole.store.record import (
     CaseRecord,
-    DiskFullError,
     StoreError,
-    disk_full_said,
     read_records,
-    sweep,
-    write_text,
 )
 
-__all__ = ["CaseRecord", "DiskFullError", "Store", "StoreError", "write_case"]
+__all__ = ["CaseRecord", "Store", "StoreError", "write_case"]
 
 VERSION = 1
 STORED_TYPES = ("int16", "uint8", "float16")
@@ -92,11 +89,11 @@ class Store:
         path = to_location(path)
         file = path / MANIFEST
         try:
-            plain = json.loads(file.read_text(encoding="utf-8"))
+            plain = read_json(file)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise StoreError(f"{path} is not a store: it has no {MANIFEST}; make one with prepare") from error
-        except (ValueError, RecursionError) as error:
-            raise StoreError(f"{file} is not a manifest: {error}") from error
+        except JsonError as error:
+            raise StoreError(f"not a manifest: {error}") from error
         try:
             if plain["version"] != VERSION:
                 raise StoreError(f"{path} has store version {plain['version']}, this program reads {VERSION}")
@@ -120,7 +117,7 @@ class Store:
 
         Raises:
             StoreError: ``path`` is in use, or ``dtype`` isn't one of int16, uint8, float16.
-            DiskFullError: no space is left.
+            parts2whole.files.DiskFullError: no space is left.
         """
         path = to_location(path)
         if dtype not in STORED_TYPES:
@@ -260,7 +257,7 @@ class Store:
 
         Raises:
             StoreError: shapes or types don't fit.
-            DiskFullError: no space is left.
+            parts2whole.files.DiskFullError: no space is left.
         """
         self.begin()
         written = write_case(self.path, record, array, label, dtype=self.dtype)
@@ -340,7 +337,7 @@ class Store:
 
     def _sweep(self, *, everywhere: bool = False) -> None:
         if is_local(self.path):
-            sweep(self.path / CASES, self.path / RECORDS, everywhere=everywhere)
+            sweep(self.path, self.path / CASES, self.path / RECORDS, everywhere=everywhere)
 
     def _read_images(self, wanted: Sequence[tuple[str, Box | None]]) -> list[npt.NDArray[Any]]:
         records = [(self.record(case_id), box) for case_id, box in wanted]

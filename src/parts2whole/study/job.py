@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from filelock import FileLock
 
+from parts2whole.files import write_text
 from parts2whole.report.results import test_values
 from parts2whole.report.runs import read_run
 from parts2whole.report.tables import metric_title
@@ -26,7 +27,6 @@ from parts2whole.study.work import (
     mark_finished,
     on_one_device,
 )
-from parts2whole.training.folder import write_text
 
 
 class HasResult(Protocol):
@@ -61,7 +61,6 @@ def do_job(job: Job, *, pretrain: Verb, finetune: Verb) -> Outcome:
         return Outcome(job.title, job.kind, job.digest, time.monotonic() - began, "stopped")
     except Exception as error:
         with contextlib.suppress(OSError):
-            job.failure.parent.mkdir(parents=True, exist_ok=True)
             write_text(job.failure, traceback.format_exc())
         message = f"{error} ({type(error).__name__}; {job.failure})"
         return Outcome(job.title, job.kind, job.digest, time.monotonic() - began, message)

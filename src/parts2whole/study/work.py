@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any
 
 import torch
 
+from parts2whole.files import read_json, write_json
 from parts2whole.jobs.pool import usable_cores
 from parts2whole.spec import to_plain
 from parts2whole.study.devices import claim_gpu
 from parts2whole.study.plan import Settings, Study, name_labels
-from parts2whole.training.folder import RESULT, write_json
+from parts2whole.training.folder import RESULT
 
 MARK = "cell.json"
 LOCKS = ".locks"
@@ -133,7 +133,7 @@ def mark_finished(job: Job, result: Settings) -> None:
     if job.kind != PRETRAINING and not job.keep_model:
         shutil.rmtree(job.folder / "weights", ignore_errors=True)
     job.failure.unlink(missing_ok=True)
-    environment = json.loads((job.folder / "environment.json").read_text())
+    environment = read_json(job.folder / "environment.json")
     kept = ("data_fingerprint", "duration_s", "peak_memory_mb", "peak_gpu_memory_mb")
     labels = {"labels_name": name_labels(job.about["labels"])} if "labels" in job.about else {}
     write_json(

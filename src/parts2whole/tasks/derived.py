@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from parts2whole.files import read_json, write_json
 from parts2whole.jobs.pool import usable_cores
 from parts2whole.jobs.run import run_jobs
 from parts2whole.spec import digest
-from parts2whole.store.record import write_text
 from parts2whole.store.store import Store
 from parts2whole.tasks.base import TaskError
 
@@ -46,14 +45,14 @@ def derive(
         TaskError: a worker was killed.
     """
     file = Path(store.path).with_name(f"{store.path.name}-{name}-{digest(settings)}.json")
-    kept: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    kept: dict[str, Any] = read_json(file) if file.exists() else {}
     wanted = [r for r in store.cases if kept.get(r.case_id, {}).get("checksum") != r.checksum]
     if wanted:
         count = min(usable_cores(), len(wanted)) if workers is None else min(workers, len(wanted))
         jobs = [_Job(store, record.case_id, derive_case) for record in wanted]
         found = dict(run_jobs(_work, jobs, workers=count, lost=_lost))
         kept |= {r.case_id: {"checksum": r.checksum, "rows": found[r.case_id]} for r in wanted}
-        write_text(file, json.dumps(kept))
+        write_json(file, kept, indent=None)
     return {record.case_id: kept[record.case_id]["rows"] for record in store.cases}
 
 

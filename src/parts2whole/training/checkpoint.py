@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,10 +12,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from parts2whole.errors import Parts2WholeError
+from parts2whole.files import DiskFullError, replacing, sweep, write_text
+from parts2whole.weights.native import write_tensors
 
 FOLDER = "checkpoints"
 KEPT = 2
@@ -73,9 +74,10 @@ def save_checkpoint(
         "progress": dataclasses.asdict(progress),
         "scaler": dict(scaler or {}),
     }
-    with _written_whole(path) as beside:
-        torch.save(state, beside)
-        path.with_suffix(".sha256").write_text(_checksum(beside))
+    with _said(path), replacing(path) as beside:
+        with beside.open("wb") as file:  # given a path, torch doesn't say that no space is left
+            torch.save(state, file)
+        write_text(path.with_suffix(".sha256"), _checksum(beside))
     _drop_older(target)
     return path
 
@@ -124,7 +126,8 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def drop_later(folder: Path, step: int) -> None:
-    """Remove what a run has left past the ``step`` it is resumed from: damaged, or to be written again."""
+    """Remove what a run has left past the ``step`` it is resumed from: half-written, damaged, to redo."""
+    sweep(folder / FOLDER, everywhere=True)
     for path in [*list_checkpoints(folder), *_list_best(folder / FOLDER)]:
         if _step_of(path) > step:
             path.with_suffix(".sha256").unlink(missing_ok=True)
@@ -133,7 +136,9 @@ def drop_later(folder: Path, step: int) -> None:
 
 def save_best(folder: Path, module: nn.Module, step: int) -> None:
     """Keep the weights with the best validation value, that of ``step``."""
-    write_tensors(folder / FOLDER / f"best-{step:08d}.safetensors", module.state_dict())
+    path = folder / FOLDER / f"best-{step:08d}.safetensors"
+    with _said(path):
+        write_tensors(path, module.state_dict())
 
 
 def load_best(folder: Path, module: nn.Module, step: int) -> bool:
@@ -145,33 +150,18 @@ def load_best(folder: Path, module: nn.Module, step: int) -> bool:
     return True
 
 
-def write_tensors(
-    path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None
-) -> None:
-    """Write a safetensors file atomically."""
-    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    with _written_whole(path) as beside:
-        save_file(plain, beside, metadata=metadata)
-
-
 @contextlib.contextmanager
-def _written_whole(path: Path) -> Iterator[Path]:
-    """Write beside ``path``, down to the disk, then rename; say what to do where that fails."""
-    beside = path.with_suffix(".part")
+def _said(path: Path) -> Iterator[None]:
+    """Say what to do where a file can't be written."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield beside
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except (RuntimeError, OSError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+        yield
+    except (RuntimeError, OSError, SafetensorError) as error:
+        cause = error.__cause__ if isinstance(error, DiskFullError) and error.__cause__ else error
         kept = list_checkpoints(path.parent.parent)
         last = f"The checkpoint before it, {kept[-1].name}, is kept" if kept else "There is no checkpoint yet"
         free = shutil.disk_usage(next(p for p in path.parents if p.exists())).free
         raise CheckpointError(
-            f"can't write {path} ({free / 1e6:.1f} MB are free there): {_first_line(error)}. {last}; make "
+            f"can't write {path} ({free / 1e6:.1f} MB are free there): {_first_line(cause)}. {last}; make "
             "room (or make the folder writable) and go on with --resume true"
         ) from error
 
@@ -195,7 +185,7 @@ def _step_of(path: Path) -> int:
     return int(path.stem.rpartition("-")[2])
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from parts2whole.errors import Parts2WholeError
 from parts2whole.evaluation.inference import sliding_window
+from parts2whole.files import write_json
 from parts2whole.methods.base import Method, Reconstruction
 from parts2whole.scans.read import safe_name, write_nifti
 from parts2whole.scans.volume import Size, Volume, size_of
@@ -93,7 +93,7 @@ def write_error_maps(
         for kind, voxels in (("error", error), ("image", image[0, 0])):
             volume = Volume(voxels.numpy(), record.spacing_mm, record.origin_mm, record.direction)
             write_nifti(volume, out / f"{safe_name(case)}_{kind}.nii.gz")
-    (out / "errors.json").write_text(json.dumps(errors, indent=1) + "\n")
+    write_json(out / "errors.json", errors)
     return ErrorMaps(out, errors)
 
 

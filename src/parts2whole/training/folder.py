@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
 from parts2whole.errors import Parts2WholeError
+from parts2whole.files import read_json, write_json, write_text
 
 CONFIG = "config.yaml"
 RESULT = "result.json"
@@ -65,28 +63,4 @@ def start_run(out: Path, config: dict[str, Any], *, environment: dict[str, Any],
 def read_result(out: Path) -> dict[str, Any] | None:
     """The result of a finished run; None where it isn't finished."""
     path = out / RESULT
-    return json.loads(path.read_text()) if path.exists() else None
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text)
-    beside.replace(path)
-
-
-def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    """Write a CSV with the union of the rows' columns, atomically."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    beside = path.with_suffix(".part")
-    with beside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    beside.replace(path)
-    return path
+    return read_json(path) if path.exists() else None

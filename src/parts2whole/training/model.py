@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,15 +12,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from parts2whole.errors import Parts2WholeError
+from parts2whole.files import read_json, write_json
 from parts2whole.networks.base import Encoder, Network
 from parts2whole.networks.heads import Model, OwnDecoder
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.spec import from_plain, spec_from_dict, to_plain
 from parts2whole.tasks.base import Predictor, Task
 from parts2whole.tasks.segmenting import SegmentationTask
-from parts2whole.training.checkpoint import write_tensors
-from parts2whole.training.folder import write_json
 from parts2whole.training.runtime import Runtime, unwrap
+from parts2whole.weights.native import write_tensors
 
 TENSORS = "model.safetensors"
 CARD = "model.json"
@@ -100,7 +99,6 @@ def load_own_decoder(module: Model, state: Mapping[str, Tensor]) -> list[str]:
 def save_model(folder: Path, module: Model, card: ModelCard) -> None:
     """Write ``weights/model.safetensors`` and ``weights/model.json``."""
     target = folder / "weights"
-    target.mkdir(parents=True, exist_ok=True)
     write_json(target / CARD, {f.name: to_plain(getattr(card, f.name)) for f in dataclasses.fields(card)})
     write_tensors(target / TENSORS, module.state_dict())
 
@@ -115,7 +113,7 @@ def load_model(folder: Path) -> tuple[Model, ModelCard]:
     if not (target / TENSORS).exists() or not (target / CARD).exists():
         raise ModelError(f"{folder} holds no fine-tuned model; give the --out folder of a finished finetune")
     try:
-        plain: dict[str, Any] = json.loads((target / CARD).read_text())
+        plain: dict[str, Any] = read_json(target / CARD)
         card = ModelCard(
             task=spec_from_dict(plain["task"], Task),  # type: ignore[type-abstract]
             network=spec_from_dict(plain["network"], Network),  # type: ignore[type-abstract]

@@ -22,6 +22,8 @@ from rich.progress import (
 )
 from torch import Tensor
 
+from parts2whole.files import write_text
+
 METRICS = "metrics.jsonl"
 
 
@@ -163,6 +165,4 @@ def cut_records(path: Path, *, after_step: int) -> None:
             break
         if record["step"] <= after_step:
             kept.append(line)
-    beside = path.with_name(path.name + ".part")
-    beside.write_text("".join(line + "\n" for line in kept))
-    beside.replace(path)
+    write_text(path, "".join(line + "\n" for line in kept))

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from parts2whole.errors import Parts2WholeError
+from parts2whole.files import write_json, write_rows, write_text
 from parts2whole.jobs.run import check_workers, run_jobs
 from parts2whole.report.contrast_figure import write_contrast_figure
 from parts2whole.report.figures import FigureError
@@ -33,7 +34,6 @@ from parts2whole.study.read import StudyError
 from parts2whole.study.resolve import Verbs, read_study
 from parts2whole.study.work import Job, Outcome, is_finished, make_jobs
 from parts2whole.tasks.base import default_cache
-from parts2whole.training.folder import write_json, write_rows, write_text
 from parts2whole.training.stop import INTERRUPTED, Interrupted
 from parts2whole.verbs.finetune import finetune
 from parts2whole.verbs.prepare import prepare
@@ -245,7 +245,6 @@ def _note(outcome: Outcome, failures: dict[str, str], reporter: Reporter) -> Non
 
 def _lost(job: Job) -> Outcome:
     message = "its process was killed twice, perhaps for want of memory"
-    job.failure.parent.mkdir(parents=True, exist_ok=True)
     write_text(job.failure, message + "\n")
     return Outcome(job.title, job.kind, job.digest, 0.0, message)
 

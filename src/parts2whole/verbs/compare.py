@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from parts2whole.errors import Parts2WholeError
+from parts2whole.files import write_text
 from parts2whole.report.formats import to_csv, to_html, to_latex, to_markdown, to_text
 from parts2whole.report.results import result_rows
 from parts2whole.report.runs import find_runs, read_run
 from parts2whole.report.tables import Table, make_table
-from parts2whole.training.folder import write_text
 
 
 class CompareError(Parts2WholeError, ValueError):
@@ -87,6 +87,5 @@ def compare(
         path = Path(out)
         if path.suffix not in writers:
             raise CompareError(f"{path.name}: expected a name ending in {', '.join(writers)}")
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, writers[path.suffix](table))
     return Comparison(table)

@@ -19,13 +19,13 @@ from parts2whole.errors import Parts2WholeError
 from parts2whole.evaluation.contrast import contrast_monitors
 from parts2whole.evaluation.projections import project
 from parts2whole.evaluation.retrieval import nearest_wholes, retrieval_scores
+from parts2whole.files import write_rows
 from parts2whole.networks.base import Encoder
 from parts2whole.report.embedding import FOLDER, Embedding, thumbnail, write_embedding
 from parts2whole.report.page import write_report
 from parts2whole.report.runs import read_run
 from parts2whole.store.store import Store
 from parts2whole.training.error_maps import ErrorMaps, write_error_maps
-from parts2whole.training.folder import write_rows
 from parts2whole.training.monitor import BAND, choose_distinct
 from parts2whole.training.monitor import embed as embed_images
 from parts2whole.training.runtime import Hardware, Runtime

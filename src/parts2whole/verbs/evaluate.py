@@ -6,9 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
+from parts2whole.files import write_json, write_rows
 from parts2whole.store.split import read_split
 from parts2whole.tasks.base import TaskError, default_cache
-from parts2whole.training.folder import write_json, write_rows
 from parts2whole.training.leak import check_leaks, find_leaks
 from parts2whole.training.model import as_function, load_model
 from parts2whole.training.runtime import Hardware, Runtime
@@ -93,7 +93,6 @@ def evaluate(
     run_model = as_function(runtime.place_module(module), runtime)
     found = task.examine(run_model, labelled, items, thorough=True)
     target = Path(out) if out else folder / "evaluation" / side
-    target.mkdir(parents=True, exist_ok=True)
     write_rows(target / "cases.csv", found.per_item)
     write_json(target / "metrics.json", found.metrics | ({"leak": leak} if leak else {}))
     return Evaluation(side, found.metrics, target / "cases.csv", leak)

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import yaml
 
+from parts2whole.files import replacing, write_json, write_text
 from parts2whole.networks.plain_unet import PlainUNet3D
 from parts2whole.scans.volume import Size
 from parts2whole.spec import to_plain
-from parts2whole.training.checkpoint import write_tensors
 from parts2whole.training.model import CARD, TENSORS, ModelCard, load_model
 from parts2whole.weights.card import Card
 from parts2whole.weights.formats.model import Exportable, ExportError
 from parts2whole.weights.load import SCRATCH, load_initialisation
+from parts2whole.weights.native import write_tensors
 
 Format = Literal["monai", "nnunet", "torchscript", "onnx", "safetensors"]
 EXAMPLE_EDGE = 64
@@ -80,20 +79,12 @@ def export_weights(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExportError(f"{folder} exists and isn't an empty folder; choose another --out")
     model, card = _open(run, size)
-    beside = folder.with_name(folder.name + ".part")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
+    with replacing(folder) as beside:
+        beside.mkdir()
         written = writers[to](model, beside)
         about = {field.name: to_plain(getattr(card, field.name)) for field in dataclasses.fields(card)}
-        (beside / "card.json").write_text(json.dumps(about, indent=1) + "\n")
-        (beside / "README.md").write_text(model_card(model, card, written))
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-    if folder.exists():
-        folder.rmdir()
-    beside.rename(folder)
+        write_json(beside / "card.json", about)
+        write_text(beside / "README.md", model_card(model, card, written))
     return ExportedWeights(folder, tuple(sorted(p.name for p in folder.iterdir())), written.check)
 
 
@@ -163,7 +154,7 @@ def _write_monai(model: Exportable, folder: Path) -> _Written:
 
     made = to_monai(model)
     torch.save(made.state, folder / FILE)
-    (folder / "load_in_monai.py").write_text(made.script)
+    write_text(folder / "load_in_monai.py", made.script)
     part = "the whole network" if made.is_whole else "the encoder; the rest of MONAI's network is fresh"
     check = f"loaded into MONAI and compared ({part}): largest relative difference {made.difference:.1e}"
     return _Written(check, f"```python\n{made.script}```\n\nThe state dict holds {part}.")
@@ -175,7 +166,7 @@ def _write_nnunet(model: Exportable, folder: Path) -> _Written:
     state = to_nnunet(model)
     assert isinstance(model.network, PlainUNet3D)
     torch.save({"network_weights": state}, folder / "nnunet_pretrained.pth")
-    (folder / "nnunet_architecture.json").write_text(json.dumps(plan(model.network), indent=1) + "\n")
+    write_json(folder / "nnunet_architecture.json", plan(model.network))
     fresh = "" if model.own is not None else " The decoder's tensors are fresh: nnU-Net wants all of them."
     usage = (
         "Put `nnunet_architecture.json` in place of `architecture` of the configuration in your "

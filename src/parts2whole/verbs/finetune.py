@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from parts2whole.errors import Parts2WholeError
+from parts2whole.files import write_json, write_rows
 from parts2whole.networks.base import Network
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.report.figures import write_segmentation_panel
@@ -20,7 +21,7 @@ from parts2whole.spec import to_plain
 from parts2whole.store.split import Split, labelled_subset, write_split
 from parts2whole.tasks.base import Examination, LabelledData, Predictor, Task, default_cache
 from parts2whole.training.checkpoint import load_best
-from parts2whole.training.folder import Resume, read_result, start_run, write_json, write_rows
+from parts2whole.training.folder import Resume, read_result, start_run
 from parts2whole.training.leak import check_leaks, find_leaks, hashes_of
 from parts2whole.training.lock import one_run_a_folder
 from parts2whole.training.loop import Plan, fit

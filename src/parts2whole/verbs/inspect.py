@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from parts2whole.errors import Parts2WholeError
+from parts2whole.files import write_text
 from parts2whole.scans.read import ReadError
 from parts2whole.survey.page import to_html
 from parts2whole.survey.survey import Survey, survey_scans
@@ -67,8 +68,5 @@ def inspect(
     if not survey.entries:
         raise InspectError(f"no scans found in {', '.join(map(str, named)) or 'an empty list'}")
     if target is not None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.with_name(target.name + ".part")
-        beside.write_text(WRITERS[target.suffix](survey), encoding="utf-8")
-        beside.replace(target)
+        write_text(target, WRITERS[target.suffix](survey))
     return Inspection(survey, target)

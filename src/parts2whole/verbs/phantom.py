@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from parts2whole.errors import Parts2WholeError
+from parts2whole.files import read_json, write_json
 from parts2whole.jobs.pool import usable_cores
 from parts2whole.jobs.run import run_jobs
 from parts2whole.phantom.data_sets import choose_data_sets
 from parts2whole.phantom.montage import write_montage
 from parts2whole.phantom.sizes import Size
-from parts2whole.phantom.write import DataSet, Rows, write_text
+from parts2whole.phantom.write import DataSet, Rows
 
 MARKS = ".phantom"
 """Folder, beside the data sets, of one file for each finished patient: what a restart need not do again."""
@@ -142,7 +142,7 @@ class _Job:
 
     def rows(self) -> Rows:
         """Its rows of the data set's tables."""
-        rows: Rows = json.loads(self.mark.read_text(encoding="utf-8"))
+        rows: Rows = read_json(self.mark)
         return rows
 
 
@@ -151,7 +151,7 @@ def _write(job: _Job) -> str:
     try:
         root = job.folder / job.data_set.folder
         rows = job.data_set.write_case(root, job.case, seed=job.seed, size=job.size)
-        write_text(job.mark, json.dumps(rows))
+        write_json(job.mark, rows, indent=None)
     except OSError as error:
         return f"{job.data_set.folder}, case {job.case}: {error}"
     return ""
@@ -166,11 +166,11 @@ def _check_settings(folder: Path, seed: int, size: Size) -> None:
     file = folder / MARKS / "settings.json"
     settings = {"seed": seed, "size": size}
     if file.exists():
-        found = defaultdict(lambda: "?", json.loads(file.read_text(encoding="utf-8")))
+        found = defaultdict(lambda: "?", read_json(file))
         if dict(found) != settings:
             raise PhantomError(
                 f"{folder} holds phantoms of seed {found['seed']} and size {found['size']}, "
                 f"not {seed} and {size}; choose another folder"
             )
     else:
-        write_text(file, json.dumps(settings))
+        write_json(file, settings)

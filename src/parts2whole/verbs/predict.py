@@ -13,6 +13,7 @@ import torch
 from rich.progress import track
 
 from parts2whole.errors import Parts2WholeError
+from parts2whole.files import write_rows
 from parts2whole.scans.case import IngestError, SourceCase, read_channels
 from parts2whole.scans.preprocess import PreprocessError, onto_grid, prepare_volume
 from parts2whole.scans.read import ReadError, strip_suffix, write_label_like
@@ -28,7 +29,6 @@ from parts2whole.tasks.candidates import (
 )
 from parts2whole.tasks.classifying import ClassificationTask
 from parts2whole.tasks.segmenting import SegmentationTask
-from parts2whole.training.folder import write_rows
 from parts2whole.training.model import ModelCard, as_function, load_model
 from parts2whole.training.runtime import Hardware, Runtime
 
@@ -173,7 +173,6 @@ def _write_mask(case: SourceCase, mask: LabelVolume, folder: Path) -> Path:
     path = folder / f"{case.case_id}.nii.gz"
     if path.exists():
         raise PredictError(f"{path} exists already; choose another --out")
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_label_like(case.images[0], mask.array, path)
     return path
 

@@ -13,7 +13,7 @@ from parts2whole.scans.volume import Triple
 from parts2whole.store.case_files import MANIFEST
 from parts2whole.store.ingest import IngestReport, SourceCase, store_cases
 from parts2whole.store.location import remove, to_location
-from parts2whole.store.store import DiskFullError, Store, StoreError
+from parts2whole.store.store import Store, StoreError
 
 
 class PrepareError(Parts2WholeError, ValueError):
@@ -68,7 +68,7 @@ def prepare(
 
     Raises:
         PrepareError: no scans found, none of them usable, or ``out`` holds something else.
-        parts2whole.store.store.DiskFullError: no space is left; finished cases are kept.
+        parts2whole.files.DiskFullError: no space is left; finished cases are kept.
         parts2whole.jobs.run.JobError: a number of workers or a cluster that can't be used.
     """
     check_workers(workers, cluster)
@@ -97,8 +97,6 @@ def prepare(
             verify=verify,
             progress=progress,
         )
-    except DiskFullError:
-        raise
     except StoreError as error:
         raise PrepareError(str(error)) from error
     if not store.cases:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 
 from parts2whole.errors import Parts2WholeError
+from parts2whole.files import write_json
 from parts2whole.methods.base import FixedBank, Method, make_views
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.base import Network
@@ -24,9 +25,8 @@ from parts2whole.spec import digest, to_plain
 from parts2whole.store.split import split_by_patient
 from parts2whole.store.store import Store
 from parts2whole.tasks.base import Task, default_cache
-from parts2whole.training.checkpoint import write_tensors
 from parts2whole.training.examine import Examiner
-from parts2whole.training.folder import Resume, read_result, start_run, write_json
+from parts2whole.training.folder import Resume, read_result, start_run
 from parts2whole.training.lock import one_run_a_folder
 from parts2whole.training.loop import Plan, fit
 from parts2whole.training.optim import Optimiser, Schedule, choose_optimiser, parameter_groups
@@ -34,7 +34,7 @@ from parts2whole.training.provenance import peak_memory_mb, reset_peak_memory
 from parts2whole.training.runtime import Hardware, Runtime, describe_environment
 from parts2whole.verbs.embed import EmbedError, embed_encoder
 from parts2whole.weights.card import Card
-from parts2whole.weights.native import save_encoder
+from parts2whole.weights.native import save_encoder, write_tensors
 from parts2whole.wholes.sampler import Wholes, WholeSampler, WholeSize
 from parts2whole.wholes.where import Where
 

@@ -20,6 +20,7 @@ from parts2whole.evaluation.probes import (
     score_voxel_probes,
     upsampled_pyramid,
 )
+from parts2whole.files import write_json
 from parts2whole.networks.base import Encoder, Network
 from parts2whole.networks.heads import pooled_features
 from parts2whole.networks.unet3d import UNet3D
@@ -27,7 +28,6 @@ from parts2whole.store.split import labelled_subset
 from parts2whole.tasks.base import LabelledData, Task, default_cache
 from parts2whole.tasks.classifying import ClassificationTask
 from parts2whole.tasks.segmenting import SegmentationTask
-from parts2whole.training.folder import write_json
 from parts2whole.training.leak import check_leaks, find_leaks
 from parts2whole.weights.load import SCRATCH, load_initialisation
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from typing import Any
 import yaml
 from torch import Tensor
 
+from parts2whole.files import replacing, write_json
 from parts2whole.spec import to_plain
-from parts2whole.training.folder import write_json
 from parts2whole.weights.base import WeightsError, WeightSource
 from parts2whole.weights.card import Card
 from parts2whole.weights.convert import LoadReport, convert
@@ -77,13 +76,9 @@ def import_weights(
     start = assemble(converted.card, converted.encoder, converted.own)
     if in_channels is not None:
         start = start.adapt(in_channels)
-    beside = folder.with_name(folder.name + ".part")
-    shutil.rmtree(beside, ignore_errors=True)
-    save_native(beside, Native(start.card, start.encoder.state_dict(), start.own))
-    write_json(beside / REPORT, converted.report.to_plain())
-    if folder.exists():
-        folder.rmdir()
-    beside.rename(folder)
+    with replacing(folder) as beside:
+        save_native(beside, Native(start.card, start.encoder.state_dict(), start.own))
+        write_json(beside / REPORT, converted.report.to_plain())
     return ImportedWeights(folder, start.card, converted.report)
 
 

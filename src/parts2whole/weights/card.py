@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from parts2whole.errors import Parts2WholeError
+from parts2whole.files import JsonError, read_json, write_json
 from parts2whole.networks.base import Network
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.spec import from_plain, spec_from_dict, to_plain
@@ -63,11 +63,8 @@ class Card:
 
     def write(self, folder: Path) -> None:
         """Save as ``card.json``."""
-        path = folder / FILE
         plain = {field.name: to_plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
-        beside = path.with_suffix(".part")
-        beside.write_text(json.dumps(plain, indent=1))
-        beside.replace(path)
+        write_json(folder / FILE, plain)
 
     @classmethod
     def read(cls, folder: Path) -> Card:
@@ -78,11 +75,11 @@ class Card:
         """
         path = folder / FILE
         try:
-            plain = json.loads(path.read_text())
+            plain = read_json(path)
         except FileNotFoundError as error:
             raise CardError(f"{folder} holds no weights: {FILE} is missing") from error
-        except (ValueError, RecursionError) as error:
-            raise CardError(f"{path} is not a card: {error}") from error
+        except JsonError as error:
+            raise CardError(f"not a card: {error}") from error
         hints: dict[str, Any] = {"whole_size": tuple[int, ...], "whole_mm": tuple[float, ...] | None}
         hints |= {"spacing_mm": tuple[float, ...] | None, "seen": tuple[str, ...], "series": tuple[str, ...]}
         try:

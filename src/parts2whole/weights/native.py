@@ -6,18 +6,21 @@ Published weights that were imported also bring ``own.safetensors``, the decoder
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from parts2whole.files import replacing
 from parts2whole.networks.base import Encoder
 from parts2whole.weights.base import WeightsError as WeightsError
 from parts2whole.weights.card import Card, CardError
 
 FILE = "encoder.safetensors"
 OWN_FILE = "own.safetensors"
+HEADER = {"format": "parts2whole"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +32,16 @@ class Native:
     own: dict[str, Tensor]
 
 
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors by name as safetensors."""
+    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    with replacing(path) as beside:
+        beside.touch()
+        mode = beside.stat().st_mode  # safetensors makes files that nobody else may read
+        save_file(plain, beside, metadata=metadata)
+        beside.chmod(mode)
+
+
 def save_encoder(folder: Path, encoder: Encoder, card: Card) -> None:
     """Write the encoder and its card into ``folder``."""
     save_native(folder, Native(card, encoder.state_dict(), {}))
@@ -36,11 +49,10 @@ def save_encoder(folder: Path, encoder: Encoder, card: Card) -> None:
 
 def save_native(folder: Path, weights: Native) -> None:
     """Write a card and its tensors into ``folder``; the encoder last: a folder with it is complete."""
-    folder.mkdir(parents=True, exist_ok=True)
     if weights.own:
-        _write(folder / OWN_FILE, weights.own)
+        write_tensors(folder / OWN_FILE, weights.own, HEADER)
     weights.card.write(folder)
-    _write(folder / FILE, weights.encoder)
+    write_tensors(folder / FILE, weights.encoder, HEADER)
 
 
 def find_weights(path: Path) -> Path:
@@ -80,10 +92,3 @@ def _read(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is damaged: {error}") from error
     return tensors
-
-
-def _write(path: Path, tensors: dict[str, Tensor]) -> None:
-    beside = path.with_name(path.name + ".part")
-    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    save_file(plain, beside, metadata={"format": "parts2whole"})
-    beside.replace(path)
