@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from parts2whole.files import write_bytes
+from parts2whole.files import replacing
 from parts2whole.phantom.brain import BrainScan
 from parts2whole.phantom.ct import CtScan
 
@@ -92,10 +91,10 @@ def write_montage(path: Path, rows: Sequence[Sequence[Picture]]) -> Path:
                 axes.contour(shown.mask, levels=[0.5], colors=CONTOUR, linewidths=0.6)
             axes.set_axis_off()
     canvas.draw()
-    content = io.BytesIO()
     picture = Image.fromarray(np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3]))
-    picture.quantize(palette=_palette(), dither=Image.Dither.NONE).save(content, "png", optimize=True)
-    return write_bytes(path, content.getvalue())
+    with replacing(path) as beside:
+        picture.quantize(palette=_palette(), dither=Image.Dither.NONE).save(beside, "png", optimize=True)
+    return path
 
 
 def _palette() -> Image.Image:
