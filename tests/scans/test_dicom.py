@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pydicom
@@ -349,6 +352,26 @@ def test_the_users_salt_is_made_once_and_private(tmp_path, monkeypatch):
     assert len(salt) == 32
     assert user_salt() == salt
     assert (tmp_path / "config" / "parts2whole" / "salt").stat().st_mode & 0o077 == 0
+
+
+def test_two_that_want_the_users_salt_at_once_get_the_same(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    making, go_on, draw = threading.Event(), threading.Event(), os.urandom
+
+    def urandom(count):
+        making.set()
+        assert go_on.wait(60)
+        return draw(count)
+
+    monkeypatch.setattr(os, "urandom", urandom)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(user_salt)
+        assert making.wait(60)
+        second = pool.submit(user_salt)
+        with pytest.raises(TimeoutError):
+            second.result(timeout=0.2)  # it waits, as the salt isn't there yet
+        go_on.set()
+        assert first.result() == second.result() == user_salt()
 
 
 @pytest.fixture(autouse=True)

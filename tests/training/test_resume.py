@@ -108,3 +108,12 @@ def test_the_best_weights_are_those_the_checkpoint_knows(tmp_path):
     assert not load_best(tmp_path, other, 6)
     assert load_best(tmp_path, other, 4)
     assert torch.equal(other.weight, module.weight)
+
+
+def test_what_was_half_written_when_a_run_was_killed_is_removed_wherever_it_ran(tmp_path):
+    save_best(tmp_path, nn.Linear(1, 1), 4)
+    (kept,) = (tmp_path / "checkpoints").iterdir()
+    for name in (".step-00000008.ckpt.0a1b2c3d.another-node.17.part", ".best-8.safetensors.ff.gone.18.part"):
+        (kept.parent / name).touch()
+    drop_later(tmp_path, 5)
+    assert list(kept.parent.iterdir()) == [kept]
