@@ -12,6 +12,7 @@ import pytest
 
 import parts2whole
 from parts2whole.cli import main
+from parts2whole.contracts.base import BrokenPromise
 from parts2whole.errors import Parts2WholeError, sentence
 from parts2whole.jobs.run import run_jobs
 from parts2whole.methods.base import MethodError
@@ -64,7 +65,7 @@ def test_every_error_of_the_package_has_the_base_and_is_caught_as_before():
     assert len(found) > 50
     assert {each for each in found if not issubclass(each, Parts2WholeError)} == set()
     plain = {each for each in found if not issubclass(each, (ValueError, RuntimeError))}
-    assert plain == {Parts2WholeError, NoAlias}
+    assert plain == {Parts2WholeError, NoAlias, BrokenPromise}
     assert parts2whole.Parts2WholeError is Parts2WholeError
 
 

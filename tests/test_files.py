@@ -273,6 +273,8 @@ def test_a_table_has_the_columns_of_all_rows(tmp_path, rows):
 
 
 BY_HAND = {
+    ("contracts/methods.py", "save"): "into memory",
+    ("contracts/weight_sources.py", "save"): "a file that is to be refused, in a folder of the suite's own",
     ("files.py", "write_bytes"): "an object of a remote store is put whole",
     ("phantom/write_dicom.py", "save_as"): "into the folder of a series, which is built beside its place",
     ("training/lock.py", "write_text"): "the lock is held on this very file, so it can't be another one",

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 from unittest import SkipTest
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.spec import Spec, SpecError, find_member, spec_from_yaml
 
 
-class BrokenPromise(AssertionError):
+class BrokenPromise(Parts2WholeError, AssertionError):
     """A member doesn't keep a promise of its family."""
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from parts2whole.files import write_text
 from parts2whole.phantom.ct import Region, make_ct
 from parts2whole.phantom.sizes import CT
-from parts2whole.phantom.write import DataSet, write_itk, write_text
+from parts2whole.phantom.write import DataSet, write_itk
 from parts2whole.scans.read import write_nifti
 from parts2whole.scans.volume import LabelVolume, Volume
 from parts2whole.wholes.random import sample_generator
