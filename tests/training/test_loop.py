@@ -150,7 +150,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
                 torch, "save", lambda *_: (_ for _ in ()).throw(RuntimeError("no space left"))
             )
 
-    with pytest.raises(CheckpointError, match=r"no space left.*--resume"):
+    with pytest.raises(CheckpointError, match=r"ckpt: no space is left for .*--resume"):
         run(tmp_path, on_step=fill)
     monkeypatch.undo()
     assert [p.name for p in (tmp_path / "checkpoints").glob("*.ckpt")] == ["step-00000010.ckpt"]

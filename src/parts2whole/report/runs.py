@@ -256,7 +256,7 @@ def _is_result(path: Path) -> bool:
 def read_mapping(path: Path, notes: list[str]) -> Plain:
     """A YAML or JSON file's mapping; empty, with a note, if it can't be read."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (FileNotFoundError, NotADirectoryError):
         return {}
@@ -292,7 +292,7 @@ def _parse_metrics(path: Path) -> tuple[list[Plain], int]:
 
 def _read_cases(path: Path, notes: list[str]) -> tuple[Plain, ...]:
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             return tuple(_numbers(row) for row in csv.DictReader(file))
     except FileNotFoundError:
         return ()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from parts2whole.errors import Parts2WholeError
-from parts2whole.files import DiskFullError, replacing, sweep, write_text
+from parts2whole.files import replacing, sweep, write_text
 from parts2whole.weights.native import write_tensors
 
 FOLDER = "checkpoints"
@@ -156,13 +155,12 @@ def _said(path: Path) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, OSError, SafetensorError) as error:
-        cause = error.__cause__ if isinstance(error, DiskFullError) and error.__cause__ else error
+        reason = _first_line(error).partition(";")[0]
         kept = list_checkpoints(path.parent.parent)
         last = f"The checkpoint before it, {kept[-1].name}, is kept" if kept else "There is no checkpoint yet"
-        free = shutil.disk_usage(next(p for p in path.parents if p.exists())).free
         raise CheckpointError(
-            f"can't write {path} ({free / 1e6:.1f} MB are free there): {_first_line(cause)}. {last}; make "
-            "room (or make the folder writable) and go on with --resume true"
+            f"can't write {path}: {reason}. {last}; make room (or make the folder writable) and go on with "
+            "--resume true"
         ) from error
 
 
@@ -185,7 +183,7 @@ def _step_of(path: Path) -> int:
     return int(path.stem.rpartition("-")[2])
 
 
-def _first_line(error: BaseException) -> str:
+def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
