@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -11,7 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from parts2whole.training.checkpoint import CheckpointError, list_checkpoints, load_checkpoint
+from parts2whole.training.checkpoint import (
+    CheckpointError,
+    Progress,
+    list_checkpoints,
+    load_best,
+    load_checkpoint,
+)
 from parts2whole.training.loop import FitError, Interrupted, Plan, fit
 from parts2whole.training.optim import AdamW, Constant, Cosine, Optimiser, Plateau, parameter_groups
 from parts2whole.training.runtime import Hardware, Runtime
@@ -158,14 +165,15 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in whole.state_dict().items())
 
 
-def test_an_undefined_value_is_never_the_best(tmp_path):
-    seen = []
+def run_with(folder: Path, figures: list[dict[str, float]], **plan) -> tuple[Progress, list[Small]]:
+    """Train with made-up validation values; also every module as it was validated."""
+    module, seen = Small(), []
 
     def validate(module: nn.Module, step: int) -> dict[str, float]:
-        seen.append(step)
-        return {"loss": math.nan if step <= 20 else 1.0 / step}
+        seen.append(copy.deepcopy(module))
+        return figures[len(seen) - 1]
 
-    module = Small()
+    settings = {"batch_size": 4, "validate_every": 10, "monitor": "dice", "higher_is_better": True} | plan
     progress = fit(
         module,
         views=lambda batch, generator: batch,
@@ -174,15 +182,43 @@ def test_an_undefined_value_is_never_the_best(tmp_path):
         groups=parameter_groups(module),
         optimiser=AdamW(),
         schedule=Constant(),
-        plan=Plan(steps=40, batch_size=4, validate_every=10),
+        plan=Plan(steps=10 * len(figures), keep_best=True, **settings),
         runtime=Runtime(Hardware(accelerator="cpu", precision="32-true")),
-        folder=tmp_path,
+        folder=folder,
         name="test",
         validate=validate,
         show=False,
     )
-    assert seen == [10, 20, 30, 40]
-    assert (progress.best_step, progress.best) == (40, 1 / 40)
+    return progress, seen
+
+
+@pytest.mark.parametrize(
+    ("figures", "kept"),
+    [
+        ([{"dice": 0.0}] * 4, 40),
+        ([{"dice": math.nan}] * 3, 30),
+        ([{"dice": math.nan, "loss": loss} for loss in (0.5, 0.2, 0.3)], 20),
+        ([{"dice": math.nan}, {"dice": 0.5}, {"dice": 0.5}, {"dice": 0.1}], 30),
+    ],
+)
+def test_an_undefined_or_tied_value_never_keeps_the_first_weights(tmp_path, figures, kept):
+    progress, seen = run_with(tmp_path, figures)
+    assert progress.best_step == kept
+    restored = Small()
+    assert load_best(tmp_path, restored, progress.best_step)
+    for key, value in seen[kept // 10 - 1].state_dict().items():
+        assert torch.equal(restored.state_dict()[key], value)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, math.nan])
+def test_an_undefined_or_tied_value_stops_nothing_early(tmp_path, value):
+    assert run_with(tmp_path, [{"dice": value}] * 6, patience=1)[0].step == 60
+
+
+def test_after_a_tie_patience_counts_from_the_first_change(tmp_path):
+    values = [0.0, 0.0, 0.0, 0.0, 0.6, 0.5, 0.4, 0.3, 0.2]
+    progress, _ = run_with(tmp_path, [{"dice": value} for value in values], patience=2)
+    assert (progress.step, progress.best_step) == (80, 50)
 
 
 def test_early_stopping_counts_validations_since_the_best(tmp_path):
@@ -199,6 +235,13 @@ def test_plateau_halves_the_rate_when_nothing_improves():
         values.append(value)
         factors.append(schedule.factor(0, steps=100, values=values))
     assert factors == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("values", [[0.0] * 9, [math.nan] * 9, [math.inf] * 9])
+def test_an_undefined_or_tied_value_is_no_plateau(values):
+    schedule = Plateau(decay=0.5, patience=2, min_delta=0.0)
+    assert schedule.factor(0, steps=100, values=values) == 1
+    assert schedule.factor(0, steps=100, values=[*values, -1.0]) == 1
 
 
 def test_cosine_warms_up_and_ends_low():

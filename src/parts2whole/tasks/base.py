@@ -26,7 +26,7 @@ from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.read import find_scans
 from parts2whole.scans.volume import Size, Triple
 from parts2whole.spec import Spec, digest, to_plain
-from parts2whole.store.split import Split, split_by_patient
+from parts2whole.store.split import Split, labelled_subset, split_by_patient
 from parts2whole.store.store import Store
 from parts2whole.wholes.random import BatchGenerator, sample_generator
 
@@ -65,6 +65,7 @@ class Item:
         centre: where in the stored volume it lies, in voxels (z, y, x); None is all of the volume.
         lesions: what a candidate hits, of `LabelledData.lesions`.
         irrelevant: a candidate on a finding that counts neither as a lesion nor as a false positive.
+        holds: foreground classes in its label map, by index, for segmentation.
     """
 
     item_id: str
@@ -75,11 +76,12 @@ class Item:
     centre: Triple | None = None
     lesions: tuple[str, ...] = ()
     irrelevant: bool = False
+    holds: frozenset[int] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelledData:
-    """A task's data, prepared.
+    """A task's data, prepared.  Patients whose scans are equal voxel for voxel are one patient.
 
     Attributes:
         store: the prepared volumes, with labels for segmentation.
@@ -87,6 +89,7 @@ class LabelledData:
         classes: names of the classes; index 0 of a segmentation is background.
         notes: what the user should know, such as cases set aside.
         lesions: of a detection task, every lesion of a case, found by a candidate or not.
+        patients_by: what patients are told apart by, in words.
     """
 
     store: Store
@@ -94,12 +97,22 @@ class LabelledData:
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
     lesions: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    patients_by: str = "the data set's own names"
 
     def item(self, item_id: str) -> Item:
-        """The item called ``item_id``."""
+        """The item called ``item_id``.
+
+        Raises:
+            TaskError: there is none, as where a run's own split names a case that is gone.
+        """
+        if item_id not in self._by_id:
+            raise TaskError(
+                f"there is no {item_id!r} in the data; was its file removed, renamed or set aside?"
+            )
         return self._by_id[item_id]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "items", same_scan_same_patient(self.items, self.store))
         object.__setattr__(self, "_by_id", {item.item_id: item for item in self.items})
 
     _by_id: dict[str, Item] = dataclasses.field(init=False, repr=False, compare=False, default_factory=dict)
@@ -113,6 +126,28 @@ class LabelledData:
         if any(item.target is None for item in self.items):
             return None
         return {item.item_id: item.target for item in self.items}
+
+    def occurring(self) -> dict[str, frozenset[int]]:
+        """Classes that occur in every item, by index: its own, or those in its label map."""
+        return {i.item_id: i.holds if i.target is None else frozenset((i.target,)) for i in self.items}
+
+    def expected_classes(self) -> range:
+        """Indices of the classes that every side should have: all, or those of the foreground."""
+        return range(self.strata() is None, len(self.classes))
+
+    def choose_labelled(
+        self, train: Sequence[str], *, fraction: float, count: int | None, seed: int
+    ) -> tuple[str, ...]:
+        """Items of some training patients, with every class where that can be; see `labelled_subset`."""
+        return labelled_subset(
+            train,
+            self.patients(),
+            fraction=fraction,
+            count=count,
+            seed=seed,
+            strata=self.strata(),
+            occurring=self.occurring(),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,21 +243,34 @@ class Task(Spec, abc.ABC):
         )
 
     def split(self, labelled: LabelledData) -> Split:
-        """The task's split: the data set's own where it has one, else by patient."""
-        sides = {item.item_id: item.side for item in labelled.items}
-        if all(sides.values()):
-            train, validation, test = (
-                tuple(i for i, side in sides.items() if side == name)
-                for name in ("train", "validation", "test")
+        """The task's split: the data set's own where it has one, else by patient.
+
+        Of a patient that the data set's own split has on two sides, only what is on the side that counts more
+        (test, then validation) takes part.
+        """
+        if not all(item.side for item in labelled.items):
+            return split_by_patient(
+                labelled.patients(),
+                validation=self.validation_fraction,
+                test=self.test_fraction,
+                seed=self.split_seed,
+                strata=labelled.strata(),
+                occurring=labelled.occurring(),
             )
-            return Split(train, validation, test)
-        return split_by_patient(
-            labelled.patients(),
-            validation=self.validation_fraction,
-            test=self.test_fraction,
-            seed=self.split_seed,
-            strata=labelled.strata(),
-        )
+        patients: set[str] = set()
+        sides: dict[str, tuple[str, ...]] = {}
+        for side in ("test", "validation", "train"):
+            mine = [i for i in labelled.items if i.side == side and i.patient not in patients]
+            patients |= {item.patient for item in mine}
+            sides[side] = tuple(item.item_id for item in mine)
+        return Split(**sides)
+
+    def can_judge(self, labelled: LabelledData, items: Sequence[str]) -> bool:
+        """Whether `monitor` is defined on these items, whatever a model predicts.
+
+        Where it isn't, `examine` gives the ``loss`` too, and that decides instead.
+        """
+        return True
 
     def held_out_hashes(self, *, cache: Path) -> set[str]:
         """Content hashes of the validation and test scans, which a fair pre-training must not see."""
@@ -288,8 +336,9 @@ def default_cache() -> Path:
     return Path(base) / "parts2whole"
 
 
-def same_scan_same_patient(store: Store) -> dict[str, str]:
-    """Patient of every case; patients that share a scan, voxel for voxel, are taken for one."""
+def same_scan_same_patient(items: Sequence[Item], store: Store) -> tuple[Item, ...]:
+    """The items, where patients that share a scan, voxel for voxel, are taken for one."""
+    twins = store.duplicates()
     named: dict[str, str] = {}
 
     def root(patient: str) -> str:
@@ -297,9 +346,11 @@ def same_scan_same_patient(store: Store) -> dict[str, str]:
             patient = named[patient]
         return patient
 
-    for case, earlier in store.duplicates().items():
-        named[root(store.record(case).patient)] = root(store.record(earlier).patient)
-    return {record.case_id: root(record.patient) for record in store.cases}
+    owner: dict[str, str] = {}
+    for item in items:
+        scan = twins.get(item.case_id, item.case_id)
+        named[root(item.patient)] = root(owner.setdefault(scan, item.patient))
+    return tuple(dataclasses.replace(item, patient=root(item.patient)) for item in items)
 
 
 def name_some(names: Sequence[str], most: int = 5) -> str:

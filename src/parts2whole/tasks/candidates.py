@@ -7,7 +7,6 @@ the scan's own voxels are known to the leak guard, and the patch size may change
 from __future__ import annotations
 
 import abc
-import csv
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from parts2whole.store.store import CaseRecord, Store
 from parts2whole.tasks.augment import Augmentation
 from parts2whole.tasks.base import Examination, LabelledData, Predictor, Samples, TaskError
 from parts2whole.tasks.classifying import EXAMINED_AT_ONCE, ClassificationTask, Volumes
+from parts2whole.tasks.spreadsheet import read_rows, to_number
 from parts2whole.wholes.random import sample_generator
 from parts2whole.wholes.sampler import WholeSize
 
@@ -187,19 +187,12 @@ def read_points(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
     Raises:
         TaskError: the file or a column is missing, or a coordinate isn't a number.
     """
-    if not path.is_file():
-        raise TaskError(f"{path} is missing")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in columns if name not in (reader.fieldnames or ())]
-        if missing:
-            raise TaskError(f"{path} needs the columns {', '.join(columns)}; {', '.join(missing)} is missing")
-        numeric = [name for name in columns if name.startswith("coord") or name == "diameter_mm"]
-        for line, row in enumerate(reader, start=2):
-            try:
-                good = all(math.isfinite(float(row[name])) for name in numeric)
-            except (TypeError, ValueError):
-                good = False
-            if not good:
-                raise TaskError(f"{path}, line {line}: {', '.join(numeric)} must be numbers, got {row}")
-            yield row
+    numeric = [name for name in columns if name.startswith("coord") or name == "diameter_mm"]
+    for row in read_rows(path, columns):
+        try:
+            numbers = {name: to_number(row.cells[name]) for name in numeric}
+        except ValueError:
+            numbers = {"": math.nan}
+        if not all(math.isfinite(number) for number in numbers.values()):
+            raise TaskError(f"{path}, line {row.line}: {', '.join(numeric)} must be numbers, got {row.cells}")
+        yield row.cells | {name: repr(number) for name, number in numbers.items()}

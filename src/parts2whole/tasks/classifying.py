@@ -36,6 +36,7 @@ from parts2whole.wholes.geometry import to_size
 from parts2whole.wholes.random import BatchGenerator
 
 EXAMINED_AT_ONCE = 16
+TINY = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +74,10 @@ class ClassificationTask(Task, abc.ABC):
         """Area under the ROC curve (one-vs-rest mean for more than two classes)."""
         return "auc"
 
+    def can_judge(self, labelled: LabelledData, items: Sequence[str]) -> bool:
+        """Whether two classes are there to be told apart."""
+        return len({labelled.item(item).target for item in items}) > 1
+
     def build(self, encoder: Encoder, classes: Sequence[str]) -> Model:
         """The encoder, global average pooling and a fresh head."""
         return PooledClassifier(encoder, classes=len(classes), hidden=self.hidden, dropout=self.dropout)
@@ -93,7 +98,10 @@ class ClassificationTask(Task, abc.ABC):
     def examine(
         self, predictor: Predictor, labelled: LabelledData, items: Sequence[str], *, thorough: bool
     ) -> Examination:
-        """AUC, average precision and more, over the items; probabilities per item."""
+        """AUC, average precision and more, over the items; probabilities per item.
+
+        Where all items are of one class, and so AUC is undefined, the cross-entropy is there as ``loss``.
+        """
         probabilities = self.probabilities(predictor, labelled, items)
         targets = np.array([labelled.item(item).target for item in items])
         rows: list[dict[str, Any]] = [
@@ -101,7 +109,11 @@ class ClassificationTask(Task, abc.ABC):
             | {f"p_{name}": float(p) for name, p in zip(labelled.classes, row, strict=True)}
             for item, target, row in zip(items, targets, probabilities, strict=True)
         ]
-        return Examination(classification_metrics(probabilities, targets), rows)
+        metrics = classification_metrics(probabilities, targets)
+        if not self.can_judge(labelled, items):
+            chosen = probabilities[np.arange(len(targets)), targets].astype(np.float64)
+            metrics["loss"] = float(-np.log(np.maximum(chosen, TINY)).mean())
+        return Examination(metrics, rows)
 
     def show(self, predictor: Predictor, labelled: LabelledData, item: str) -> None:
         """Nothing: a class is no picture."""

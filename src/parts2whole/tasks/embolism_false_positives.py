@@ -36,7 +36,6 @@ from parts2whole.tasks.base import (
     LabelledData,
     TaskError,
     name_some,
-    same_scan_same_patient,
 )
 from parts2whole.tasks.candidates import CLASSES, CandidateTask, read_points
 from parts2whole.tasks.derived import Rows, derive
@@ -109,10 +108,9 @@ class EmbolismFalsePositives(CandidateTask):
         notes = [f"{case} was set aside: {reason}" for case, reason in reasons.items()]
         if not store.cases:
             raise TaskError(f"no usable scan in {self.data}. " + "; ".join(notes[:5]))
-        patients = same_scan_same_patient(store)
         if found.targets is not None:
             exams = tuple(
-                Item(r.case_id, r.case_id, patients[r.case_id], target=found.targets[r.case_id])
+                Item(r.case_id, r.case_id, r.patient, target=found.targets[r.case_id])
                 for r in store.cases
                 if r.case_id in found.targets
             )
@@ -120,7 +118,7 @@ class EmbolismFalsePositives(CandidateTask):
         rules = self.rules(numbered=found.numbered)
         settings = dataclasses.asdict(rules)
         rows = derive(store, rules, name="candidates", settings=settings, workers=workers)
-        return self._with_candidates(store, rows, patients, notes)
+        return self._with_candidates(store, rows, notes)
 
     def rules(self, *, numbered: bool) -> CandidateRules:
         """How candidates are made."""
@@ -142,16 +140,15 @@ class EmbolismFalsePositives(CandidateTask):
         rows = negatives(rules.in_hu(volume), nothing, rules, generator)
         return np.array([row["centre"] for row in rows], dtype=np.float64).reshape(-1, 3)
 
-    def _with_candidates(
-        self, store: Store, rows: dict[str, Rows], patients: dict[str, str], notes: list[str]
-    ) -> LabelledData:
+    def _with_candidates(self, store: Store, rows: dict[str, Rows], notes: list[str]) -> LabelledData:
         items: list[Item] = []
         for case, found in rows.items():
+            patient = store.record(case).patient
             for number, row in enumerate(found):
                 lesion = (f"{case}-embolus-{row['embolus']}",) if row["embolus"] else ()
                 z, y, x = (float(value) for value in row["centre"])
                 name = f"{case}-candidate-{number:04d}"
-                items.append(Item(name, case, patients[case], int(bool(lesion)), None, (z, y, x), lesion))
+                items.append(Item(name, case, patient, int(bool(lesion)), None, (z, y, x), lesion))
         if not any(item.target for item in items):
             raise TaskError(f"no scan in {self.data} has an embolus of {self.smallest_mm3:g} mm3 or more")
         if all(item.target for item in items):

@@ -27,7 +27,7 @@ from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.read import find_scans
 from parts2whole.scans.volume import Size
 from parts2whole.store.store import Store
-from parts2whole.tasks.base import PUBLIC_SALT, Item, TaskError, name_some, same_scan_same_patient
+from parts2whole.tasks.base import PUBLIC_SALT, Item, TaskError, name_some
 from parts2whole.tasks.derived import Rows, derive
 from parts2whole.tasks.lidc import LidcLabel, series_of
 from parts2whole.tasks.pairs import pair_folders
@@ -121,7 +121,6 @@ class NoduleSegmentation(SegmentationTask):
 
     def items(self, store: Store, sources: FoundCases) -> tuple[Item, ...]:
         """Every nodule of every scan."""
-        patients = same_scan_same_patient(store)
         wanted = {case.case_id for case in sources.cases}
         find = nodules_by_number if any(isinstance(c.label, LidcLabel) for c in sources.cases) else nodules
         found = derive(store, find, name="nodules", settings=find.__name__, workers=0)
@@ -129,7 +128,7 @@ class NoduleSegmentation(SegmentationTask):
             Item(
                 f"{case}-nodule-{row['nodule']:03d}",
                 case,
-                patients[case],
+                store.record(case).patient,
                 centre=(row["centre"][0], row["centre"][1], row["centre"][2]),
             )
             for case, rows in found.items()

@@ -26,7 +26,7 @@ from parts2whole.networks.heads import EncoderDecoder, Model
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import Box, Size, size_of
 from parts2whole.store.ingest import SourceCase, store_cases
-from parts2whole.store.store import Store
+from parts2whole.store.store import CaseRecord, Store
 from parts2whole.tasks.augment import Augmentation, augment_image, augment_label, draw_augmentation
 from parts2whole.tasks.base import (
     Batch,
@@ -38,7 +38,6 @@ from parts2whole.tasks.base import (
     Segmented,
     Task,
     TaskError,
-    same_scan_same_patient,
 )
 from parts2whole.tasks.patches import Patches, class_indices
 from parts2whole.wholes.geometry import resize
@@ -129,10 +128,9 @@ class SegmentationTask(Task, abc.ABC):
 
     def items(self, store: Store, sources: FoundCases) -> tuple[Item, ...]:
         """What there is to learn from: here all labelled volumes."""
-        patients = same_scan_same_patient(store)
         wanted = {case.case_id for case in sources.cases}
         return tuple(
-            Item(r.case_id, r.case_id, patients[r.case_id], side=sources.sides.get(r.case_id))
+            Item(r.case_id, r.case_id, r.patient, side=sources.sides.get(r.case_id))
             for r in store.cases
             if r.has_label and r.case_id in wanted
         )
@@ -155,8 +153,21 @@ class SegmentationTask(Task, abc.ABC):
         values = sorted({value for record in records for value in record.label_values} | {0})
         if len(values) < 2:
             raise TaskError(f"the labels in {self.data} hold nothing but background")
-        items = self.items(store, sources)
-        return LabelledData(store, items, self.classes_in(values), (*notes, *sources.notes))
+        classes = self.classes_in(values)
+        items = tuple(
+            dataclasses.replace(item, holds=self.holds(store.record(item.case_id), classes))
+            for item in self.items(store, sources)
+        )
+        return LabelledData(store, items, classes, (*notes, *sources.notes))
+
+    def holds(self, record: CaseRecord, classes: Sequence[str]) -> frozenset[int]:
+        """Foreground classes in a stored label map, by index."""
+        found = self.to_classes(np.array(record.label_values), classes)
+        return frozenset(range(1, len(classes))).intersection(found.tolist())
+
+    def can_judge(self, labelled: LabelledData, items: Sequence[str]) -> bool:
+        """Whether an item has foreground: overlap with nothing is undefined."""
+        return any(labelled.item(item).holds for item in items)
 
     def build(self, encoder: Encoder, classes: Sequence[str]) -> Model:
         """The encoder and a fresh decoder with skip connections."""
@@ -196,20 +207,29 @@ class SegmentationTask(Task, abc.ABC):
     ) -> Examination:
         """Dice and IoU per region on whole items; ``thorough`` adds surface distances and mean IoU over
         thresholds, and what the voxels of all items pooled give.
+
+        Where no item has foreground, so that overlap is undefined, the mean ``loss`` is there, too.
         """
         scores = RegionScores(self.regions(labelled.classes))
         rows: list[dict[str, Any]] = []
+        losses: list[float] = []
+        judged = self.can_judge(labelled, items)
         for item in items:
             logits = self.logits(predictor, self.image(labelled, item)[None])[0]
+            reference = self.reference(labelled, item)
+            if not judged:
+                batch = {"image": logits[None], "label": torch.from_numpy(reference)[None, None]}
+                losses.append(float(self.loss(nn.Identity(), batch)["loss"]))
             found = scores.score(
                 logits.argmax(dim=0).numpy(),
-                self.reference(labelled, item),
+                reference,
                 torch.softmax(logits, dim=0).numpy() if thorough else None,
                 spacing_mm=labelled.store.record(labelled.item(item).case_id).spacing_mm,
                 surface=thorough,
             )
             rows.append({"case": item, "patient": labelled.item(item).patient} | found)
-        return Examination(mean_over_cases(rows) | (scores.pooled() if thorough else {}), rows)
+        metrics = mean_over_cases(rows) | (scores.pooled() if thorough else {})
+        return Examination(metrics | ({"loss": float(np.mean(losses))} if losses else {}), rows)
 
     def show(self, predictor: Predictor, labelled: LabelledData, item: str) -> Segmented:
         """Image, reference and prediction of an item."""

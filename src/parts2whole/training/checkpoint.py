@@ -33,9 +33,10 @@ class Progress:
 
     Attributes:
         step: steps done.
-        values: monitored validation value after every validation, low is good.
-        best: lowest of them.
-        best_step: step of the lowest.
+        values: monitored value after every validation, low is good, not finite where it is undefined.
+        best: that of the best step; infinite while none was defined.
+        best_step: the best step, see `parts2whole.training.choice`.
+        best_other: what the best step has of the figure that decides while the monitored one is undefined.
         seconds: time spent training, over all parts of a resumed run.
         micro_batches: how many a device's batch is divided into.
         sums: of the objective's scalars since the last training record.
@@ -46,6 +47,7 @@ class Progress:
     values: list[float] = dataclasses.field(default_factory=list)
     best: float = float("inf")
     best_step: int = 0
+    best_other: float = float("inf")
     seconds: float = 0.0
     micro_batches: int = 1
     sums: dict[str, float] = dataclasses.field(default_factory=dict)

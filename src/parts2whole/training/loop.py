@@ -26,6 +26,7 @@ from parts2whole.training.checkpoint import (
     save_best,
     save_checkpoint,
 )
+from parts2whole.training.choice import defined, is_best, waited
 from parts2whole.training.health import Health, name_cases
 from parts2whole.training.optim import Optimiser, Schedule, set_rates
 from parts2whole.training.runtime import Runtime, unwrap
@@ -54,9 +55,11 @@ class Plan:
         log_every: steps between training records.
         validate_every: steps between validations.
         checkpoint_every: steps between resumable checkpoints.
-        monitor: validation value that decides about the best weights and early stopping.
+        monitor: validation value that decides about the best weights and early stopping; while it is
+            undefined, the validation value ``loss`` decides about the weights, if there is one.
         higher_is_better: direction of ``monitor``.
-        patience: validations without improvement before stopping early; None never stops early.
+        patience: validations without improvement before stopping early; None never stops early. A value that
+            is undefined, or has always been the same, stops nothing.
         clip_norm: largest gradient norm; None doesn't clip.
         keep_best: keep the weights with the best ``monitor``.
         independent: the objective is a mean over rows that don't see each other, so that a batch may be
@@ -222,8 +225,7 @@ def _restore(
 
 def _is_over(progress: Progress, plan: Plan) -> bool:
     """Whether the last step is done, or validation has not improved for long enough."""
-    waited = (progress.step - progress.best_step) // plan.validate_every
-    patient = plan.patience is None or not progress.values or waited <= plan.patience
+    patient = plan.patience is None or waited(progress.values) <= plan.patience
     return progress.step >= plan.steps or not patient
 
 
@@ -243,10 +245,10 @@ def _validate(
         values = runtime.from_main(validate(inner, progress.step))
     track.record(progress.step, "validation", values)
     value = values[plan.monitor] * (-1 if plan.higher_is_better else 1)
-    value = math.inf if math.isnan(value) else value  # undefined is never the best
     progress.values.append(value)
-    if value < progress.best or not progress.best_step:
-        progress.best, progress.best_step = value, progress.step
+    new, best = defined(value, values.get("loss", math.nan)), (progress.best, progress.best_other)
+    if is_best(new, best):
+        progress.best_step, (progress.best, progress.best_other) = progress.step, new
         if plan.keep_best and runtime.is_main:
             save_best(folder, inner, progress.step)
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from parts2whole.errors import Parts2WholeError
 from parts2whole.spec import Spec
+from parts2whole.training.choice import informative
 
 
 class OptimiserError(Parts2WholeError, ValueError):
@@ -128,6 +129,8 @@ class Cosine(Schedule):
 class Plateau(Schedule):
     """Multiply the rate when the validation value stops improving.
 
+    A value that is undefined, or has always been the same, is no plateau.
+
     Attributes:
         decay: multiplier at every plateau.
         patience: validations without improvement before it acts.
@@ -141,7 +144,7 @@ class Plateau(Schedule):
     def factor(self, step: int, *, steps: int, values: Sequence[float]) -> float:
         """``decay`` to the number of plateaus so far."""
         factor, best, waited = 1.0, math.inf, 0
-        for value in values:
+        for value in informative(values):
             if value < best - self.min_delta:
                 best, waited = value, 0
                 continue

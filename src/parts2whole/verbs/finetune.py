@@ -18,8 +18,9 @@ from parts2whole.report.figures import write_segmentation_panel
 from parts2whole.report.page import write_report
 from parts2whole.scans.read import safe_name
 from parts2whole.spec import to_plain
-from parts2whole.store.split import Split, labelled_subset, write_split
+from parts2whole.store.split import Split, read_split, write_split
 from parts2whole.tasks.base import Examination, LabelledData, Predictor, Task, default_cache
+from parts2whole.tasks.sides import about_split, print_sides, remarks, undefined_in
 from parts2whole.training.checkpoint import load_best
 from parts2whole.training.folder import Resume, read_result, start_run
 from parts2whole.training.leak import check_leaks, find_leaks, hashes_of
@@ -38,6 +39,8 @@ from parts2whole.training.provenance import peak_memory_mb, reset_peak_memory
 from parts2whole.training.runtime import Hardware, Runtime, describe_environment
 from parts2whole.weights.card import Card
 from parts2whole.weights.load import SCRATCH, load_initialisation
+
+SPLIT = "split.json"
 
 
 class FinetuneError(Parts2WholeError, ValueError):
@@ -117,8 +120,8 @@ def finetune(
             seen in pre-training; the result is then marked.
         cache: where prepared labelled data are kept; default ``~/.cache/parts2whole``.
         hardware: devices, precision, loader threads.
-        resume: ``true`` goes on with the run in ``out``, from its newest complete checkpoint; ``auto`` too,
-            or starts one if there is none.
+        resume: ``true`` goes on with the run in ``out``, from its newest complete checkpoint and on its own
+            split; ``auto`` too, or starts one if there is none.
         progress: show a progress bar.
 
     Returns:
@@ -149,19 +152,20 @@ def finetune(
     channels = labelled.store.cases[0].channels
     start = start.adapt(channels) if start else None
     notes = [*labelled.notes, *(check_contract(start.card, labelled, network) if start else [])]
-    split = task.split(labelled)
+    saved = read_split(out / SPLIT) if resume and (out / SPLIT).exists() else None
+    split = saved or task.split(labelled)
     reported = (*split.validation, *split.test)
     leaks = find_leaks(labelled, reported, seen=start.card.seen, series=start.card.series) if start else ()
     leak = check_leaks(leaks, accept_leak=accept_leak, where="validation or test")
     notes = [*([leak] if leak else []), *notes]
-    train = labelled_subset(
-        split.train,
-        labelled.patients(),
-        fraction=fraction,
-        count=cases,
-        seed=seed,
-        strata=labelled.strata(),
+    train = (
+        saved.train
+        if saved
+        else labelled.choose_labelled(split.train, fraction=fraction, count=cases, seed=seed)
     )
+    split = Split(train, split.validation, split.test)
+    notes += remarks(task, labelled, split)
+    judged = task.can_judge(labelled, split.validation)
     chosen = start.card.network if start else network or UNet3D()
     torch.manual_seed(seed)
     backbone = start.encoder if start else chosen.build_encoder(channels)
@@ -174,10 +178,10 @@ def finetune(
     samples = task.samples(labelled, train, seed=seed, batch_size=batch_size)
     if runtime.is_main:
         start_run(out, config, environment=describe_environment(runtime), resume=resume)
-        write_split(Split(train, split.validation, split.test), out / "split.json")
+        write_split(split, out / SPLIT, **about_split(labelled, split))
         if progress:
-            sides = f"{len(train)} training, {len(split.validation)} validation, {len(split.test)} test"
-            print(f"{type(task).__name__} from {init}: {sides} items, seed {seed}.", flush=True)
+            print(f"{type(task).__name__} from {init}, seed {seed}.")
+            print_sides(labelled, split)
             for note in notes:
                 print(f"Note: {note}.", flush=True)
     runtime.barrier()
@@ -205,9 +209,9 @@ def finetune(
             seed=seed,
             validate_every=min(validate_every, steps),
             checkpoint_every=checkpoint_every,
-            monitor=task.monitor,
-            higher_is_better=True,
-            patience=patience,
+            monitor=task.monitor if judged else "loss",
+            higher_is_better=judged,
+            patience=patience if judged else None,
             clip_norm=clip_norm,
             keep_best=True,
             independent=task.rows_are_independent,
@@ -224,6 +228,7 @@ def finetune(
     predictor = as_function(module, runtime)
     on_validation = task.examine(predictor, labelled, split.validation, thorough=False)
     on_test = task.examine(predictor, labelled, split.test, thorough=True)
+    notes += undefined_in(task, on_test)
     result = {
         "kind": "finetune",
         "task": task.to_dict(),

@@ -24,7 +24,6 @@ from parts2whole.files import write_json
 from parts2whole.networks.base import Encoder, Network
 from parts2whole.networks.heads import pooled_features
 from parts2whole.networks.unet3d import UNet3D
-from parts2whole.store.split import labelled_subset
 from parts2whole.tasks.base import LabelledData, Task, default_cache
 from parts2whole.tasks.classifying import ClassificationTask
 from parts2whole.tasks.segmenting import SegmentationTask
@@ -130,14 +129,7 @@ def probe(
         encoder = start.encoder if start else (network or UNet3D()).build_encoder(channels)
         if start is None:
             embedded.clear()  # another seed, another network
-        train = labelled_subset(
-            split.train,
-            labelled.patients(),
-            fraction=fraction,
-            count=cases,
-            seed=seed,
-            strata=labelled.strata(),
-        )
+        train = labelled.choose_labelled(split.train, fraction=fraction, count=cases, seed=seed)
         if start is None:
             _settle_norms(encoder, [_image(labelled, item, task) for item in train[:SETTLE_ON]])
         name = "untrained" if start is None else str(start.card.method["class_path"]).rpartition(".")[2]

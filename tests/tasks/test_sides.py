@@ -1,0 +1,223 @@
+"""Who is on which side: copies of a scan, and what is said of sides that are too small."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from task_trees import write_series
+
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.store.split import read_split, write_split
+from parts2whole.tasks.base import TaskError
+from parts2whole.tasks.classification import Classification
+from parts2whole.tasks.segmentation import Segmentation
+from parts2whole.tasks.sides import about_split, count_sides, print_sides, remarks
+
+MR = Preprocess(modality="MR")
+
+
+def save(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, np.eye(4)), path)
+
+
+def noise(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(100, 10, (9, 10, 11)).astype(np.float32)
+
+
+def listed(folder: Path, rows: list[str], *, heading: str = "path,label") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "list.csv").write_text("\n".join([heading, *rows]))
+    return folder / "list.csv"
+
+
+def segmentation(folder: Path, healthy: set[int], count: int = 10, **settings) -> Segmentation:
+    for number in range(count):
+        label = np.zeros((9, 10, 11), np.uint8)
+        if number not in healthy:
+            label[2:6, 3:7, 4:8] = 1
+        save(folder / "images" / f"c{number}.nii.gz", noise(number) + 50 * label)
+        save(folder / "labels" / f"c{number}.nii.gz", label)
+    return Segmentation(folder, preprocess=MR, patch_size=(8, 8, 8), **settings)
+
+
+def opened(task, cache: Path):
+    labelled = task.labelled(cache=cache, workers=0, progress=False)
+    return labelled, task.split(labelled)
+
+
+def test_copies_of_a_scan_are_one_patient_in_a_csv(tmp_path):
+    rows = []
+    for number in range(12):
+        save(tmp_path / f"a{number}.nii.gz", noise(number))
+        save(tmp_path / f"copy-of-{number}.nii.gz", noise(number))
+        rows += [f"a{number}.nii.gz,{number % 2}", f"copy-of-{number}.nii.gz,{number % 2}"]
+    labelled, split = opened(Classification(listed(tmp_path, rows), preprocess=MR), tmp_path / "cache")
+    for side in count_sides(labelled, split):
+        assert side.items == side.images == 2 * side.patients
+    scan = {f"{2 * n + twin:06d}": n for n in range(12) for twin in range(2)}
+    sides = [{scan[item] for item in side} for side in (split.train, split.validation, split.test)]
+    assert sum(map(len, sides)) == 12
+
+
+def npz(path: Path, **sides: list[int]) -> Path:
+    """Volumes by the numbers of their scans; the class is whether the number is odd."""
+    arrays = {}
+    for side, numbers in sides.items():
+        volumes = [np.random.default_rng(n).integers(0, 255, (8, 8, 8), np.uint8) for n in numbers]
+        for volume in volumes:
+            volume[0, 0, 0] = 255  # so that every side has the same scale
+        arrays |= {f"{side}_images": np.stack(volumes), f"{side}_labels": np.array(numbers)[:, None] % 2}
+    np.savez(path, **arrays)
+    return path
+
+
+def test_a_copy_on_two_sides_of_an_npz_counts_once_where_it_counts_most(tmp_path):
+    path = npz(tmp_path / "set.npz", train=[0, 1, 2, 3, 8, 9], val=[4, 5, 1, 9], test=[6, 7, 2, 9])
+    task = Classification(path, patch_size=(8, 8, 8))
+    labelled, split = opened(task, tmp_path / "cache")
+    assert split.test == tuple(f"test_{i:06d}" for i in range(4))
+    assert split.validation == ("val_000000", "val_000001", "val_000002")  # 9 is tested
+    assert split.train == ("train_000000", "train_000003", "train_000004")  # 1, 2 and 9 are elsewhere
+    assert any(
+        "4 items of the data set's own split left out" in note for note in remarks(task, labelled, split)
+    )
+
+
+def test_validation_cut_from_an_npz_leaves_no_copy_in_training(tmp_path):
+    train = [n for n in range(20) for _ in range(2)]
+    task = Classification(npz(tmp_path / "set.npz", train=train, val=[0, 1, 20, 21]), validation_fraction=0.3)
+    _, split = opened(task, tmp_path / "cache")
+    scans = {f"train_{i:06d}": n for i, n in enumerate(train)}
+    chosen = {scans[item] for item in split.validation}
+    assert not chosen & {scans[item] for item in split.train}
+    assert not {0, 1} & {scans[item] for item in (*split.train, *split.validation)}
+    assert len(split.validation) == 2 * len(chosen)
+
+
+def test_series_of_one_dicom_patient_are_on_one_side(tmp_path):
+    rows = []
+    for number in range(12):
+        folder = tmp_path / f"series{number}"
+        write_series(folder, noise(number), patient=f"P{number // 2}")
+        rows.append(f"{folder.name},{number // 2 % 2}")
+    task = Classification(listed(tmp_path, rows), preprocess=Preprocess(modality="CT"))
+    labelled, split = opened(task, tmp_path / "cache")
+    assert [side.patients for side in count_sides(labelled, split)] == [2, 2, 2]
+    assert [side.images for side in count_sides(labelled, split)] == [4, 4, 4]
+    assert not any("P0" in item.patient for item in labelled.items)  # hashed
+
+
+def test_a_column_of_patients_counts_before_all_else(tmp_path):
+    rows = []
+    for number in range(12):
+        save(tmp_path / f"{number}.nii.gz", noise(number))
+        rows.append(f"{number}.nii.gz; {number % 2} ;{number // 4}")
+    task = Classification(listed(tmp_path, rows, heading="path;label;Patient"), preprocess=MR)
+    labelled, split = opened(task, tmp_path / "cache")
+    assert [side.patients for side in count_sides(labelled, split)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        (["a.nii,benign", "b.nii,Benign"], r"'Benign' and 'benign'"),
+        (["a.nii,1", "b.nii,1.0"], r"'1' and '1.0'"),
+        (["a.nii,very bad", "b.nii,very  bad"], "in several ways"),
+        (["a.nii,x", "b.nii,y", "a.nii,y"], r"a.nii is 'x' in line 2, 'y' in line 4"),
+        (["a.nii,x", "b.nii,"], "line 3: path or label is empty"),
+        (["a.nii,x"], "only one class, 'x'"),
+        ([], "lists no volumes"),
+    ],
+)
+def test_labels_that_contradict_each_other_are_refused(tmp_path, rows, reason):
+    with pytest.raises(TaskError, match=reason):
+        Classification(listed(tmp_path, rows), preprocess=MR).labelled(cache=tmp_path / "cache")
+
+
+def test_blanks_and_marks_make_no_class_of_their_own(tmp_path):
+    rows = [f"{n}.nii.gz;{'benign' if n % 2 else 'malignant'}{' ' * (n % 3)}" for n in range(6)]
+    for number in range(6):
+        save(tmp_path / f"{number}.nii.gz", noise(number))
+    path = listed(tmp_path, rows, heading="\ufeffpath;label")
+    labelled, _ = opened(Classification(path, preprocess=MR), tmp_path / "cache")
+    assert labelled.classes == ("benign", "malignant")
+    assert len(labelled.items) == 6
+
+
+def test_copies_with_different_classes_are_named(tmp_path):
+    rows = []
+    for number in range(8):
+        save(tmp_path / f"{number}.nii.gz", noise(number % 7))
+        rows.append(f"{number}.nii.gz,{number % 2}")
+    task = Classification(listed(tmp_path, rows), preprocess=MR)
+    labelled, split = opened(task, tmp_path / "cache")
+    assert "copies of one scan have different classes: 000007" in remarks(task, labelled, split)
+
+
+def test_no_positive_on_a_side_is_said(tmp_path):
+    rows = []
+    for number in range(20):
+        save(tmp_path / f"{number}.nii.gz", noise(number))
+        rows.append(f"{number}.nii.gz,{'ill' if number in (3, 11) else 'healthy'}")
+    task = Classification(listed(tmp_path, rows), preprocess=MR)
+    labelled, split = opened(task, tmp_path / "cache")
+    notes = remarks(task, labelled, split)
+    assert "no positive (ill) among the 3 validation patients" in notes
+    assert any(note.startswith("auc is undefined on the validation side") for note in notes)
+    assert not any("test side" in note for note in notes)
+
+
+def test_every_class_that_is_absent_is_named(tmp_path):
+    rows = []
+    for number in range(20):
+        save(tmp_path / f"{number}.nii.gz", noise(number))
+        rows.append(f"{number}.nii.gz,{number if number < 2 else 'common'}")
+    task = Classification(listed(tmp_path, rows), preprocess=MR)
+    labelled, split = opened(task, tmp_path / "cache")
+    notes = remarks(task, labelled, split)
+    assert "no 0, 1 among the 3 validation patients" in notes
+    assert "no 0, 1 among the 6 test patients" in notes
+
+
+def test_foreground_is_on_every_side_of_a_segmentation_if_it_can_be(tmp_path):
+    for seed in range(4):
+        healthy = set(range(7)) if seed % 2 else set(range(3, 10))
+        task = segmentation(tmp_path / str(seed), healthy, split_seed=seed)
+        labelled, split = opened(task, tmp_path / "cache")
+        assert [side.classes["1"] for side in count_sides(labelled, split)] == [1, 1, 1]
+
+
+def test_no_foreground_on_a_side_is_said(tmp_path):
+    task = segmentation(tmp_path / "data", set(range(8)))
+    labelled, split = opened(task, tmp_path / "cache")
+    notes = remarks(task, labelled, split)
+    assert "no foreground among the 2 validation patients" in notes
+    assert any(note.startswith("dice_mean is undefined on the validation side") for note in notes)
+    assert "a test side of 3 patients says next to nothing of others" in notes
+
+
+def test_sides_of_one_patient_are_said_to_be_so(tmp_path):
+    task = segmentation(tmp_path / "data", set(), count=3)
+    labelled, split = opened(task, tmp_path / "cache")
+    notes = remarks(task, labelled, split)
+    assert "a training side of 1 patient: much depends on who that is" in notes
+    assert "a validation side of 1 patient: much depends on who that is" in notes
+    assert "a test side of 1 patient says next to nothing of others" in notes
+
+
+def test_the_table_of_sides_is_printed_and_kept(tmp_path, capsys):
+    task = segmentation(tmp_path / "data", {0}, patient_separator="n")  # no name has it: each its own
+    labelled, split = opened(task, tmp_path / "cache")
+    print_sides(labelled, split)
+    printed = capsys.readouterr().out
+    assert "training    5 patients, 5 images; patients with each class: 1: " in printed
+    write_split(split, tmp_path / "split.json", **about_split(labelled, split))
+    kept = json.loads((tmp_path / "split.json").read_text())
+    assert kept["sides"]["test"]["patients"] == 3
+    assert kept["patients_by"] in printed
+    assert read_split(tmp_path / "split.json") == split
