@@ -8,7 +8,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from task_trees import write_series
 
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.store.split import read_split, write_split
@@ -16,6 +15,7 @@ from parts2whole.tasks.base import TaskError
 from parts2whole.tasks.classification import Classification
 from parts2whole.tasks.segmentation import Segmentation
 from parts2whole.tasks.sides import about_split, count_sides, print_sides, remarks
+from task_trees import write_series
 
 MR = Preprocess(modality="MR")
 

@@ -17,7 +17,6 @@ from parts2whole.contracts.base import Contract, promise
 from parts2whole.networks.base import Network
 from parts2whole.networks.heads import Model
 from parts2whole.networks.unet3d import UNet3D
-from parts2whole.store.split import labelled_subset
 from parts2whole.tasks.base import LabelledData, Predictor, Samples, Task
 from parts2whole.training.model import as_function
 from parts2whole.training.runtime import Hardware, Runtime
@@ -104,9 +103,7 @@ class TaskContract(Contract):
         for split_seed in range(8):
             split = self.spec.replace(split_seed=split_seed).split(labelled)
             for seed, fraction in ((0, 0.1), (1, 0.34), (2, 0.5), (3, 1.0)):
-                train = labelled_subset(
-                    split.train, patients, fraction=fraction, seed=seed, strata=labelled.strata()
-                )
+                train = labelled.choose_labelled(split.train, fraction=fraction, count=None, seed=seed)
                 sides = {"train": train, "validation": split.validation, "test": split.test}
                 empty = [name for name, side in sides.items() if not side]
                 promise(not empty, f"no item is on the side {', '.join(empty)}, with split_seed {split_seed}")
@@ -209,6 +206,15 @@ class TaskContract(Contract):
             promise(measured == set(asked), f"{len(measured)} of {len(asked)} items are measured")
             value = found.metrics.get(self.spec.monitor, math.nan)
             promise(math.isfinite(value), f"{self.spec.monitor} is {value}, thorough={thorough}")
+
+    def test_what_can_not_be_judged_has_a_loss(self) -> None:
+        """Items on which the metric is undefined, as the task says, have a finite loss to choose by instead."""
+        test = self.spec.split(self.labelled).test
+        asked = next(([item] for item in test if not self.spec.can_judge(self.labelled, [item])), None)
+        if asked is None:
+            raise SkipTest("it can judge every item by itself")
+        found = self.spec.examine(self.predictor(), self.labelled, asked, thorough=False).metrics
+        promise(math.isfinite(found.get("loss", math.nan)), f"examine gives {found}, without a finite loss")
 
     def test_an_item_can_be_looked_at(self) -> None:
         """An item has an image, a reference and a prediction on the same voxels, or nothing to draw."""

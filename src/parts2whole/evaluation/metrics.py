@@ -12,8 +12,8 @@ read those beside the others. AUC and average precision are nan where only one c
 
 Finding nothing where there is nothing is thus left out of a mean, while false positives there count as 0: the
 right answer never gives a lower mean than a wrong one.  nnU-Net v2 does the same (0 / 0 in its Dice, and the
-mean of what isn't nan).  MONAI's `DiceMetric` leaves every case without reference out by default, whatever was
-found there, and with ``ignore_empty=False`` counts an empty answer as 1.
+mean of what isn't nan).  MONAI's `DiceMetric` leaves every case without reference out by default, whatever
+was found there, and with ``ignore_empty=False`` counts an empty answer as 1.
 """
 
 from __future__ import annotations
