@@ -208,7 +208,7 @@ class TaskContract(Contract):
             promise(math.isfinite(value), f"{self.spec.monitor} is {value}, thorough={thorough}")
 
     def test_what_can_not_be_judged_has_a_loss(self) -> None:
-        """Items on which the metric is undefined, as the task says, have a finite loss to choose by instead."""
+        """Items on which the metric is undefined, as the task says, have a loss to choose by instead."""
         test = self.spec.split(self.labelled).test
         asked = next(([item] for item in test if not self.spec.can_judge(self.labelled, [item])), None)
         if asked is None:

@@ -33,7 +33,6 @@ ATTEMPTS = 32
 """Orders of the patients that are tried until every class is where it can be."""
 
 
-
 class SplitError(Parts2WholeError, ValueError):
     """A split or a subset that can't be made from these cases."""
 
