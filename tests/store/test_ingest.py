@@ -16,8 +16,9 @@ import pytest
 from parts2whole.files import DiskFullError
 from parts2whole.jobs.run import JobError
 from parts2whole.scans.preprocess import Preprocess
-from parts2whole.scans.read import read_volume, write_nifti
+from parts2whole.scans.read import file_stamp, read_volume, write_nifti
 from parts2whole.scans.volume import Box, LabelVolume, Volume, content_hash, to_canonical
+from parts2whole.spec import digest
 from parts2whole.store import ingest
 from parts2whole.store.ingest import IngestError, SourceCase, store_cases
 from parts2whole.store.store import Store, StoreError
@@ -92,6 +93,11 @@ def test_a_box_is_cut_and_the_scan_remembered(make, tmp_path):
     )
     assert made.read_label("part").shape == (3, 7, 4)
     assert made.record("part").content_hash == made.record("a").content_hash
+    stamped = (
+        "(slice(0, 3, None), slice(2, 9, None), slice(4, 8, None))"  # as 0.1.0 has it: no case is made again
+    )
+    part = SourceCase("part", case.images, box=box)
+    assert part.stamp() == digest([file_stamp(part.files()), None, stamped, None, ""])
     _, report = store([dataclasses.replace(case, case_id="out", box=Box((0, 0, 0), (99, 99, 99)))], tmp_path)
     assert "inside the volume" in report.set_aside["out"]
 

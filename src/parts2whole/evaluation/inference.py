@@ -9,6 +9,7 @@ from monai.inferers.utils import sliding_window_inference
 from torch import Tensor
 
 from parts2whole.errors import Parts2WholeError
+from parts2whole.scans.volume import size_of
 
 
 class InferenceError(Parts2WholeError, ValueError):
@@ -55,10 +56,10 @@ def sliding_window(
 
     def apply(windows: Tensor) -> Tensor:
         logits = model(windows)
-        if logits.shape[2:] != windows.shape[2:]:
+        if size_of(logits) != size_of(windows):
             raise InferenceError(
-                f"the model gave logits of size {tuple(logits.shape[2:])} for windows of size "
-                f"{tuple(windows.shape[2:])}; both must be equal, so let the model resize its logits"
+                f"the model gave logits of size {size_of(logits)} for windows of size "
+                f"{size_of(windows)}; both must be equal, so let the model resize its logits"
             )
         # A copy in the image's precision: windows are weighted in place, and half precision would add up.
         return logits.to(image.dtype, copy=True)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from parts2whole.errors import Parts2WholeError
 from parts2whole.networks.base import Encoder, Stride
+from parts2whole.scans.volume import size_of
 
 Norm = Literal["batch", "batch_statistics", "instance", "group", "none"]
 
@@ -164,6 +165,4 @@ def check_input(x: Tensor, *, channels: int, divisor: int) -> None:
     if x.ndim != 5 or x.shape[1] != channels:
         raise NetworkError(f"expected (batch, {channels}, depth, height, width), got {tuple(x.shape)}")
     if any(edge % divisor for edge in x.shape[2:]):
-        raise NetworkError(
-            f"edges must be divisible by {divisor}, got {tuple(x.shape[2:])}; pad or crop first"
-        )
+        raise NetworkError(f"edges must be divisible by {divisor}, got {size_of(x)}; pad or crop first")
