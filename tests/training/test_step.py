@@ -70,6 +70,58 @@ def test_the_size_of_a_piece_may_be_given():
     assert "micro_batch is 2" in said[0]
 
 
+class OneOf(Runtime):
+    """One of several processes, without the others."""
+
+    rank, ranks = 0, 1
+
+    def __init__(self, rank: int, ranks: int) -> None:
+        self.rank, self.ranks = rank, ranks
+        super().__init__(Hardware(accelerator="cpu", precision="32-true"))
+
+    def average_gradients(self, module: nn.Module) -> None:
+        """The test averages them."""
+
+
+def mean_by_pieces(numbers: list[float], *, pieces: int = 1, ranks: int = 1) -> tuple[float, list[float]]:
+    """The gradient of the mean of ``w * number``, and the losses of all processes, at w = 1."""
+    gradients, losses = [], []
+    for rank in range(ranks):
+        module = nn.Linear(1, 1, bias=False)
+        nn.init.ones_(module.weight)
+        step = TrainStep(
+            module,
+            torch.optim.SGD(module.parameters(), lr=0.0),
+            views=lambda batch, generator: batch,
+            objective=lambda module, rows: {"loss": module(rows).mean()},
+            batch_size=len(numbers),
+            seed=0,
+            clip_norm=None,
+            independent=True,
+            micro_batches=pieces,
+            runtime=OneOf(rank, ranks),
+            say=print,
+        )
+        mine = torch.tensor([numbers[row] for row in step.rows])[:, None]
+        losses.append(float(step(mine, 0)["loss"]))
+        gradients.append(float(module.weight.grad))
+    return sum(gradients) / ranks, losses
+
+
+def test_uneven_pieces_count_by_their_rows():
+    numbers = [1.0, 2.0, 3.0, 4.0, 10.0]  # mean 4; in halves of 2 and 3 rows the means are 1.5 and 17/3
+    for pieces in (1, 2, 3, 4, 5):
+        assert mean_by_pieces(numbers, pieces=pieces) == (pytest.approx(4), [pytest.approx(4)])
+
+
+def test_uneven_processes_count_by_their_rows():
+    numbers = [1.0, 2.0, 3.0, 4.0, 10.0]
+    gradient, losses = mean_by_pieces(numbers, ranks=2)
+    assert sorted(losses) in ([1.5, pytest.approx(17 / 3)], [2.0, 7.0])  # 2 and 3 rows, or 3 and 2
+    assert gradient == pytest.approx(4)
+    assert mean_by_pieces(numbers, ranks=3, pieces=2)[0] == pytest.approx(4)
+
+
 def test_an_objective_over_the_batch_is_never_changed_in_silence():
     with pytest.raises(MemoryShortage, match="compares the rows of a batch"):
         gradients(3, independent=False)

@@ -17,10 +17,10 @@ from parts2whole.scans.read import read_volume, write_nifti
 from parts2whole.scans.volume import Volume, content_hash, to_canonical
 from parts2whole.store.store import Store
 from parts2whole.tasks.base import TaskError
-from parts2whole.training.leak import ACCEPTANCE, LeakError, check_leaks
+from parts2whole.training.leak import ACCEPTANCE, LeakError
 from parts2whole.training.runtime import Hardware
 from parts2whole.verbs.predict import PredictError
-from task_trees import PATCH, build_task, lits, write_csv, write_series
+from task_trees import PATCH, build_task, lits, luna16, write_csv, write_series
 
 EXACT = Hardware(accelerator="cpu", precision="32-true")
 TARGETS = (
@@ -243,6 +243,26 @@ def test_one_channel_of_a_case_is_recognised(tmp_path):
     assert not hashes & labelled.store.record("BraTS2021_00001").hashes()
 
 
-def test_no_leak_needs_no_acceptance():
-    assert check_leaks((), accept_leak=None, where="test") is None
-    assert check_leaks((), accept_leak=ACCEPTANCE, where="test") is None
+def test_a_changed_copy_is_caught_by_its_series_uid(tmp_path):
+    task = p2w.NoduleFalsePositives(luna16(tmp_path / "luna"), patch_size=PATCH, hidden=8)
+    uid = next((tmp_path / "luna" / "subset7").glob("*.mhd")).stem
+    for series in (uid, "1.2.3"):
+        hu = np.random.default_rng(0).normal(0, 30, (20, 28, 30))  # as after a crop: no voxel is the same
+        write_series(tmp_path / "dicom" / series, hu, patient=series, series=series)
+    store = p2w.prepare(
+        [tmp_path / "dicom"], out=tmp_path / "store", workers=0, progress=False, keep_series_uids=True
+    )
+    short = {"network": p2w.UNet3D(size="tiny"), "whole_size": PATCH, "steps": 1, "batch_size": 2}
+    pre = p2w.pretrain(
+        store.path, out=tmp_path / "pre", validation_wholes=2, progress=False, hardware=EXACT, **short
+    )
+    cache = tmp_path / "cache"
+    with pytest.raises(LeakError, match=f"1 validation or test cases were seen.*{uid}"):
+        short_finetune(task, tmp_path / "a", cache, init=pre.folder, network=None)
+    with pytest.raises(LeakError, match=uid):
+        p2w.probe(task, init=pre.folder, side="test", cache=cache, progress=False)
+    run = short_finetune(
+        task, tmp_path / "a", cache, init=pre.folder, network=None, steps=1, accept_leak=ACCEPTANCE
+    )
+    with pytest.raises(LeakError, match=uid):
+        p2w.evaluate(run.folder, cache=cache, hardware=EXACT, progress=False)

@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
-from parts2whole.wholes.geometry import Boxes, GeometryError, check_band, crop_resize, draw_boxes, resize
+from parts2whole.wholes.geometry import (
+    Boxes,
+    GeometryError,
+    check_band,
+    crop_resize,
+    draw_boxes,
+    interpolation_matrix,
+    resize,
+)
 from parts2whole.wholes.random import BatchGenerator
 
 edge = st.integers(2, 12)
@@ -54,6 +62,43 @@ def test_antialiasing_equals_torch_in_two_dimensions():
     image = torch.from_numpy(np.random.default_rng(2).random((1, 1, 1, 24, 30)).astype(np.float32))
     expected = F.interpolate(image[:, :, 0], size=(7, 11), mode="bilinear", antialias=True)
     torch.testing.assert_close(resize(image, (1, 7, 11))[:, :, 0], expected, atol=1e-5, rtol=0)
+
+
+def matrix(start: int, size: int, n_in: int, n_out: int, *, antialias: bool = True) -> torch.Tensor:
+    found = interpolation_matrix(
+        torch.tensor([start]), torch.tensor([size]), n_in, n_out, antialias=antialias
+    )
+    return found[0]
+
+
+def test_the_kernel_is_as_wide_as_two_samples():
+    # 4 voxels to 2 samples, at 0.5 and 2.5: a triangle that reaches 2 voxels weighs 3/4, 3/4, 1/4 and 0.
+    expected = torch.tensor([[3.0, 3.0, 1.0, 0.0], [0.0, 1.0, 3.0, 3.0]]) / 7
+    torch.testing.assert_close(matrix(0, 4, 4, 2), expected)
+    torch.testing.assert_close(matrix(3, 4, 9, 2)[:, 3:7], expected)
+    assert matrix(3, 4, 9, 2).sum(dim=1).tolist() == pytest.approx([1, 1])
+    # 2 voxels to 4 samples, at -0.25, 0.25, 0.75 and 1.25: the triangle reaches 1 voxel, and no less.
+    expected = torch.tensor([[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]])
+    torch.testing.assert_close(matrix(0, 2, 2, 4), expected)
+
+
+@pytest.mark.parametrize(("size", "n_out"), [(16, 5), (16, 8), (16, 15), (16, 16), (7, 16), (9, 1), (30, 4)])
+def test_rows_of_the_matrix_are_those_of_torch(size, n_out):
+    unit = torch.eye(size)[None, None]  # row i of an image that is 1 at voxel i
+    for antialias in (True, False):
+        expected = F.interpolate(unit, (n_out, size), mode="bilinear", antialias=antialias)[0, 0]
+        found = matrix(2, size, size + 5, n_out, antialias=antialias)
+        torch.testing.assert_close(found[:, 2 : 2 + size], expected, atol=1e-6, rtol=0)
+        assert float(found[:, :2].abs().sum() + found[:, 2 + size :].abs().sum()) == 0
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+def test_boxes_cut_at_once_are_those_cut_in_turn(antialias):
+    volumes = torch.rand(2, 2, 9, 12, 14)
+    boxes = Boxes(torch.tensor([[0, 2, 1], [3, 0, 4]]), torch.tensor([[9, 7, 12], [5, 12, 3]]))
+    in_turn = crop_resize(volumes, boxes, (4, 5, 6), antialias=antialias)
+    at_once = crop_resize(volumes.requires_grad_(), boxes, (4, 5, 6), antialias=antialias)
+    torch.testing.assert_close(at_once, in_turn)
 
 
 def test_a_checkerboard_shrinks_to_grey_and_not_to_one_colour():

@@ -211,7 +211,8 @@ def metric_title(metric: str) -> str:
 
 def higher_is_better(metric: str) -> bool:
     """Whether a large value of a metric is good, judged by its name."""
-    return not any(word in metric.lower() for word in ("loss", "distance", "error", "hd95", "assd", "brier"))
+    low = ("loss", "distance", "error", "hd95", "assd", "brier")
+    return not any(word in metric.lower() for word in low) and "mm" not in metric.lower().split("_")
 
 
 class _Key(NamedTuple):

@@ -1,0 +1,71 @@
+"""A distance in mm is never shown as a percentage, be it below 1 mm; a share is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from parts2whole.report.curves import run_charts
+from parts2whole.report.formats import to_html, to_latex, to_markdown, to_text
+from parts2whole.report.page import write_report
+from parts2whole.report.runs import read_run
+from parts2whole.report.summary import judge_finetuning
+from parts2whole.report.tables import make_table
+
+MakeRun = Callable[..., Path]
+DISTANCES = ("hd95_mm_mean", "assd_mm_1", "surface_distance_mean", "gap_mm")
+SHARES = ("dice_mean", "surface_dice_1", "auc")
+
+
+def shown(metric: str, write: Callable) -> str:
+    values = {"scratch": (0.5, 0.7), "Parts2Whole": (0.25, 0.35)}
+    rows = [
+        {"task": "T", "metric": metric, "arm": arm, "seed": seed, "value": value, "labelled": 12}
+        for arm, pair in values.items()
+        for seed, value in enumerate(pair)
+    ]
+    return write(make_table(rows)).replace("\\%", "%")  # as LaTeX has it
+
+
+@pytest.mark.parametrize("write", [to_text, to_markdown, to_latex, to_html])
+@pytest.mark.parametrize("metric", DISTANCES)
+def test_a_distance_in_a_table(metric, write):
+    text = shown(metric, write)
+    assert "0.600" in text
+    assert "0.300" in text
+    assert "60.0" not in text
+    assert ", %" not in text
+
+
+@pytest.mark.parametrize("write", [to_text, to_markdown, to_latex, to_html])
+@pytest.mark.parametrize("metric", SHARES)
+def test_a_share_in_a_table(metric, write):
+    text = shown(metric, write)
+    assert "60.00" in text
+    assert "30.00" in text
+    assert ", %" in text
+
+
+@pytest.mark.parametrize("metric", DISTANCES)
+def test_a_smaller_distance_is_better(metric):
+    assert "**0.300 ± 0.0707**" in shown(metric, to_markdown)
+
+
+@pytest.mark.parametrize("metric", DISTANCES)
+def test_a_distance_on_the_page_of_a_run(tmp_path: Path, finetuned: MakeRun, metric):
+    run = finetuned(tmp_path / "run", test={"dice_mean": 0.8, metric: 0.412})
+    text = judge_finetuning(read_run(run)).text
+    assert "0.412" in text
+    assert "41.2" not in text
+    assert "41.2" not in write_report(run).read_text()
+
+
+@pytest.mark.parametrize(("metric", "percent"), [("hd95_mm_mean", False), ("dice_mean", True)])
+def test_a_distance_in_a_chart(tmp_path: Path, finetuned: MakeRun, metric, percent):
+    run = finetuned(tmp_path / "run", validation={metric: 0.4})
+    log = run / "metrics.jsonl"
+    log.write_text(log.read_text().replace("dice_mean", metric))
+    (chart,) = [one for one in run_charts(read_run(run)) if metric.split("_")[0] in one.value.lower()]
+    assert chart.percent is percent

@@ -1,0 +1,71 @@
+"""Learning rates by hand, and which parameters get which share of them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from torch import nn
+
+from parts2whole.training.optim import AdamW, Cosine, Optimiser, Plateau, parameter_groups
+
+
+def test_cosine_by_hand():
+    schedule = Cosine(warmup_fraction=0.2, final_fraction=0.1)
+    factors = [schedule.factor(step, steps=20, values=()) for step in range(20)]
+    # Four steps of warm-up rise by fifths, so that the fifth step is the first at the full rate.
+    assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    # Then 0.1 + 0.9 (1 + cos(pi k / 16)) / 2 at k steps after: cos(pi / 4) = 0.70711, cos(pi / 2) = 0.
+    assert factors[8] == pytest.approx(0.1 + 0.45 * 1.7071068)
+    assert factors[12] == pytest.approx(0.55)
+    assert factors[16] == pytest.approx(0.1 + 0.45 * 0.2928932)
+    assert factors[19] == pytest.approx(0.1 + 0.45 * 0.0192147, abs=1e-7)
+    assert schedule.factor(20, steps=20, values=()) == pytest.approx(0.1)
+
+
+def test_without_warm_up_a_cosine_begins_at_the_full_rate():
+    schedule = Cosine(warmup_fraction=0.0, final_fraction=0.0)
+    assert [schedule.factor(step, steps=2, values=()) for step in (0, 1)] == pytest.approx([1.0, 0.5])
+    assert schedule.factor(0, steps=1, values=()) == 1.0
+
+
+def test_a_warm_up_that_ends_within_a_step_counts_it():
+    schedule = Cosine(warmup_fraction=0.25, final_fraction=0.0)  # 2.5 of 10 steps
+    factors = [schedule.factor(step, steps=10, values=()) for step in range(3)]
+    assert factors == pytest.approx([1 / 3.5, 2 / 3.5, 3 / 3.5])
+
+
+def test_plateau_halves_the_rate_when_nothing_improves():
+    schedule = Plateau(decay=0.5, patience=2, min_delta=0.0)
+    values: list[float] = []
+    factors = []
+    for value in [5, 4, 4, 4, 4, 4, 4, 3, 3]:
+        values.append(value)
+        factors.append(schedule.factor(0, steps=100, values=values))
+    assert factors == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("values", [[0.0] * 9, [math.nan] * 9, [math.inf] * 9])
+def test_an_undefined_or_tied_value_is_no_plateau(values):
+    schedule = Plateau(decay=0.5, patience=2, min_delta=0.0)
+    assert schedule.factor(0, steps=100, values=values) == 1
+    assert schedule.factor(0, steps=100, values=[*values, -1.0]) == 1
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(3, 3)
+        self.head = nn.Linear(3, 1)
+
+
+def test_groups_scale_the_encoder_and_spare_biases_from_decay():
+    module = Small()
+    groups = parameter_groups(module, encoder_scale=0.5, encoder_from_step=7)
+    kinds = {(g["scale"], g["from_step"], g.get("weight_decay")): len(g["params"]) for g in groups}
+    assert kinds == {(0.5, 7, None): 1, (0.5, 7, 0.0): 1, (1.0, 0, None): 1, (1.0, 0, 0.0): 1}
+
+
+def test_an_optimiser_is_a_spec():
+    assert isinstance(AdamW(), Optimiser)
+    assert AdamW(lr=1e-4).digest() != AdamW().digest()
