@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import parts2whole
-from parts2whole.cli import COMMANDS, build_parser, load, name_positionals, split_name
+from parts2whole.cli import COMMANDS, load, read, split_name
+from parts2whole.study.read import Reader
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -40,8 +41,7 @@ def test_there_are_commands_to_try():
 def test_every_command_parses(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name, arguments = split_name(shlex.split(line, comments=True)[1:])
-    command = COMMANDS[name]
-    build_parser(load(command), name, command).parse_args(name_positionals(command, arguments))
+    assert read(COMMANDS[name], load(COMMANDS[name]), arguments, Reader())
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
@@ -64,15 +64,3 @@ def test_the_readme_names_both_commands_on_its_first_screen():
     first_screen = "\n".join((ROOT / "README.md").read_text().splitlines()[:25])
     assert "make demo" in first_screen
     assert "make test" in first_screen
-
-
-def test_a_switch_may_stand_alone():
-    command = COMMANDS["phantom"]
-    for given, preview in (
-        (["--preview"], True),
-        (["--preview", "--seed", "3"], True),
-        (["--preview", "false"], False),
-    ):
-        arguments = name_positionals(command, ["--out", "x", *given])
-        parsed = build_parser(load(command), "phantom", command).parse_args(arguments)
-        assert (parsed.preview, parsed.out) == (preview, "x")

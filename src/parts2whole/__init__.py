@@ -6,8 +6,9 @@
     run = p2w.pretrain("store/", out="runs/p2w", method=p2w.Parts2Whole(), network=p2w.UNet3D(size="small"))
     result = p2w.finetune(p2w.Segmentation("labelled/"), init="runs/p2w", fraction=0.1, out="runs/ft0")
 
-Names are imported on first use, so that importing the package costs nothing.  Methods, networks and tasks
-are not listed here: every final spec in their folders is found by its class name, as ``p2w.SimCLR`` is.
+Names are imported on first use, so that importing the package costs nothing.  Methods, networks, tasks and
+other specs are not listed here: every one in the folder of its family is found by its class name, as
+``p2w.SimCLR`` is.  The bases are here, too, for classes of your own: ``class Mine(p2w.Reconstruction): ...``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from parts2whole.errors import Parts2WholeError as Parts2WholeError
+    from parts2whole.methods.base import Discrimination as Discrimination
+    from parts2whole.methods.base import FixedBank as FixedBank
+    from parts2whole.methods.base import Method as Method
+    from parts2whole.methods.base import Reconstruction as Reconstruction
+    from parts2whole.networks.base import Encoder as Encoder
+    from parts2whole.networks.base import Network as Network
+    from parts2whole.scans.preprocess import Preprocess as Preprocess
+    from parts2whole.tasks.augment import Augmentation as Augmentation
+    from parts2whole.tasks.base import Task as Task
+    from parts2whole.tasks.segmenting import SegmentationTask as SegmentationTask
+    from parts2whole.training.optim import Optimiser as Optimiser
+    from parts2whole.training.optim import Schedule as Schedule
+    from parts2whole.training.runtime import Hardware as Hardware
     from parts2whole.verbs.benchmark import benchmark as benchmark
     from parts2whole.verbs.compare import compare as compare
     from parts2whole.verbs.doctor import doctor as doctor
@@ -31,9 +45,31 @@ if TYPE_CHECKING:
     from parts2whole.verbs.probe import probe as probe
     from parts2whole.verbs.weights import import_weights as import_weights
     from parts2whole.verbs.weights import show_weights as show_weights
+    from parts2whole.weights.base import WeightSource as WeightSource
     from parts2whole.weights.load import load_encoder as load_encoder
+    from parts2whole.wholes.where import Where as Where
 
-_HOMES = {
+_FAMILIES = {
+    "Method": "parts2whole.methods.base",
+    "Network": "parts2whole.networks.base",
+    "Task": "parts2whole.tasks.base",
+    "WeightSource": "parts2whole.weights.base",
+    "Where": "parts2whole.wholes.where",
+    "Optimiser": "parts2whole.training.optim",
+    "Schedule": "parts2whole.training.optim",
+}
+"""Families of specs, whose members are found by listing their folder or module."""
+
+_HOMES = _FAMILIES | {
+    "Discrimination": "parts2whole.methods.base",
+    "FixedBank": "parts2whole.methods.base",
+    "Reconstruction": "parts2whole.methods.base",
+    "Encoder": "parts2whole.networks.base",
+    "Parts2WholeError": "parts2whole.errors",
+    "SegmentationTask": "parts2whole.tasks.segmenting",
+    "Preprocess": "parts2whole.scans.preprocess",
+    "Augmentation": "parts2whole.tasks.augment",
+    "Hardware": "parts2whole.training.runtime",
     "benchmark": "parts2whole.verbs.benchmark",
     "compare": "parts2whole.verbs.compare",
     "doctor": "parts2whole.verbs.doctor",
@@ -49,7 +85,6 @@ _HOMES = {
     "probe": "parts2whole.verbs.probe",
     "show_weights": "parts2whole.verbs.weights",
     "load_encoder": "parts2whole.weights.load",
-    "Parts2WholeError": "parts2whole.errors",
 }
 
 __all__ = sorted(_HOMES)
@@ -71,11 +106,9 @@ def __dir__() -> list[str]:
 
 
 def _family_members() -> dict[str, Any]:
-    """Every method, network and task by class name, found by listing their folders."""
-    from parts2whole.cli import FAMILIES
-    from parts2whole.spec import discover
+    """Every method, network, task and other member of a family in the package, by class name."""
+    from parts2whole.own import is_own
+    from parts2whole.spec import members
 
-    found: dict[str, Any] = {}
-    for family, (base, package) in FAMILIES.items():
-        found |= discover(getattr(importlib.import_module(base), family), package)
-    return found
+    bases = [getattr(importlib.import_module(module), name) for name, module in _FAMILIES.items()]
+    return {one.__name__: one for base in bases for one in members(base) if not is_own(one.__module__)}

@@ -1,32 +1,50 @@
 """The command line: every verb is a Python function, and its signature is the command.
 
-    parts2whole pretrain store/ --out runs/p2w --method.part_fraction [0.4,0.7] --steps 5000
+    parts2whole pretrain store/ --out runs/p2w --method.part-fraction 0.4,0.7 --steps 5000
+    parts2whole pretrain store/ --out runs/mine --method my_method.py:Mine --method.temperature 0.1
     parts2whole pretrain --config run.yaml --seed 3
 
-Nothing heavy is imported before a command is chosen, so ``parts2whole --help`` answers at once.
+What is typed is read twice: first against outlines of the verbs, so that a mistake is told before torch is
+imported; then against the verbs themselves.
 """
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
-import json
 import os
 import sys
+import typing
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from parts2whole.errors import sentence
+import yaml
+
+from parts2whole import options, outline
+from parts2whole.errors import Parts2WholeError, sentence
+from parts2whole.manual import describe, parameters_of
+from parts2whole.own import OPTION, OwnError, find_class, import_own, split_text
+from parts2whole.spec import Spec
+from parts2whole.study.read import (
+    COMMAND_LINE,
+    ArgumentsError,
+    Reader,
+    at,
+    choices_of,
+    class_and_fields,
+    leaves_of,
+    read_mapping,
+)
 from parts2whole.training.stop import INTERRUPTED, stopping_at_once
 
-FAMILIES = {
-    "Method": ("parts2whole.methods.base", "parts2whole.methods"),
-    "Network": ("parts2whole.networks.base", "parts2whole.networks"),
-    "Task": ("parts2whole.tasks.base", "parts2whole.tasks"),
-    "WeightSource": ("parts2whole.weights.base", "parts2whole.weights"),
-}
-"""Families of specs whose members may be named by class alone: ``--method Parts2Whole``."""
+OUTPUTS = frozenset({"out", "cache"})
+"""Parameters whose paths needn't exist; all others must."""
+REFUSED = 2
+"""Exit code of a command that can't be understood; nothing has been done."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +55,11 @@ class Command:
         function: ``module:name`` of the verb.
         summary: one line for the list of commands.
         positional: parameters that may be given without their names; ``*`` takes several.
-        families: specs it accepts by class name.
     """
 
     function: str
     summary: str
     positional: tuple[str, ...] = ()
-    families: tuple[str, ...] = ()
 
 
 COMMANDS = {
@@ -58,13 +74,10 @@ COMMANDS = {
         "parts2whole.verbs.pretrain:pretrain",
         "Pre-train an encoder on the unlabelled scans of a store.",
         ("store",),
-        ("Method", "Network", "Task"),
     ),
     "finetune": Command(
         "parts2whole.verbs.finetune:finetune",
         "Fine-tune on a target task, from scratch or from a pre-trained encoder.",
-        (),
-        ("Network", "Task"),
     ),
     "evaluate": Command(
         "parts2whole.verbs.evaluate:evaluate", "Measure a fine-tuned model, case by case.", ("run",)
@@ -80,8 +93,6 @@ COMMANDS = {
     "probe": Command(
         "parts2whole.verbs.probe:probe",
         "Measure frozen features with a linear probe, beside an untrained encoder.",
-        (),
-        ("Network", "Task"),
     ),
     "benchmark": Command(
         "parts2whole.verbs.benchmark:benchmark",
@@ -115,7 +126,6 @@ COMMANDS = {
         "parts2whole.verbs.weights:import_weights",
         "Bring published weights (SOURCE:PATH) into a weights folder.",
         ("source",),
-        ("WeightSource",),
     ),
     "weights show": Command(
         "parts2whole.verbs.weights:show_weights",
@@ -133,32 +143,29 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if not given or given[0] in ("-h", "--help"):
-        print(overview())
-        return 0
-    if given[0] == "--version":
-        from importlib.metadata import version
-
-        print(f"parts2whole {version('parts2whole')}")
-        return 0
-    name, rest = split_name(given)
-    group = [command for command in COMMANDS if command.startswith(f"{name} ")]
-    if group and rest[:1] in ([], ["-h"], ["--help"]):
-        print(overview(group))
-        return 0
-    if name not in COMMANDS:
-        import difflib
-
-        name = " ".join([name, *rest[:1]]) if group else name
-
-        close = difflib.get_close_matches(name, COMMANDS, n=1)
-        print(f"parts2whole: there is no command {name!r}." + (f" Did you mean {close[0]}?" if close else ""))
-        print("Run parts2whole --help for the list.", file=sys.stderr)
-        return 2
+    name = ""
     try:
+        own, given = _take_own(list(sys.argv[1:] if arguments is None else arguments))
+        if not given or given[0] in ("-h", "--help"):
+            print(overview())
+            return 0
+        if given[0] == "--version":
+            from importlib.metadata import version
+
+            print(f"parts2whole {version('parts2whole')}")
+            return 0
+        name, rest = split_name(given)
+        group = [command for command in COMMANDS if command.startswith(f"{name} ")]
+        if group and rest[:1] in ([], ["-h"], ["--help"]):
+            print(overview(group))
+            return 0
+        if name not in COMMANDS:
+            _refuse_command(" ".join([name, *rest[:1]]) if group else name)
         with stopping_at_once():
-            return run(COMMANDS[name], name, rest)
+            return run(name, rest, own)
+    except Refusal as error:
+        print(f"parts2whole {name}".rstrip() + f": {error}", file=sys.stderr)
+        return REFUSED
     except KeyboardInterrupt as error:
         print(f"\nparts2whole: {str(error) or 'stopped'}", file=sys.stderr)
         return getattr(error, "exit_code", INTERRUPTED)
@@ -168,6 +175,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"\nparts2whole {name}: {said}", file=sys.stderr)
         return 1
+
+
+class Refusal(Parts2WholeError, ValueError):
+    """A command that can't be understood."""
 
 
 def split_name(given: Sequence[str]) -> tuple[str, list[str]]:
@@ -185,112 +196,189 @@ def overview(names: Sequence[str] | None = None) -> str:
     return "\n".join(lines)
 
 
-def run(command: Command, name: str, arguments: list[str]) -> int:
-    """Parse the arguments of a command and call its function; returns 1 if part of the work failed."""
-    function = load(command)
-    parser = build_parser(function, name, command)
-    named = name_positionals(command, arguments)
-    chosen = choices_of_class(function, named)
-    parser.set_defaults(dict.fromkeys(chosen))
-    parsed = parser.parse_args(named)
-    values = vars(parser.instantiate(parsed))
-    for unwanted in ("config", *(key for key in chosen if values[key] is None)):
-        values.pop(unwanted, None)
+def run(name: str, arguments: Sequence[str], own: Sequence[str] = ()) -> int:
+    """Run a command with its arguments; returns 1 if part of the work failed."""
+    command = COMMANDS[name]
+    if _asks_for_help(arguments):
+        print(write_help(name, arguments, own))
+        return 0
+    try:
+        function = load_outline(command)
+        first = Reader(find=partial(_find_outline, lenient=bool(own)), known=outline.known)
+        check_inputs(command, function, read(command, function, arguments, first))
+        for place in own:
+            import_own(place)
+        function = load(command)
+        values = read(command, function, arguments, Reader())
+    except (ArgumentsError, OwnError) as error:
+        raise Refusal(str(error)) from error
     outcome = function(**values)
     if outcome is not None and hasattr(outcome, "summary"):
         print(outcome.summary())
     return int(getattr(outcome, "failed", False) is True)
 
 
+def read(
+    command: Command, function: Callable[..., Any], arguments: Sequence[str], reader: Reader
+) -> dict[str, Any]:
+    """What is typed, as keyword arguments of a verb or of its outline.
+
+    Args:
+        command: which one.
+        function: the verb or its outline.
+        arguments: what follows the command.
+        reader: how values are read.
+
+    Raises:
+        ArgumentsError: it isn't what the verb takes.
+    """
+    typed = options.parse(arguments, function, command.positional)
+    values: dict[str, Any] = {}
+    for config in typed.configs:
+        values |= read_config(config, function, reader)
+    values |= reader.arguments(typed.settings, function, COMMAND_LINE, defaults=values)
+    documents = parameters_of(function.__doc__)
+    for key, parameter in inspect.signature(function).parameters.items():
+        if parameter.default is parameter.empty and key not in values:
+            place = _place(command, at(COMMAND_LINE, key))
+            raise ArgumentsError(f"{place} is missing: {documents[key]}")
+    return values
+
+
+def read_config(path: str, function: Callable[..., Any], reader: Reader) -> dict[str, Any]:
+    """Settings of a file.  It may come from others: of the classes it names, none is imported for it.
+
+    Raises:
+        ArgumentsError: it can't be read, or a setting isn't what the verb takes.
+    """
+    try:
+        plain = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ArgumentsError(f"--config {path} can't be read: {' '.join(str(error).split())}") from error
+    by_name = replace(reader, find=lambda base, text: reader.find(base, split_text(text)[1]))
+    try:
+        return by_name.arguments(read_mapping(plain, "it"), function, "")
+    except ArgumentsError as error:
+        raise ArgumentsError(f"--config {path}: {error}") from error
+
+
 def load(command: Command) -> Callable[..., Any]:
-    """Import a command's function."""
+    """Import a command's function.
+
+    Raises:
+        Refusal: a package that it needs isn't installed.
+    """
     module, _, name = command.function.partition(":")
-    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    try:
+        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise Refusal(f"this needs the package {error.name}, which isn't installed") from error
     return function
 
 
-def build_parser(function: Callable[..., Any], name: str, command: Command) -> Any:
-    """A parser made from the function's signature and docstring."""
-    from jsonargparse import ArgumentParser, set_parsing_settings
-
-    from parts2whole.spec import Spec, discover
-
-    for family in command.families:
-        base, package = FAMILIES[family]
-        discover(getattr(importlib.import_module(base), family), package)
-    set_parsing_settings(subclasses_enabled=[Spec], docstring_parse_attribute_docstrings=True)
-    words = " ".join(f"[{p[1:].upper()} ...]" if p.startswith("*") else p.upper() for p in command.positional)
-    parser = ArgumentParser(
-        prog=f"parts2whole {name}" + (f" {words}" if words else ""), description=command.summary
-    )
-    parser.add_argument("--config", action="config", help="a YAML file with any of these settings")
-    parser.add_function_arguments(function, as_positional=False)
-    return parser
+def load_outline(command: Command) -> Callable[..., Any]:
+    """A command's function, without the code in it."""
+    module, _, name = command.function.partition(":")
+    function: Callable[..., Any] = outline.outline(module).get(name)
+    return function
 
 
-def choices_of_class(function: Callable[..., Any], arguments: Sequence[str]) -> list[str]:
-    """Parameters with a default spec for which another class is named, on the command line or in a file.
+def check_inputs(command: Command, function: Callable[..., Any], values: dict[str, Any]) -> None:
+    """Raise `ArgumentsError` for files and folders that aren't there.
 
-    Their default must be forgotten: the parser would hand its values on to fields of the same name of the
-    other class, and SimCLR would cut as many parts as Parts2Whole does.
+    Addresses (``s3://...``), sources of weights (``medicalnet:...``) and patterns are left to the verbs.
     """
-    import inspect
-
-    import yaml
-
-    from parts2whole.spec import Spec
-
-    given: dict[str, Any] = {}
-    for number, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
-        value = value or next(iter(arguments[number + 1 :]), "")
-        if name == "--config" and os.path.isfile(value):
-            with open(value) as file:
-                content = yaml.safe_load(file)
-            given |= content if isinstance(content, dict) else {}
-        elif name.startswith("--"):
-            given[name[2:]] = value
-    parameters = inspect.signature(function).parameters.values()
-    return [p.name for p in parameters if isinstance(p.default, Spec) and p.name in given]
+    given = _paths(COMMAND_LINE, typing.get_type_hints(function), values)
+    for key, value in values.items():
+        if isinstance(value, Spec):
+            given |= _paths(at(COMMAND_LINE, key), typing.get_type_hints(type(value)), vars(value))
+    for option, value in given.items():
+        for one in value if isinstance(value, list) else [value]:
+            text = str(one)
+            if set(text) & set(":*?[") or text == "scratch" or Path(text).exists():
+                continue
+            beside = Path(text).parent
+            names = [path.name for path in beside.iterdir()] if beside.is_dir() else []
+            close = difflib.get_close_matches(Path(text).name, names, n=1)
+            hint = f"did you mean {beside / close[0]}?" if close else f"looked in {beside.resolve()}"
+            raise ArgumentsError(f"{_place(command, option)}: there is no file or folder {text}; {hint}")
 
 
-def name_positionals(command: Command, arguments: Sequence[str]) -> list[str]:
-    """Give leading unnamed arguments their names: ``store/ --out x`` to ``--store store/ --out x``."""
-    leading: list[str] = []
-    for argument in arguments:
-        if argument.startswith("--"):
-            break
-        leading.append(argument)
-    named: list[str] = []
-    unnamed = list(leading)
-    for parameter in command.positional:
-        if not unnamed:
-            break
-        if parameter.startswith("*"):
-            named.append(f"--{parameter[1:]}={json.dumps(unnamed)}")
-            unnamed = []
-        else:
-            named.append(f"--{parameter}={unnamed.pop(0)}")
-    rest = [
-        a.replace("--data", "--task.data", 1) if _is_data(a, command) else a
-        for a in arguments[len(leading) :]
-    ]
-    return spell_switches(load(command), named + unnamed + rest)
+def _paths(where: str, hints: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Values that name what must be there, by their place."""
+    names = [key for key, hint in hints.items() if Path in leaves_of(hint) and key not in OUTPUTS]
+    return {at(where, key): values[key] for key in names if values.get(key) is not None}
 
 
-def spell_switches(function: Callable[..., Any], arguments: Sequence[str]) -> list[str]:
-    """Let a switch stand alone: ``--resume`` to ``--resume=true``."""
-    parameters = inspect.signature(function).parameters.values()
-    switches = {f"--{parameter.name}" for parameter in parameters if isinstance(parameter.default, bool)}
-    following = [*arguments, "--"][1:]
-    return [
-        f"{argument}=true" if argument in switches and after.startswith("--") else argument
-        for argument, after in zip(arguments, following, strict=True)
-    ]
+def write_help(name: str, arguments: Sequence[str], own: Sequence[str]) -> str:
+    """The help of a command, with the fields of the classes that are named beside ``--help``."""
+    command = COMMANDS[name]
+    rest = [a for a in arguments if a not in ("-h", "--help")]
+    named = own or any(".py" in word or ":" in word for word in rest)
+    function = load(command) if named else load_outline(command)
+    hints = typing.get_type_hints(function)
+    families = {key: c for key, hint in hints.items() for c in choices_of(hint) if _is_spec(c)}
+    if not named:
+        for family in families.values():
+            outline.known(family)
+    for place in own:
+        import_own(place)
+    settings = options.parse(rest, function, command.positional).settings
+    find = find_class if named else outline.find_class
+    chosen: dict[str, type[Spec]] = {}
+    for key in families.keys() & settings.keys():
+        value = settings[key]
+        text, _ = class_and_fields(" ".join(value) if isinstance(value, tuple) else value, key)
+        found = find(families[key], text) if text else None
+        if found is not None:
+            chosen[key] = found
+    return describe(name, command.summary, function, command.positional, chosen)
 
 
-def _is_data(argument: str, command: Command) -> bool:
-    return "Task" in command.families and (argument == "--data" or argument.startswith("--data="))
+def _take_own(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Files of ``--own``, which may stand anywhere, and the other arguments."""
+    own, rest = [], []
+    left = iter(arguments)
+    for argument in left:
+        name, equals, value = argument.partition("=")
+        if name != OPTION:
+            rest.append(argument)
+            continue
+        place = value if equals else next(left, "")
+        if not place or place.startswith("--"):
+            raise Refusal(f"{OPTION} needs a value: a file with classes of your own, such as my_method.py")
+        if place.endswith(".py") and not Path(place).is_file():
+            raise Refusal(f"{OPTION}: there is no file {place}")
+        own.append(place)
+    return own, rest
+
+
+def _find_outline(base: type[Spec], text: str, *, lenient: bool) -> type[Spec] | None:
+    """The outline of a class; None for one of one's own, which only importing it tells."""
+    place, _ = split_text(text)
+    if place.endswith(".py") and not Path(place).is_file():
+        raise OwnError(f"there is no file {place}")
+    return outline.find_class(base, text, lenient=lenient)
+
+
+def _asks_for_help(arguments: Sequence[str]) -> bool:
+    return "-h" in arguments or "--help" in arguments
+
+
+def _place(command: Command, option: str) -> str:
+    """An option, or the capital letters that stand for it in the usage of a command."""
+    names = {at(COMMAND_LINE, name.lstrip("*")): name.lstrip("*").upper() for name in command.positional}
+    return names.get(option, option)
+
+
+def _is_spec(choice: Any) -> bool:
+    return isinstance(choice, type) and issubclass(choice, Spec)
+
+
+def _refuse_command(name: str) -> None:
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"; did you mean {close[0]}?" if close else "; parts2whole --help lists them"
+    raise Refusal(f"there is no command {name!r}{hint}")
 
 
 if __name__ == "__main__":

@@ -62,4 +62,5 @@ def _is_own(value: object) -> bool:
 
 
 def _is_ours(kind: type) -> bool:
-    return str(kind.__module__).partition(".")[0] == __package__
+    module = str(kind.__module__)
+    return module.partition(".")[0] == __package__ and not module.startswith(f"{__package__}.own.")

@@ -13,7 +13,9 @@ import hashlib
 import importlib
 import inspect
 import json
+import os
 import pkgutil
+import sys
 import types
 import typing
 from pathlib import Path
@@ -29,6 +31,10 @@ Plain = dict[str, Any]
 
 class SpecError(Parts2WholeError, ValueError):
     """A spec that cannot be read: unknown class, unknown field or a value of the wrong kind."""
+
+
+class UnknownClassError(SpecError):
+    """No class of this name is known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +99,12 @@ def spec_from_dict(plain: Plain, base: type[S]) -> S:
         arguments = dict(plain.get("init_args") or {})
     except (KeyError, TypeError, ValueError) as error:
         raise SpecError(f"expected class_path and init_args, got {plain!r}") from error
-    found = find_member(base, name)
+    try:
+        found = find_member(base, name)
+    except UnknownClassError as error:
+        raise UnknownClassError(
+            f"{error} (if it is your own, add --own FILE.py; in Python, import its file first)"
+        ) from None
     known = {field.name for field in dataclasses.fields(found)}
     unknown = sorted(map(str, set(arguments) - known))
     if unknown:
@@ -148,9 +159,7 @@ def find_member(base: type[S], name: str) -> type[S]:
         known = sorted(member.__name__ for member in members(base))
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-        raise SpecError(
-            f"there is no {base.__name__} called {name!r}; {hint} (import the file of your own one first)"
-        )
+        raise UnknownClassError(f"there is no {base.__name__} called {name!r}; {hint}")
     if len(found) > 1:
         homes = " and in ".join(sorted(member.__module__ for member in found))
         raise SpecError(f"two classes are called {name}, in {homes}; give yours another name")
@@ -162,13 +171,16 @@ def members(base: type[S]) -> list[type[S]]:
     for one in base.__mro__:
         if one.__module__.startswith("parts2whole.") and one.__module__.endswith(".base"):
             discover(one, one.__module__.rpartition(".")[0])
-    found: dict[tuple[str, str], type[S]] = {}
+    found: dict[tuple[str, str], type[S]] = {}  # by file, which may have been imported by two names
     left = [base]
     while left:
         one = left.pop()
         left += one.__subclasses__()
         if not inspect.isabstract(one) and not one.__name__.startswith("_"):
-            found[one.__module__, one.__qualname__] = one  # of a file that was loaded again, the newest
+            file = getattr(sys.modules.get(one.__module__), "__file__", None) or one.__module__
+            found[os.path.realpath(file), one.__qualname__] = (
+                one  # of a file that was loaded again, the newest
+            )
     return list(found.values())
 
 

@@ -25,7 +25,7 @@ def generate(*, out: str | Path, cases: int = 3) -> None:
     """Data of a study, for the tests."""
 
 
-VERBS = Verbs(prepare, pretrain, finetune, {"phantom": generate})
+VERBS = Verbs(prepare, pretrain, finetune, {"phantom": f"{__name__}:generate", "broken": f"{__name__}_missing:generate"})
 
 PLAIN: dict[str, Any] = {
     "data": {
@@ -137,16 +137,25 @@ def test_a_pretraining_may_be_repeated_with_every_seed(tmp_path: Path) -> None:
     [
         ("sseds", 3, r"the study has no setting 'sseds'; did you mean seeds\?"),
         ("pretrain.step", 3, r"pretrain has no setting 'step'; did you mean steps\?"),
-        ("pretrain.steps", "many", r"pretrain.steps must be a whole number, got 'many'"),
-        ("pretrain.steps", True, r"pretrain.steps must be a whole number, got True"),
+        ("pretrain.steps", "many", r"pretrain.steps must be a whole number; got 'many'"),
+        ("pretrain.steps", True, r"pretrain.steps must be a whole number; got True"),
         ("finetune.seed", 3, r"finetune has no setting 'seed'"),
-        ("finetune.encoder", "frozen", r"finetune.encoder must be one of train, freeze, got 'frozen'"),
-        ("arms.ours.method", "Part2Whole", r"arms.ours.method: there is no Method called Part2Whole; did you mean Parts2Whole"),
+        ("finetune.encoder", "frozen", r"finetune.encoder must be one of train, freeze; got 'frozen'; did you mean freeze"),
+        ("arms.ours.method", "Part2Whole", r"arms.ours.method: there is no Method called 'Part2Whole'; did you mean Parts2Whole"),
         ("arms.ours.method", {"Parts2Whole": {"part": 1}}, r"arms.ours.method \(Parts2Whole\) has no setting 'part'"),
         ("arms.ours.method", {"Parts2Whole": {"part_fraction": [0.9, 0.1]}}, r"arms.ours.method: part_fraction must be"),
         ("arms.ours", {"network": "UNet3D"}, r"arms.ours needs either init .* or method"),
-        ("tasks.Own.task", None, r"tasks.Own.task must name a Task, such as"),
-        ("tasks.Own.task", {"Segmentation": {"data": "x", "patch_size": [1, 2]}}, r"patch_size must have 3 values"),
+        ("tasks.Own.task", None, r"tasks.Own.task must name a class, alone or with its fields, got None"),
+        ("tasks.Own.task", {"data": "x"}, r"tasks.Own.task must name a Task: .*Segmentation; or one of your own: FILE.py:CLASS"),
+        ("tasks.Own.task", "Segmentation", r"tasks.Own.task.data is missing: Segmentation needs it"),
+        ("tasks.Own.task", {"Segmentation": {"data": "x", "patch_size": [1, 2]}}, r"tasks.Own.task.patch_size must be 3 whole numbers, such as \[32, 64, 64\]; got \[1, 2\]"),
+        ("tasks.Own.task", {"Segmentation": {"data": "x", "preprocess": {"modality": "CTT"}}}, r"tasks.Own.task.preprocess.modality must be one of auto, CT, MR, unit; got 'CTT'; did you mean CT"),
+        ("pretrain.whole_mm", ["a", 1, 2], r"pretrain.whole_mm must be 3 numbers; got \['a', 1, 2\]"),
+        ("pretrain.optimiser", {"lr": 1}, r"pretrain.optimiser must name an Optimiser: AdamW, SGD"),
+        ("pretrain.batch_size", None, r"pretrain.batch_size must be a whole number; got None"),
+        ("data.broken", {}, r"data.broken needs the package test_resolve_missing, which isn't installed"),
+        ("arms.ours.method", "no_file.py:Mine", r"arms.ours.method: there is no file /.*/no_file.py"),
+        ("arms.ours.method", "no_module_at_all:Mine", r"arms.ours.method: there is no module no_module_at_all on the Python path"),
         ("tasks.Own.cases", [0], r"tasks.Own.cases must be 1 or more, got 0"),
         ("fractions", [1.5], r"fractions must be in \(0, 1\], got 1.5"),
         ("seeds", 0, r"seeds must be a number of seeds from 1"),
@@ -155,7 +164,7 @@ def test_a_pretraining_may_be_repeated_with_every_seed(tmp_path: Path) -> None:
         ("table", {"focus": "theirs"}, r"table: 'theirs' is not an arm"),
         ("data.stores.pool", {"modality": "CT"}, r"data.stores.pool needs scans"),
         ("data.phantom", {"case": 3}, r"data.phantom has no setting 'case'; did you mean cases"),
-        ("imports", ["no_such_module_at_all"], r"imports: no_such_module_at_all can't be imported"),
+        ("imports", ["no_such_module_at_all"], r"imports: there is no module no_such_module_at_all on the Python path"),
         ("pretrain", {"steps": 3}, r"needs store: one of pool, or a folder"),
         ("arms", {}, r"arms is missing"),
     ],

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from parts2whole import cli
-from parts2whole.cli import COMMANDS, main, name_positionals
+from parts2whole.cli import main
 from parts2whole.training.folder import RunFolderError, start_run
 from parts2whole.training.lock import hold_folder, one_run_a_folder
 
@@ -91,14 +91,6 @@ def test_resume_true_needs_a_run_and_auto_starts_one(tmp_path):
         start_run(tmp_path / "run", {"seed": 2}, environment={}, resume="auto")
     with pytest.raises(RunFolderError, match=r"already holds an unfinished run.*--resume true"):
         start_run(tmp_path / "run", {"seed": 1}, environment={}, resume=False)
-
-
-def test_a_bare_resume_means_true():
-    command = COMMANDS["pretrain"]
-    given = ["s", "--resume", "--seed", "1"]
-    assert name_positionals(command, given) == ["--store=s", "--resume=true", "--seed", "1"]
-    assert name_positionals(command, ["--resume"]) == ["--resume=true"]
-    assert name_positionals(command, ["--resume", "auto"]) == ["--resume", "auto"]
 
 
 @pytest.mark.parametrize(

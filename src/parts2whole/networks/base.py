@@ -6,6 +6,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -69,7 +70,13 @@ class Own(nn.Module, abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Network(Spec, abc.ABC):
-    """How an encoder is built."""
+    """How an encoder is built.
+
+    Attributes:
+        usual: the class that is meant where only fields are given.
+    """
+
+    usual: ClassVar[str] = "UNet3D"
 
     @abc.abstractmethod
     def build_encoder(self, in_channels: int) -> Encoder:

@@ -1,10 +1,14 @@
-"""Plain YAML values as typed arguments of the verbs; every error names the place in the file.
+"""Plain values as typed arguments of the verbs, for studies and command lines; every error names its place.
 
-A spec may be written as its class alone, as the class with its fields, or in full:
+A spec may be written as its class alone, as the class with its fields, in full, or as fields alone, which
+change the default:
 
     method: Parts2Whole
     method: {Parts2Whole: {part_fraction: [0.4, 0.7]}}
     method: {class_path: Parts2Whole, init_args: {part_fraction: [0.4, 0.7]}}
+    method: {part_fraction: [0.4, 0.7]}
+
+What one value must be is decided by jsonargparse, from the annotation.
 """
 
 from __future__ import annotations
@@ -12,186 +16,342 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import difflib
+import functools
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from parts2whole.errors import Parts2WholeError
-from parts2whole.spec import Spec, members
+from parts2whole.own import OwnError, find_class, split_text
+from parts2whole.spec import Spec, SpecError, members
 
-Locate = Callable[[str], Path]
-"""Turns what the file calls a path into a path on disk."""
+OWN = "FILE.py:CLASS"
+COMMAND_LINE = "--"
+"""The place of an option, whose name follows."""
 
 
-class StudyError(Parts2WholeError, ValueError):
+class ArgumentsError(Parts2WholeError, ValueError):
+    """A value that isn't what it must be, with its place in the file or its option."""
+
+
+class StudyError(ArgumentsError):
     """A study that can't be read, with the place in its file, or can't be run."""
 
 
-def read_arguments(
-    plain: Mapping[str, Any],
-    function: Callable[..., Any],
-    where: str,
-    *,
-    locate: Locate,
-    barred: Collection[str] = (),
-) -> dict[str, Any]:
-    """Settings as keyword arguments of ``function``, typed by its annotations.
+class Words(tuple[str, ...]):
+    """What follows an option on the command line, not yet understood."""
 
-    Args:
-        plain: what the file says.
-        function: one of the verbs.
-        where: the place in the file, for errors.
-        locate: what paths are relative to.
-        barred: parameters that the study itself sets.
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """How values are read.
+
+    Attributes:
+        locate: turns what the file calls a path into a path on disk.
+        find: the class of a family that a text names; None where its fields can't be checked.
+        known: the classes of a family.
+    """
+
+    locate: Callable[[str], str | Path] = str
+    find: Callable[[type[Spec], str], type[Spec] | None] = find_class
+    known: Callable[[type[Spec]], list[type[Spec]]] = members
+
+    def arguments(
+        self,
+        plain: Mapping[str, Any],
+        function: Callable[..., Any],
+        where: str,
+        *,
+        barred: Collection[str] = (),
+        defaults: Mapping[str, Any] = {},
+    ) -> dict[str, Any]:
+        """Settings as keyword arguments of ``function``, typed by its annotations.
+
+        Args:
+            plain: what the file says.
+            function: one of the verbs.
+            where: the place in the file, for errors.
+            barred: parameters that the study itself sets.
+            defaults: values to be used instead of those of the signature.
+
+        Raises:
+            ArgumentsError: an unknown setting, or a value of another kind than the annotation.
+        """
+        hints = typing.get_type_hints(function)
+        parameters = {
+            name: parameter
+            for name, parameter in inspect.signature(function).parameters.items()
+            if name not in barred
+        }
+        refuse_unknown(plain, parameters, where)
+        return {
+            key: self.value(
+                value, hints[key], at(where, key), default=defaults.get(key, parameters[key].default)
+            )
+            for key, value in plain.items()
+        }
+
+    def value(self, value: Any, hint: Any, where: str, *, default: Any = None) -> Any:
+        """A plain value as what the annotation ``hint`` asks for.
+
+        Args:
+            value: what the file says.
+            hint: the annotation.
+            where: the place in the file.
+            default: a spec that is changed where only fields are given, else an example for errors.
+
+        Raises:
+            ArgumentsError: it is of another kind.
+        """
+        given, choices = value, choices_of(hint)
+        if isinstance(value, Words):
+            value = _of_words(value, hint, where)
+        if Any in leaves_of(hint) or isinstance(value, Spec):
+            return value
+        if type(None) in choices and value in (None, "null"):
+            return None
+        for base in choices:
+            if isinstance(base, type) and issubclass(base, Spec):
+                return self.spec(value, base, where, default=default)
+        try:
+            if value is None:
+                raise ValueError
+            return _typed(self._located(value, hint), hint)
+        except ValueError as error:
+            such = f", such as {_shown(default, where)}" if isinstance(default, tuple) and default else ""
+            got = f"got {_shown(given, where)}{_close(value, hint)}"
+            raise ArgumentsError(f"{where} must be {wanted(hint)}{such}; {got}") from error
+
+    def spec(self, value: Any, base: type[Spec], where: str, *, default: Any = None) -> Any:
+        """A spec of the family ``base``, in any of the forms that this module's head shows.
+
+        Raises:
+            ArgumentsError: the class isn't known, or a field isn't, or a value is refused by the class.
+        """
+        name, fields = class_and_fields(value, where)
+        start = default if name is None and isinstance(default, Spec) else None
+        try:
+            found = type(start) if start else self._class(name, base, where)
+        except SpecError as error:
+            raise ArgumentsError(f"{where}: {error}; one of your own is named as {OWN}") from error
+        except OwnError as error:
+            raise ArgumentsError(f"{where}: {error}") from error
+        if found is None:
+            return None
+        hints = typing.get_type_hints(found)
+        known = {field.name: field for field in dataclasses.fields(found) if field.init}
+        refuse_unknown(fields, known, where, of=found.__name__)
+        values = {
+            key: self.value(given, hints[key], at(where, key), default=getattr(start or found, key, None))
+            for key, given in fields.items()
+        }
+        for key, field in known.items():
+            if key not in values and not start and _required(field):
+                raise ArgumentsError(f"{at(where, key)} is missing: {found.__name__} needs it")
+        try:
+            return dataclasses.replace(start, **values) if start else found(**values)
+        except (ValueError, TypeError) as error:
+            raise ArgumentsError(f"{where}: {error}") from error
+
+    def _class(self, name: str | None, base: type[Spec], where: str) -> type[Spec] | None:
+        if name is not None:
+            return self.find(base, name)
+        if not inspect.isabstract(base):
+            return base
+        usual = getattr(base, "usual", None)
+        if usual:
+            return self.find(base, usual)
+        known = ", ".join(sorted(member.__name__ for member in self.known(base)))
+        raise ArgumentsError(f"{where} must name {an(base.__name__)}: {known}; or one of your own: {OWN}")
+
+    def _located(self, value: Any, hint: Any) -> Any:
+        """A value in which what may be a path is one."""
+        if isinstance(value, list | tuple):
+            return [self._located(item, hint) for item in value]
+        if isinstance(value, str) and Path in leaves_of(hint):
+            return self.locate(value)
+        return value
+
+
+def class_and_fields(value: Any, where: str) -> tuple[str | None, dict[str, Any]]:
+    """The class that a value names, None if it has only fields, and its fields.
 
     Raises:
-        StudyError: an unknown setting, or a value of another kind than the annotation.
+        ArgumentsError: it is in none of the forms that this module's head shows.
     """
-    hints = typing.get_type_hints(function)
-    known = [name for name in inspect.signature(function).parameters if name not in barred]
-    refuse_unknown(plain, known, where)
-    return {key: read_value(value, hints[key], f"{where}.{key}", locate) for key, value in plain.items()}
-
-
-def refuse_unknown(plain: Mapping[str, Any], known: Collection[str], where: str) -> None:
-    """Raise `StudyError` if a mapping has a key that isn't known."""
-    for key in plain:
-        if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(sorted(known))}"
-            raise StudyError(f"{where or 'the study'} has no setting {key!r}{hint}")
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            value = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ArgumentsError(f"{where}: {value} is not YAML") from error
+    if isinstance(value, str):
+        return value, {}
+    if isinstance(value, Mapping):
+        if "class_path" in value:
+            return str(value["class_path"]), read_mapping(value.get("init_args"), at(where, "init_args"))
+        only = str(next(iter(value))) if len(value) == 1 else ""
+        if only.endswith(".py") or split_text(only)[1][:1].isupper():
+            return only, read_mapping(value[only], at(where, only))
+        return None, read_mapping(value, where)
+    raise ArgumentsError(f"{where} must name a class, alone or with its fields, got {_shown(value, where)}")
 
 
 def read_mapping(plain: object, where: str) -> dict[str, Any]:
     """A mapping with names as keys; an empty one where the file says nothing.
 
     Raises:
-        StudyError: it is something else.
+        ArgumentsError: it is something else.
     """
     if plain is None:
         return {}
     if not isinstance(plain, Mapping):
-        raise StudyError(f"{where} must be a mapping of settings, got {plain!r}")
+        raise ArgumentsError(f"{where} must be a mapping of settings, got {_shown(plain, where)}")
     return {str(key): value for key, value in plain.items()}
 
 
-def read_value(value: Any, hint: Any, where: str, locate: Locate) -> Any:
-    """A plain value as what the annotation ``hint`` asks for.
+def refuse_unknown(plain: Mapping[str, Any], known: Collection[str], where: str, *, of: str = "") -> None:
+    """Raise `ArgumentsError` if a mapping has a key that isn't known; ``of`` is the class with the fields."""
+    for key in plain:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            names = [at(where, name) if where.startswith(COMMAND_LINE) else name for name in known]
+            hint = f"did you mean {names[list(known).index(close[0])]}?" if close else ""
+            hint = hint or f"known are {', '.join(sorted(names))}"
+            if where == COMMAND_LINE:
+                raise ArgumentsError(f"there is no option {at(where, key)}; {hint}")
+            place = (where or "the study") + (f" ({of})" if of else "")
+            raise ArgumentsError(f"{place} has no setting {key!r}; {hint}")
 
-    Raises:
-        StudyError: it is of another kind.
-    """
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any or isinstance(value, Spec):
-        return value
-    if origin in (typing.Union, types.UnionType):
-        return _read_union(value, arguments, where, locate)
+
+def at(where: str, key: str) -> str:
+    """The place of a setting: ``pretrain.whole_size`` in a file, ``--whole-size`` on the command line."""
+    if where.startswith(COMMAND_LINE):
+        return f"{where}{'.' if where != COMMAND_LINE else ''}{key.replace('_', '-')}"
+    return f"{where}.{key}".lstrip(".")
+
+
+def an(name: str) -> str:
+    """A name with its article."""
+    return f"{'an' if name[:1] in 'AEIOU' else 'a'} {name}"
+
+
+def wanted(hint: Any) -> str:
+    """What an annotation asks for, in words."""
+    choices = [choice for choice in choices_of(hint) if choice is not type(None)]
+    return " or ".join(dict.fromkeys(_wanted(choice) for choice in choices))
+
+
+WORDS = {
+    bool: ("true or false", "true or false"),
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    str: ("text", "texts"),
+    Path: ("a path", "paths"),
+}
+
+
+def _wanted(choice: Any) -> str:
+    origin, arguments = typing.get_origin(choice), typing.get_args(choice)
     if origin is typing.Literal:
-        if value not in arguments:
-            raise StudyError(f"{where} must be one of {', '.join(map(str, arguments))}, got {value!r}")
-        return value
-    if origin is tuple:
-        return _read_tuple(value, arguments, where, locate)
-    if origin in (list, collections.abc.Sequence):
-        items = value if isinstance(value, list | tuple) else [value]
-        return [read_value(item, arguments[0], f"{where}[{i}]", locate) for i, item in enumerate(items)]
-    if isinstance(hint, type) and issubclass(hint, Spec):
-        return read_spec(value, hint, where, locate)
-    if isinstance(hint, type) and issubclass(hint, Path):
-        if not isinstance(value, str | Path):
-            raise StudyError(f"{where} must be a path, got {value!r}")
-        return locate(str(value))
-    if hint in (bool, int, float, str):
-        return _read_scalar(value, hint, where)
-    return value
+        return ("one of " if len(arguments) > 1 else "") + ", ".join(map(str, arguments))
+    if origin in _SEQUENCES:
+        count = "" if origin is not tuple or arguments[-1] is Ellipsis else f"{len(arguments)} "
+        kinds = [
+            kind for kind in choices_of(arguments[0]) if kind is not str or len(choices_of(arguments[0])) < 2
+        ]
+        items = " or ".join(WORDS.get(kind, (str(kind), f"lists of {wanted(kind)}"))[1] for kind in kinds)
+        return f"{count}{items}" if count else f"a list of {items}"
+    return WORDS.get(choice, (getattr(choice, "__name__", str(choice)),))[0]
 
 
-def read_spec(value: Any, base: type[Spec], where: str, locate: Locate) -> Spec:
-    """A spec of the family ``base``, in any of the forms that this module's head shows.
+_SEQUENCES = (tuple, list, collections.abc.Sequence)
 
-    Raises:
-        StudyError: the class isn't known, or a field isn't, or a value is refused by the class.
-    """
-    found, fields = _class_and_fields(value, base, where)
-    hints = typing.get_type_hints(found)
-    known = [field.name for field in dataclasses.fields(found) if field.init]
-    refuse_unknown(fields, known, f"{where} ({found.__name__})")
-    values = {
-        name: read_value(given, hints[name], f"{where}.{name}", locate) for name, given in fields.items()
-    }
+
+def choices_of(hint: Any) -> tuple[Any, ...]:
+    """The alternatives of a union, or the one that there is."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def leaves_of(hint: Any) -> set[Any]:
+    """Types that an annotation is made of; `Any` for what isn't known."""
+    origin = typing.get_origin(hint)
+    if origin is typing.Literal:
+        return set()
+    if origin is None:
+        return {hint} if isinstance(hint, type) else set() if hint is Ellipsis else {Any}
+    return {leaf for argument in typing.get_args(hint) for leaf in leaves_of(argument)}
+
+
+def _typed(value: Any, hint: Any) -> Any:
+    """A value of the type that an annotation asks for; raises `ValueError` if it is none."""
+    from jsonargparse import ArgumentError  # a tenth of a second, which errors can spare
+
+    if typing.get_origin(hint) in _SEQUENCES and not isinstance(value, list) and str(value)[:1] != "[":
+        value = [value]
     try:
-        return found(**values)
-    except (ValueError, TypeError) as error:
-        raise StudyError(f"{where}: {error}") from error
+        return _parser(hint).parse_object({"value": value}).value
+    except ArgumentError as error:
+        raise ValueError(str(error)) from error
 
 
-def _class_and_fields(value: Any, base: type[Spec], where: str) -> tuple[type[Spec], dict[str, Any]]:
-    known = {member.__name__: member for member in members(base)}
-    if isinstance(value, str):
-        name, fields = value, {}
-    elif isinstance(value, Mapping) and "class_path" in value:
-        name, fields = str(value["class_path"]), read_mapping(value.get("init_args"), f"{where}.init_args")
-    elif isinstance(value, Mapping) and len(value) == 1 and str(next(iter(value)))[:1].isupper():
-        ((name, given),) = value.items()
-        fields = read_mapping(given, f"{where}.{name}")
-    elif isinstance(value, Mapping) and base.__name__ in known:
-        return base, read_mapping(value, where)
-    else:
-        raise StudyError(
-            f"{where} must name a {base.__name__}, such as {next(iter(known), base.__name__)}, got {value!r}"
-        )
-    short = str(name).rpartition(".")[2]
-    if short not in known:
-        close = difflib.get_close_matches(short, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
-        raise StudyError(
-            f"{where}: there is no {base.__name__} called {name}; {hint} (name "
-            "modules of your own under imports)"
-        )
-    return known[short], fields
+@functools.cache
+def _parser(hint: Any) -> Any:
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=hint)
+    return parser
 
 
-def _read_union(value: Any, arguments: tuple[Any, ...], where: str, locate: Locate) -> Any:
-    if value is None and type(None) in arguments:
-        return None
-    if any(isinstance(a, type) and issubclass(a, Path) for a in arguments) and isinstance(value, str):
-        return locate(value)
-    errors = []
-    for argument in arguments:
-        if argument is type(None):
-            continue
-        try:
-            return read_value(value, argument, where, locate)
-        except StudyError as error:
-            errors.append(error)
-    raise errors[0]
+def _of_words(words: Words, hint: Any, where: str) -> Any:
+    """What a person typed after an option; lists may be ``1,2,3``, ``1 2 3`` or ``[1,2,3]``."""
+    choices, text = choices_of(hint), " ".join(words)
+    if not words:
+        if bool in choices:
+            return True
+        raise ArgumentsError(f"{where} needs a value: {wanted(hint)}")
+    lists = [choice for choice in choices if typing.get_origin(choice) in _SEQUENCES]
+    if text.startswith(("[", "{")) or text == "null":
+        return text
+    if not lists:
+        if len(words) > 1 and Any not in leaves_of(hint):
+            raise ArgumentsError(f"{where} takes one value, got {text}")
+        return text
+    item = typing.get_args(lists[0])[0]
+    split = [word for word in re.split(r"[,\s]+", text) if word]
+    if Path in leaves_of(item):
+        split = list(words)
+    elif typing.get_origin(item) in _SEQUENCES:
+        return [[number for number in word.split(",") if number] for word in words]
+    return split[0] if len(split) == 1 and str in choices else split
 
 
-def _read_tuple(value: Any, arguments: tuple[Any, ...], where: str, locate: Locate) -> tuple[Any, ...]:
-    if not isinstance(value, list | tuple):
-        raise StudyError(f"{where} must be a list, got {value!r}")
-    if arguments[-1:] == (Ellipsis,):
-        arguments = arguments[:1] * len(value)
-    if len(arguments) != len(value):
-        raise StudyError(f"{where} must have {len(arguments)} values, got {value!r}")
-    return tuple(
-        read_value(item, kind, f"{where}[{i}]", locate)
-        for i, (item, kind) in enumerate(zip(value, arguments, strict=True))
-    )
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _read_scalar(value: Any, kind: type, where: str) -> Any:
-    if kind is float and isinstance(value, str):  # YAML reads 1e-3 as text
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
-        return value
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    raise StudyError(f"{where} must be {words[kind]}, got {value!r}")
+def _shown(value: Any, where: str) -> str:
+    """A value as it is written there."""
+    if not where.startswith(COMMAND_LINE):
+        return repr(list(value) if isinstance(value, tuple) else value)
+    if isinstance(value, Words):
+        return " ".join(value)
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _close(value: Any, hint: Any) -> str:
+    """The choice that was probably meant."""
+    names = [
+        str(name)
+        for c in choices_of(hint)
+        if typing.get_origin(c) is typing.Literal
+        for name in typing.get_args(c)
+    ]
+    close = difflib.get_close_matches(str(value), names, n=1)
+    return f"; did you mean {close[0]}?" if close else ""

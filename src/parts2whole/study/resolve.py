@@ -8,6 +8,7 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 
 from parts2whole.methods.base import Method
 from parts2whole.networks.base import Network
+from parts2whole.own import OwnError, find_class, import_own
 from parts2whole.report.tables import make_table
 from parts2whole.spec import digest, members, to_plain
 from parts2whole.study.aliases import NoAlias, plain_010
@@ -33,14 +35,7 @@ from parts2whole.study.plan import (
     name_labels,
     settings_digest,
 )
-from parts2whole.study.read import (
-    StudyError,
-    read_arguments,
-    read_mapping,
-    read_spec,
-    read_value,
-    refuse_unknown,
-)
+from parts2whole.study.read import ArgumentsError, Reader, StudyError, read_mapping, refuse_unknown
 from parts2whole.tasks.base import Task
 from parts2whole.training.runtime import Hardware
 from parts2whole.weights.load import SCRATCH
@@ -67,12 +62,19 @@ def _methods() -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Verbs:
-    """What a study calls: functions whose signatures say which settings there are."""
+    """What a study calls: functions whose signatures say which settings there are.
+
+    Attributes:
+        prepare: makes stores.
+        pretrain: of every pre-training.
+        finetune: of every fine-tuning.
+        generators: ``module:function`` that makes data, by the word that a study calls it by.
+    """
 
     prepare: Callable[..., Any]
     pretrain: Callable[..., Any]
     finetune: Callable[..., Any]
-    generators: Mapping[str, Callable[..., Any]]
+    generators: Mapping[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +109,22 @@ def read_study(path: str | Path, *, out: str | Path, verbs: Verbs) -> Study:
         return _Resolver(
             source.resolve(), Path(out).resolve(), verbs, read_mapping(plain, "the study")
         ).study()
-    except StudyError as error:
+    except ArgumentsError as error:
         raise StudyError(f"{source}: {error}") from error
+
+
+def load_generator(word: str, place: str) -> Callable[..., Any]:
+    """The function that makes data; it is imported only for a study that has such data.
+
+    Raises:
+        StudyError: a package that it needs isn't installed.
+    """
+    module, _, name = place.partition(":")
+    try:
+        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise StudyError(f"data.{word} needs the package {error.name}, which isn't installed") from error
+    return function
 
 
 class _Resolver:
@@ -119,17 +135,28 @@ class _Resolver:
         self.source, self.out, self.verbs, self.plain = source, out, verbs, plain
         self.roots = {out: "<out>", source.parent: "<study>"}
         self.keys_010: dict[str, str] = {}  # digests as version 0.1.0 made them, by today's
-        for module in self._list("imports"):
+        self.reader = Reader(self.locate, partial(find_class, folder=self.source.parent))
+        for place in self._list("imports"):
             try:
-                importlib.import_module(str(module))
-            except ImportError as error:
-                raise StudyError(f"imports: {module} can't be imported: {error}") from error
+                import_own(str(place), folder=self.source.parent)
+            except OwnError as error:
+                raise StudyError(f"imports: {error}") from error
         self.generated = self._generated()
         self.stores = self._stores()
         self.hardware = Hardware()
         if plain.get("hardware") is not None:
-            self.hardware = read_spec(plain["hardware"], Hardware, "hardware", self.locate)  # type: ignore[assignment]
+            self.hardware = self.reader.spec(plain["hardware"], Hardware, "hardware")
         self.network = self._network(plain.get("network"), "network")
+
+    @cached_property
+    def pretrain(self) -> Settings:
+        """Settings of every pre-training."""
+        return self._pretrain(self.plain, "")
+
+    @cached_property
+    def finetune(self) -> Settings:
+        """Settings of every fine-tuning."""
+        return self._finetune(self.plain, "")
 
     def locate(self, text: str) -> Path:
         """A path of the file: relative to it, or ``phantom:folder`` in data the study makes.
@@ -158,7 +185,7 @@ class _Resolver:
         finetunings.sort(
             key=lambda finetuning: finetuning.seed
         )  # every arm gets its first seed before any gets its second
-        keep = read_value(self.plain.get("keep_models", True), bool, "keep_models", self.locate)
+        keep = self.reader.value(self.plain.get("keep_models", True), bool, "keep_models")
         return Study(
             name=str(self.plain.get("name") or self.source.stem),
             source=self.source,
@@ -177,11 +204,11 @@ class _Resolver:
         data = read_mapping(self.plain.get("data"), "data")
         refuse_unknown(data, ("stores", *self.verbs.generators), "data")
         found = {}
-        for kind, generator in self.verbs.generators.items():
+        for kind, place in self.verbs.generators.items():
             if kind in data:
                 where = f"data.{kind}"
-                settings = read_arguments(
-                    read_mapping(data[kind], where), generator, where, locate=Path, barred=("out",)
+                settings = Reader().arguments(
+                    read_mapping(data[kind], where), load_generator(kind, place), where, barred=("out",)
                 )
                 name = f"{kind}-{digest(to_plain(settings))}"
                 found[kind] = Generated(kind, settings, self.out / DATA / name)
@@ -192,11 +219,10 @@ class _Resolver:
         found = {}
         for name, value in given.items():
             where = f"data.stores.{name}"
-            settings = read_arguments(
+            settings = self.reader.arguments(
                 read_mapping(value, where),
                 self.verbs.prepare,
                 where,
-                locate=self.locate,
                 barred=("out", "workers", "cluster", "progress", "overwrite"),
             )
             if "scans" not in settings:
@@ -220,10 +246,10 @@ class _Resolver:
             )
         method = None
         if "method" in plain:
-            method = read_spec(plain["method"], Method, f"{where}.method", self.locate)
+            method = self.reader.spec(plain["method"], Method, f"{where}.method")
         return _Arm(
             name,
-            method,  # type: ignore[arg-type]
+            method,
             self._init(str(plain["init"])) if "init" in plain else None,
             self._network(plain.get("network"), f"{where}.network"),
             self._pretrain(plain, where),
@@ -244,9 +270,9 @@ class _Resolver:
         refuse_unknown(plain, OF_TASK, where)
         if "task" not in plain:
             raise StudyError(f"{where} needs task, such as {{Segmentation: {{data: labelled/}}}}")
-        task: Task = read_spec(plain["task"], Task, f"{where}.task", self.locate)  # type: ignore[assignment]
+        task: Task = self.reader.spec(plain["task"], Task, f"{where}.task")
         if "metric" in plain:
-            read_value(plain["metric"], str, f"{where}.metric", self.locate)
+            self.reader.value(plain["metric"], str, f"{where}.metric")
         plain["pretrain"], plain["finetune"] = self._pretrain(plain, where), self._finetune(plain, where)
         return task, plain
 
@@ -262,13 +288,13 @@ class _Resolver:
             words["store"] = str(given["store"])
         rest = {key: value for key, value in given.items() if key not in words}
         here = f"{where}.pretrain".lstrip(".")
-        typed = read_arguments(rest, self.verbs.pretrain, here, locate=self.locate, barred=OF_PRETRAIN)
+        typed = self.reader.arguments(rest, self.verbs.pretrain, here, barred=OF_PRETRAIN)
         return typed | words
 
     def _finetune(self, plain: Mapping[str, Any], where: str) -> Settings:
         here = f"{where}.finetune".lstrip(".")
         given = read_mapping(plain.get("finetune"), here)
-        return read_arguments(given, self.verbs.finetune, here, locate=self.locate, barred=OF_FINETUNE)
+        return self.reader.arguments(given, self.verbs.finetune, here, barred=OF_FINETUNE)
 
     def _finetuning(
         self,
@@ -280,8 +306,7 @@ class _Resolver:
         seed: int,
         pretrainings: dict[str, Pretraining],
     ) -> Finetuning:
-        shared = self._finetune(self.plain, "")
-        settings: Settings = shared | given["finetune"] | arm.finetune
+        settings: Settings = self.finetune | given["finetune"] | arm.finetune
         settings |= {"task": task, "seed": seed, "hardware": self.hardware} | labels
         network = arm.network or self.network
         start = None
@@ -308,7 +333,7 @@ class _Resolver:
         )
 
     def _pretraining(self, arm: _Arm, task_name: str, task: Task, given: Settings, seed: int) -> Pretraining:
-        settings: Settings = self._pretrain(self.plain, "") | given["pretrain"] | arm.pretrain
+        settings: Settings = self.pretrain | given["pretrain"] | arm.pretrain
         if "store" not in settings:
             known = f": one of {', '.join(self.stores)}, or a folder" if self.stores else ""
             raise StudyError(f"pretrain (or tasks.{task_name}.pretrain) needs store{known}")
@@ -348,7 +373,7 @@ class _Resolver:
         for key, name, kind in (("fractions", "fraction", float), ("cases", "cases", int)):
             values = asked.get(key, [])
             for value in values if isinstance(values, list) else [values]:
-                number = read_value(value, kind, f"{place}{key}", self.locate)
+                number = self.reader.value(value, kind, f"{place}{key}")
                 if not number > 0 or (kind is float and number > 1):
                     limits = "in (0, 1]" if kind is float else "1 or more"
                     raise StudyError(f"{place}{key} must be {limits}, got {value!r}")
@@ -359,8 +384,8 @@ class _Resolver:
         place, value = (where, given["seeds"]) if "seeds" in given else ("", self.plain.get("seeds", 1))
         name = f"{place}.seeds".lstrip(".")
         if isinstance(value, list) and value:
-            return [read_value(seed, int, name, self.locate) for seed in value]
-        count = read_value(value, int, name, self.locate)
+            return [self.reader.value(seed, int, name) for seed in value]
+        count = self.reader.value(value, int, name)
         if count < 1:
             raise StudyError(f"{name} must be a number of seeds from 1, or a list of them, got {value!r}")
         return list(range(count))
@@ -384,7 +409,8 @@ class _Resolver:
     def _network(self, value: object, where: str) -> Network | None:
         if value is None:
             return None
-        return read_spec(value, Network, where, self.locate)  # type: ignore[return-value]
+        found: Network = self.reader.spec(value, Network, where)
+        return found
 
     def _some(self, key: str) -> Settings:
         found = read_mapping(self.plain.get(key), key)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -31,7 +30,7 @@ from parts2whole.study.job import do_job
 from parts2whole.study.plan import Generated, Study
 from parts2whole.study.progress import Reporter
 from parts2whole.study.read import StudyError
-from parts2whole.study.resolve import Verbs, read_study
+from parts2whole.study.resolve import Verbs, load_generator, read_study
 from parts2whole.study.work import Job, Outcome, is_finished, make_jobs
 from parts2whole.tasks.base import default_cache
 from parts2whole.training.stop import INTERRUPTED, Interrupted
@@ -172,19 +171,9 @@ def check_paths(study: Study) -> None:
         )
 
 
-def load_generators() -> dict[str, Callable[..., Any]]:
-    """The functions that can make a study's data, by the word a study calls them by."""
-    found = {}
-    for word, place in GENERATORS.items():
-        module, _, name = place.partition(":")
-        with contextlib.suppress(ModuleNotFoundError):
-            found[word] = getattr(importlib.import_module(module), name)
-    return found
-
-
 def study_verbs() -> Verbs:
     """What studies call."""
-    return Verbs(prepare, pretrain, finetune, load_generators())
+    return Verbs(prepare, pretrain, finetune, GENERATORS)
 
 
 def _make_data(study: Study, *, workers: int | None, cluster: str | None, progress: bool) -> None:
@@ -204,7 +193,7 @@ def _generate(generated: Generated, progress: bool) -> None:
         return
     if progress:
         print(f"Making data: {generated.kind}", flush=True)
-    load_generators()[generated.kind](out=generated.folder, **generated.settings)
+    load_generator(generated.kind, GENERATORS[generated.kind])(out=generated.folder, **generated.settings)
     write_json(mark, {"kind": generated.kind})
 
 
