@@ -60,7 +60,7 @@ def test_a_bad_description_is_refused(plain, message):
 
 def test_reading_a_spec_never_imports_what_the_file_names():
     assert "antigravity" not in sys.modules
-    with pytest.raises(SpecError, match="add --own FILE.py"):
+    with pytest.raises(SpecError, match=r"add --own FILE\.py"):
         spec_from_dict({"class_path": "antigravity.Method", "init_args": {}}, Method)
     assert "antigravity" not in sys.modules
 

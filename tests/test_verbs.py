@@ -398,6 +398,6 @@ def test_the_command_line_is_the_same_functions(store, labelled, tmp_path, capsy
     assert main(f"pretrain {store} --out {out} --progress false".split()) == 1
     assert "already holds a finished run" in capsys.readouterr().err
     assert main(["pretrian"]) == 2
-    assert "Did you mean pretrain?" in capsys.readouterr().out
+    assert "did you mean pretrain?" in capsys.readouterr().err
     assert main([]) == 0
     assert "usage: parts2whole COMMAND" in capsys.readouterr().out

@@ -27,8 +27,8 @@ import yaml
 from parts2whole import options, outline
 from parts2whole.errors import Parts2WholeError, sentence
 from parts2whole.manual import describe, parameters_of
-from parts2whole.own import OPTION, OwnError, find_class, import_own, split_text
-from parts2whole.spec import Spec
+from parts2whole.own import OPTION, OwnError, advise, find_class, import_own, split_text
+from parts2whole.spec import Spec, UnknownClassError
 from parts2whole.study.read import (
     COMMAND_LINE,
     ArgumentsError,
@@ -143,7 +143,7 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    name = ""
+    name, rest = "", list[str]()
     try:
         own, given = _take_own(list(sys.argv[1:] if arguments is None else arguments))
         if not given or given[0] in ("-h", "--help"):
@@ -164,7 +164,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with stopping_at_once():
             return run(name, rest, own)
     except Refusal as error:
-        print(f"parts2whole {name}".rstrip() + f": {error}", file=sys.stderr)
+        print(
+            f"parts2whole{f' {name}' if name in COMMANDS else ''}: {error}{_own_file(error, rest)}",
+            file=sys.stderr,
+        )
         return REFUSED
     except KeyboardInterrupt as error:
         print(f"\nparts2whole: {str(error) or 'stopped'}", file=sys.stderr)
@@ -173,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         said = None if os.environ.get("PARTS2WHOLE_TRACEBACK") else sentence(error)
         if said is None:
             raise
-        print(f"\nparts2whole {name}: {said}", file=sys.stderr)
+        print(f"\nparts2whole {name}: {said}{_own_file(error, rest)}", file=sys.stderr)
         return 1
 
 
@@ -373,6 +376,14 @@ def _place(command: Command, option: str) -> str:
 
 def _is_spec(choice: Any) -> bool:
     return isinstance(choice, type) and issubclass(choice, Spec)
+
+
+def _own_file(error: BaseException | None, arguments: Sequence[str]) -> str:
+    """Where a class of the user's own was when the run or weights were made that can't be read without it."""
+    while error is not None and not isinstance(error, UnknownClassError):
+        error = error.__cause__
+    option = advise(error.name, map(Path, arguments)) if error else ""
+    return f". It was made with {option}" if option else ""
 
 
 def _refuse_command(name: str) -> None:

@@ -47,19 +47,20 @@ def parse(arguments: Sequence[str], function: Callable[..., Any], positional: Se
     bare, options = _sort(arguments)
     found: list[tuple[list[str], Words]] = []
     configs: list[str] = []
-    room = _room(positional, bare, [name for name, _ in options])
+    left = [place for place in positional if place.lstrip("*") not in dict(options)]
     for name, words in options:
         if name == "config":
             configs += words
             continue
         way = _way(name, hints, function)
-        if not words and way[-1].startswith("no_") and name not in hints:  # a switch, put off
-            way, words = [*way[:-1], way[-1][3:]], ["false"]
-        if room and len(way) == 1:
-            count = _count(words, hints[way[0]])
+        off = way[-1].startswith("no_") and name not in hints
+        if left and (left[-1].startswith("*") or len(left) > len(bare)) and (off or len(way) == 1):
+            count = 0 if off else _count(words, hints[way[0]])
             bare, words = [*bare, *words[count:]], words[:count]
-        found.append((way, Words(words)))
-    settings = _place(bare, positional)
+        if off and words:
+            raise ArgumentsError(f"{at(COMMAND_LINE, name)} takes no value, got {' '.join(words)}")
+        found.append(([*way[:-1], way[-1][3:]], Words(["false"])) if off else (way, Words(words)))
+    settings = _place(bare, left)
     for way, value in sorted(found, key=lambda pair: len(pair[0])):
         _insert(settings, way, value)
     return Typed(settings, tuple(configs))
@@ -78,12 +79,6 @@ def _sort(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, list[str
         options.append((name.replace("-", "_"), [value] if equals else []))
         into = bare if equals else options[-1][1]
     return bare, options
-
-
-def _room(positional: Sequence[str], bare: Sequence[str], named: Sequence[str]) -> bool:
-    """Whether there are places left for values without a name."""
-    left = [name for name in positional if name.lstrip("*") not in named]
-    return bool(left) and (left[-1].startswith("*") or len(left) > len(bare))
 
 
 def _way(name: str, hints: dict[str, Any], function: Callable[..., Any]) -> list[str]:
@@ -122,12 +117,10 @@ def _count(words: Sequence[str], hint: Any) -> int:
         also = {str(name) for choice in choices for name in typing.get_args(choice)}
         return int(words[0].lower() in SWITCHES | also)
     count = 1
-    if words[0].startswith("["):
-        while count < len(words) and not words[count - 1].endswith("]"):
-            count += 1
-        return count
-    while count < len(words) and words[count - 1].endswith(","):
+    while count < len(words) and (words[count - 1].endswith(",") or _is_open(" ".join(words[:count]))):
         count += 1
+    if words[0][:1] in ("[", "{"):
+        return count
     for choice in choices:
         items = typing.get_args(choice)
         if typing.get_origin(choice) is not None and typing.get_origin(choice) is not typing.Literal:
@@ -135,6 +128,11 @@ def _count(words: Sequence[str], hint: Any) -> int:
                 return len(words)
             return len(items) if count == 1 and "," not in words[0] else count
     return count
+
+
+def _is_open(text: str) -> bool:
+    """Whether a bracket isn't closed yet."""
+    return sum(map(text.count, "[{")) > sum(map(text.count, "]}"))
 
 
 def _place(bare: Sequence[str], positional: Sequence[str]) -> dict[str, Any]:

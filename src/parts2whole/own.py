@@ -9,8 +9,10 @@ weights folder names is only looked for among the classes that are there (`spec.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
+import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -26,6 +28,8 @@ from parts2whole.spec import Spec, find_member, members
 S = TypeVar("S", bound=Spec)
 
 OPTION = "--own"
+FILES = "own_files"
+"""Key of `own_files` in a run's ``environment.json``: what to name where its classes aren't known."""
 __path__: list[str] = []  # what makes a package of this module: the files that `_Files` finds are below it
 
 
@@ -141,15 +145,20 @@ def own_files() -> dict[str, str]:
     return {one.__name__: str(Path(inspect.getfile(one)).resolve()) for one in classes}
 
 
+def advise(name: str, folders: Iterable[Path]) -> str:
+    """The option that makes a class known, as far as one of the run or weights folders tells its file."""
+    for folder in folders:
+        for place in (folder, folder.parent):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                file = json.loads((place / "environment.json").read_text())[FILES].get(name)
+                if file:
+                    return f"{OPTION} {file}"
+    return ""
+
+
 def is_own(module: str) -> bool:
     """Whether a module is one's own, and not of the package."""
     return module.startswith(f"{__name__}.") or module.partition(".")[0] != "parts2whole"
-
-
-def import_all(modules: Iterable[str]) -> None:
-    """Import what `own_modules` gave in another process."""
-    for module in modules:
-        importlib.import_module(module)
 
 
 def _imported(file: Path) -> ModuleType | None:

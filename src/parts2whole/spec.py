@@ -34,7 +34,15 @@ class SpecError(Parts2WholeError, ValueError):
 
 
 class UnknownClassError(SpecError):
-    """No class of this name is known."""
+    """No class of this name is known.
+
+    Attributes:
+        name: the name.
+    """
+
+    def __init__(self, message: str, name: str) -> None:
+        super().__init__(message)
+        self.name = name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,9 +110,8 @@ def spec_from_dict(plain: Plain, base: type[S]) -> S:
     try:
         found = find_member(base, name)
     except UnknownClassError as error:
-        raise UnknownClassError(
-            f"{error} (if it is your own, add --own FILE.py; in Python, import its file first)"
-        ) from None
+        advice = "if it is your own, add --own FILE.py; in Python, import its file first"
+        raise UnknownClassError(f"{error} ({advice})", name) from None
     known = {field.name for field in dataclasses.fields(found)}
     unknown = sorted(map(str, set(arguments) - known))
     if unknown:
@@ -159,7 +166,7 @@ def find_member(base: type[S], name: str) -> type[S]:
         known = sorted(member.__name__ for member in members(base))
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-        raise UnknownClassError(f"there is no {base.__name__} called {name!r}; {hint}")
+        raise UnknownClassError(f"there is no {base.__name__} called {name!r}; {hint}", name)
     if len(found) > 1:
         homes = " and in ".join(sorted(member.__module__ for member in found))
         raise SpecError(f"two classes are called {name}, in {homes}; give yours another name")

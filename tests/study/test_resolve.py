@@ -25,7 +25,9 @@ def generate(*, out: str | Path, cases: int = 3) -> None:
     """Data of a study, for the tests."""
 
 
-VERBS = Verbs(prepare, pretrain, finetune, {"phantom": f"{__name__}:generate", "broken": f"{__name__}_missing:generate"})
+VERBS = Verbs(
+    prepare, pretrain, finetune, {"phantom": f"{__name__}:generate", "broken": f"{__name__}_missing:generate"}
+)
 
 PLAIN: dict[str, Any] = {
     "data": {

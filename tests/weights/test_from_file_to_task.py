@@ -102,7 +102,7 @@ def test_what_cannot_be_is_refused_with_a_reason(stand_ins, labelled, tmp_path, 
     assert main(["weights"]) == 0
     assert "weights export" in capsys.readouterr().out
     assert main(["weights", "imprt"]) == 2
-    assert "Did you mean weights import?" in capsys.readouterr().out
+    assert "did you mean weights import?" in capsys.readouterr().err
 
 
 def test_frozen_published_features_are_probed(stand_ins, labelled, tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import math
 import os
 import time
@@ -50,6 +51,8 @@ def do_job(job: Job, *, pretrain: Verb, finetune: Verb) -> Outcome:
             end_with(job.parent)
         if job.threads is not None:
             torch.set_num_threads(job.threads)
+        for module in job.own:
+            importlib.import_module(module)
         locks = job.folder.parent / LOCKS
         locks.mkdir(parents=True, exist_ok=True)
         with FileLock(locks / f"{job.folder.name}.lock"):  # another call of the same study may be at it

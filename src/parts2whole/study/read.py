@@ -28,12 +28,16 @@ from typing import Any
 import yaml
 
 from parts2whole.errors import Parts2WholeError
-from parts2whole.own import OwnError, find_class, split_text
+from parts2whole.own import OPTION, OwnError, find_class, split_text
 from parts2whole.spec import Spec, SpecError, members
 
 OWN = "FILE.py:CLASS"
 COMMAND_LINE = "--"
 """The place of an option, whose name follows."""
+
+
+UNCHECKED = object()
+"""Stands for a spec whose class `Reader.find` doesn't know."""
 
 
 class ArgumentsError(Parts2WholeError, ValueError):
@@ -135,15 +139,19 @@ class Reader:
             ArgumentsError: the class isn't known, or a field isn't, or a value is refused by the class.
         """
         name, fields = class_and_fields(value, where)
+        if name is None and default is UNCHECKED:
+            return UNCHECKED
         start = default if name is None and isinstance(default, Spec) else None
         try:
             found = type(start) if start else self._class(name, base, where)
         except SpecError as error:
-            raise ArgumentsError(f"{where}: {error}; one of your own is named as {OWN}") from error
+            raise ArgumentsError(
+                f"{where}: {error} (one of your own: {OWN}, or add {OPTION} FILE.py)"
+            ) from error
         except OwnError as error:
             raise ArgumentsError(f"{where}: {error}") from error
         if found is None:
-            return None
+            return UNCHECKED
         hints = typing.get_type_hints(found)
         known = {field.name: field for field in dataclasses.fields(found) if field.init}
         refuse_unknown(fields, known, where, of=found.__name__)
@@ -225,7 +233,7 @@ def refuse_unknown(plain: Mapping[str, Any], known: Collection[str], where: str,
             hint = hint or f"known are {', '.join(sorted(names))}"
             if where == COMMAND_LINE:
                 raise ArgumentsError(f"there is no option {at(where, key)}; {hint}")
-            place = (where or "the study") + (f" ({of})" if of else "")
+            place = (where or "it") + (f" ({of})" if of else "")
             raise ArgumentsError(f"{place} has no setting {key!r}; {hint}")
 
 

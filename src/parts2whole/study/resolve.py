@@ -131,7 +131,7 @@ class _Resolver:
     """What is known while a file is read: its folder, its data, its shared settings."""
 
     def __init__(self, source: Path, out: Path, verbs: Verbs, plain: Settings) -> None:
-        refuse_unknown(plain, (*KEYS, *MORE_KEYS), "")
+        refuse_unknown(plain, (*KEYS, *MORE_KEYS), "the study")
         self.source, self.out, self.verbs, self.plain = source, out, verbs, plain
         self.roots = {out: "<out>", source.parent: "<study>"}
         self.keys_010: dict[str, str] = {}  # digests as version 0.1.0 made them, by today's

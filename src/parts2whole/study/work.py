@@ -12,6 +12,7 @@ import torch
 
 from parts2whole.files import read_json, write_json
 from parts2whole.jobs.pool import usable_cores
+from parts2whole.own import own_modules
 from parts2whole.spec import to_plain
 from parts2whole.study.devices import claim_gpu
 from parts2whole.study.plan import Settings, Study, name_labels
@@ -37,6 +38,7 @@ class Job:
         threads: of the worker; None leaves them as they are.
         parent: process to end with; None on a cluster.
         keep_model: keep the trained model.
+        own: modules with classes of the user's own, which folders of earlier work name.
     """
 
     kind: str
@@ -49,6 +51,7 @@ class Job:
     threads: int | None = None
     parent: int | None = None
     keep_model: bool = True
+    own: tuple[str, ...] = ()
 
     @property
     def failure(self) -> Path:
@@ -84,6 +87,7 @@ def make_jobs(study: Study, *, local_workers: int | None, cluster: bool) -> tupl
         None if cluster else max(1, cores // max(1, local_workers or (cores if local_workers is None else 1)))
     )
     common: dict[str, Any] = {"threads": threads, "parent": None if cluster else os.getpid()}
+    common["own"] = tuple(own_modules())
     left = [finetuning for finetuning in study.finetunings if not is_finished(finetuning.folder)]
     wanted = dict.fromkeys(finetuning.pretraining for finetuning in left)
     first = [

@@ -16,7 +16,7 @@ from parts2whole.files import read_json, write_json
 from parts2whole.networks.base import Encoder, Network
 from parts2whole.networks.heads import Model, OwnDecoder
 from parts2whole.scans.preprocess import Preprocess
-from parts2whole.spec import from_plain, spec_from_dict, to_plain
+from parts2whole.spec import UnknownClassError, from_plain, spec_from_dict, to_plain
 from parts2whole.tasks.base import Predictor, Task
 from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.runtime import Runtime, unwrap
@@ -125,6 +125,8 @@ def load_model(folder: Path) -> tuple[Model, ModelCard]:
             trained=from_plain(plain.get("trained", []), tuple[str, ...]),
             decoder=plain.get("decoder", "fresh"),
         )
+    except UnknownClassError as error:
+        raise ModelError(f"{target / CARD}: {error}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{target / CARD} is damaged: {error!r}") from error
     encoder = card.network.build_encoder(card.in_channels)

@@ -23,6 +23,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
+from parts2whole import own
 from parts2whole.jobs.pool import usable_cores
 from parts2whole.networks.synchronised import synchronise_norms
 from parts2whole.spec import Spec
@@ -299,6 +300,7 @@ def describe_environment(runtime: Runtime | None = None) -> dict[str, Any]:
         "cpu_count": usable_cores(),
         "threads": torch.get_num_threads(),
         "packages": {},
+        own.FILES: own.own_files(),
     }
     for name in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):

@@ -10,7 +10,7 @@ from parts2whole.errors import Parts2WholeError
 from parts2whole.files import JsonError, read_json, write_json
 from parts2whole.networks.base import Network
 from parts2whole.scans.preprocess import Preprocess
-from parts2whole.spec import from_plain, spec_from_dict, to_plain
+from parts2whole.spec import UnknownClassError, from_plain, spec_from_dict, to_plain
 
 FILE = "card.json"
 
@@ -86,5 +86,7 @@ class Card:
             plain["network"] = spec_from_dict(plain["network"], Network)  # type: ignore[type-abstract]
             plain["preprocess"] = spec_from_dict(plain["preprocess"], Preprocess)
             return cls(**{key: from_plain(value, hints.get(key, Any)) for key, value in plain.items()})
+        except UnknownClassError as error:
+            raise CardError(f"{path}: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CardError(f"{path} is not a card of this version: {error}") from error
