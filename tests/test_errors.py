@@ -83,7 +83,7 @@ def test_a_bug_of_the_package_keeps_its_traceback(monkeypatch):
 
 
 def test_a_mistake_in_an_own_class_is_one_sentence(slabs, tmp_path, capsys, monkeypatch):
-    command = ["pretrain", "store", "--out", str(tmp_path / "run"), "--method", "own_slabs.Slabs"]
+    command = ["pretrain", str(tmp_path), "--out", str(tmp_path / "run"), "--method", "own_slabs.Slabs"]
     command += ["--method.edge", "12"]
     assert main(command) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()

@@ -135,14 +135,13 @@ def split_text(text: str) -> tuple[str, str]:
 
 def own_modules() -> list[str]:
     """Modules outside the package that specs have been defined in; a worker imports them, too."""
-    found = {one.__module__ for one in members(Spec)}
-    return sorted(name for name in found if is_own(name) and name != "__main__")
+    return sorted({one.__module__ for one in _own_classes()} - {"__main__"})
 
 
 def own_files() -> dict[str, str]:
     """The file of every class of one's own, by the name that runs and weights call it by."""
-    classes = [one for one in members(Spec) if is_own(one.__module__)]
-    return {one.__name__: str(Path(inspect.getfile(one)).resolve()) for one in classes}
+    found = {one.__name__: getattr(sys.modules[one.__module__], "__file__", None) for one in _own_classes()}
+    return {name: os.path.realpath(file) for name, file in found.items() if file}
 
 
 def advise(name: str, folders: Iterable[Path]) -> str:
@@ -159,6 +158,10 @@ def advise(name: str, folders: Iterable[Path]) -> str:
 def is_own(module: str) -> bool:
     """Whether a module is one's own, and not of the package."""
     return module.startswith(f"{__name__}.") or module.partition(".")[0] != "parts2whole"
+
+
+def _own_classes() -> list[type[Spec]]:
+    return [one for one in members(Spec) if is_own(one.__module__) and one.__module__ in sys.modules]
 
 
 def _imported(file: Path) -> ModuleType | None:

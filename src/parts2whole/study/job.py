@@ -52,7 +52,8 @@ def do_job(job: Job, *, pretrain: Verb, finetune: Verb) -> Outcome:
         if job.threads is not None:
             torch.set_num_threads(job.threads)
         for module in job.own:
-            importlib.import_module(module)
+            with contextlib.suppress(ImportError):  # a class that is needed will be missed by its name
+                importlib.import_module(module)
         locks = job.folder.parent / LOCKS
         locks.mkdir(parents=True, exist_ok=True)
         with FileLock(locks / f"{job.folder.name}.lock"):  # another call of the same study may be at it
