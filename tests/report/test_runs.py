@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,6 +155,16 @@ def test_rows_of_results(tmp_path: Path, finetuned: MakeRun) -> None:
     )
     share = read_run(finetuned(tmp_path / "share", cases=None, fraction=0.1))
     assert result_rows([share])[0]["fraction"] == 0.1
+
+
+def test_an_undefined_main_metric_stays_the_main_one(tmp_path: Path, finetuned: MakeRun) -> None:
+    run = read_run(finetuned(tmp_path / "ft", test={"iou_mean": 0.6, "dice_mean": float("nan"), "auc": None}))
+    rows = {row["metric"]: row for row in result_rows([run])}
+    assert rows["dice_mean"]["main"]
+    assert not rows["iou_mean"]["main"]
+    assert math.isnan(rows["dice_mean"]["value"])
+    assert math.isnan(rows["auc"]["value"])
+    assert rows["iou_mean"]["run"] == "ft"
 
 
 def test_cases_keep_their_names_and_leave_out_what_is_empty(tmp_path: Path, finetuned: MakeRun) -> None:

@@ -56,6 +56,16 @@ def test_a_fine_tuned_model_is_summed_up(tmp_path: Path, finetuned: MakeRun) -> 
     assert "more steps may do better" in verdict.text
 
 
+def test_an_undefined_figure_is_the_headline_and_no_other_takes_its_place(
+    tmp_path: Path, finetuned: MakeRun
+) -> None:
+    test = {"dice_mean": float("nan"), "iou_mean": None, "dice_1": 0.5}
+    verdict = judge_finetuning(read_run(finetuned(tmp_path / "run", test=test)))
+    assert (verdict.tone, verdict.headline) == ("bad", "Dice mean is undefined on 3 test cases")
+    assert "Dice 1 50.00 %" in verdict.text
+    assert "IoU" not in verdict.text
+
+
 def rows(scratch: list[float], other: list[float], labels: int = 5) -> list[dict[str, object]]:
     return [
         {"task": "T", "metric": "auc", "labelled": labels, "arm": arm, "seed": seed, "value": value}

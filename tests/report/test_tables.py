@@ -85,7 +85,8 @@ def test_a_paired_test_uses_the_seeds_that_both_arms_have() -> None:
     assert contrast.n == 4
     assert contrast.difference == pytest.approx(statistics.mean(a - b for a, b in pairs))
     assert contrast.sd == pytest.approx(statistics.stdev(a - b for a, b in pairs))
-    assert "(n=4)" in to_markdown(make_table(rows))
+    assert [cell.n for cell in row.cells.values()] == [4, 4, 4]
+    assert row.cells["Parts2Whole"].mean == pytest.approx(statistics.mean(a for a, _ in pairs))
 
 
 @pytest.mark.parametrize(
@@ -282,3 +283,117 @@ def test_seeds_say_what_they_vary() -> None:
     assert "which training cases" not in last
     assert "the pre-training itself" in last
     assert "the same in all seeds" not in last
+
+
+def seeded(values: dict[str, dict[int, float]], **common: Any) -> list[dict[str, Any]]:
+    common = {"task": "Liver", "metric": "dice_mean", "fraction": 0.1, "labelled": 12} | common
+    return [
+        common | {"arm": arm, "seed": seed, "value": value, "run": f"{arm}-{seed}"}
+        for arm, seeds in values.items()
+        for seed, value in seeds.items()
+    ]
+
+
+CROSSED = {"scratch": {0: 0.70, 1: 0.72, 2: 0.71}, "Parts2Whole": {1: 0.75, 2: 0.74, 3: 0.40}}
+"""Over their own seeds scratch is ahead, over the seeds that both have it is behind."""
+
+
+def test_means_and_difference_of_a_row_are_over_the_same_seeds() -> None:
+    table = make_table(seeded(CROSSED))
+    (row,) = table.rows
+    scratch, ours = row.cells["scratch"], row.cells["Parts2Whole"]
+    assert (scratch.mean, ours.mean) == (pytest.approx(0.715), pytest.approx(0.745))
+    assert row.differences["scratch"].difference == pytest.approx(ours.mean - scratch.mean)
+    assert ours.best
+    (said,) = (note for note in table.notes if note.startswith("Missing"))
+    assert said == (
+        "Missing: Liver, Dice mean, 10 % (12), scratch has no seed 3, Parts2Whole has no seed 0: means and "
+        "differences are over seeds 1, 2."
+    )
+    lines = list(csv.DictReader(io.StringIO(to_csv(table))))
+    assert [line["seeds"] for line in lines] == ["1 2", "1 2"]
+
+
+@pytest.mark.parametrize("test", ["student", "welch", "permutation-independent"])
+def test_without_pairs_every_mean_is_over_its_own_seeds_and_that_is_said(test: str) -> None:
+    table = make_table(seeded(CROSSED), test=test)
+    (row,) = table.rows
+    assert [cell.mean for cell in row.cells.values()] == [pytest.approx(0.71), pytest.approx(0.63)]
+    assert row.differences["scratch"].difference == pytest.approx(0.63 - 0.71)
+    assert any("has no seed 0: means are over an arm's own seeds" in note for note in table.notes)
+
+
+def test_arms_without_a_common_seed_are_said_to_have_none() -> None:
+    table = make_table(
+        seeded({"scratch": {0: 0.7, 1: 0.72}, "SimCLR": {2: 0.8}, "Parts2Whole": {1: 0.75, 2: 0.6}})
+    )
+    (row,) = table.rows
+    assert [cell.n for cell in row.cells.values()] == [2, 1, 2]
+    assert row.differences["scratch"].n == 1
+    assert any("no seed is in all arms" in note for note in table.notes)
+
+
+def test_an_undefined_value_is_named_and_its_seed_is_left_out_everywhere() -> None:
+    values = {"scratch": {0: 0.70, 1: 0.72, 2: 0.9}, "Parts2Whole": {0: 0.71, 1: 0.74, 2: float("nan")}}
+    table = make_table(seeded(values))
+    (row,) = table.rows
+    assert row.cells["scratch"].mean == pytest.approx(0.71)
+    assert row.differences["scratch"].difference == pytest.approx(0.015)
+    assert (
+        "Undefined, and left out: Liver, Dice mean, 10 % (12), Parts2Whole seed 2 (Parts2Whole-2)."
+        in table.notes
+    )
+    for written in (to_text(table), to_markdown(table), to_latex(table), to_csv(table), to_html(table)):
+        assert "nan" not in written.lower()
+
+
+def test_an_arm_without_any_figure_is_named_and_hides_no_other() -> None:
+    nothing = {0: float("nan"), 1: float("nan")}
+    table = make_table(seeded({"scratch": {0: 0.70, 1: 0.72}, "Parts2Whole": nothing}))
+    (row,) = table.rows
+    assert list(row.cells) == ["scratch"]
+    assert row.cells["scratch"].n == 2
+    assert any("Parts2Whole seed 0 (Parts2Whole-0), Parts2Whole seed 1" in note for note in table.notes)
+    with pytest.raises(TableError, match="undefined in all of 2 runs"):
+        make_table(seeded({"Parts2Whole": nothing}))
+
+
+def test_the_runs_of_a_cell_that_was_run_twice_are_named() -> None:
+    with pytest.raises(TableError, match=r"run twice \(scratch-0, scratch-0\); keep one"):
+        make_table(seeded({"scratch": {0: 0.7}}) + seeded({"scratch": {0: 0.8}}))
+
+
+def test_of_equal_means_none_is_better() -> None:
+    (row,) = make_table(rows_of({"a": [0.1, 0.2, 0.3], "b": [0.3, 0.2, 0.1], "c": [0.1, 0.1, 0.1]})).rows
+    assert [arm for arm, cell in row.cells.items() if cell.best] == ["a", "b"]
+
+
+def test_test_cases_that_differ_are_not_said_to_be_the_same() -> None:
+    rows = rows_of(VALUES)
+    for row in rows:
+        row["settings"] = {"test cases": "#1" if row["seed"] else "#2"}
+    assert "Test cases are not the same in all" in make_table(rows).notes[-1]
+    for row in rows:
+        row["settings"] = {"test cases": "#1"}
+    assert "Test cases are the same in all" in make_table(rows).notes[-1]
+
+
+def test_labelled_cases_that_differ_between_arms_are_not_said_to_be_the_same() -> None:
+    rows = rows_of(VALUES)
+    for row in rows:
+        row["subset"] = f"cases of {row['seed']}" + (
+            "!" if row["arm"] == "scratch" and row["seed"] == 3 else ""
+        )
+    assert "(not the same in every arm)" in make_table(rows).notes[-1]
+
+
+def test_settings_in_which_arms_differ_stand_under_the_table() -> None:
+    rows = rows_of(VALUES) + rows_of(VALUES, task="Lung")
+    for row in rows:
+        steps = 50 if (row["arm"], row["task"]) == ("scratch", "Lung") else 100
+        row["settings"] = {"network": "UNet3D", "steps": str(steps), "batch_size": "4"}
+    notes = make_table(rows).notes
+    assert [note for note in notes if "more than their start" in note] == [
+        "Arms differ in more than their start in Lung, Dice mean, 10 % (12): "
+        "steps (scratch 50; Autoencoder 100; Parts2Whole 100)."
+    ]

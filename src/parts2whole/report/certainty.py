@@ -78,7 +78,9 @@ def compare_patients(
         by_arm: dict[str, list[Run]] = {}
         for run in done:
             if tasks[run.folder] == row.task and _labels_fit(run, row):
-                by_arm.setdefault(arms[run.folder], []).append(run)
+                cell = row.cells.get(arms[run.folder])
+                if cell is not None and run.result.get("seed", 0) in cell.values:
+                    by_arm.setdefault(cell.arm, []).append(run)
         for difference in {c.against: c for c in row.differences.values()}.values():
             arms_named = f"{table.focus} minus {difference.against}"
             about = f"{row.task}, {metric_title(row.metric)}, {row.labels}: {arms_named}"

@@ -19,7 +19,7 @@ T = TypeVar("T")
 CSV_COLUMNS = (
     *("task", "metric", "fraction", "labelled_min", "labelled_max", "arm", "n", "mean", "sd", "best"),
     *("equivalent", "p_vs_best", "focus", "focus_minus_arm", "n_compared", "p_focus", "test", "alternative"),
-    "alpha",
+    *("alpha", "seeds"),
 )
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -180,7 +180,8 @@ def to_csv(table: Table) -> str:
                 cell.sd,
                 *marks,
             ]
-            writer.writerow([*line, table.focus, *difference, table.test, table.alternative, table.alpha])
+            how = (table.test, table.alternative, table.alpha, " ".join(map(str, cell.values)))
+            writer.writerow([*line, table.focus, *difference, *how])
     return out.getvalue()
 
 

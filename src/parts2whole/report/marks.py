@@ -90,15 +90,19 @@ class Varied:
     """What changes from seed to seed, seen in the rows."""
 
     def __init__(self) -> None:
-        self.subsets: dict[tuple[Any, ...], set[str]] = {}
+        self.subsets: dict[tuple[Any, ...], dict[Any, str]] = {}
         self.weights: dict[tuple[Any, ...], set[str]] = {}
+        self.tested: dict[tuple[Any, ...], set[str]] = {}
         self.seeds: set[Any] = set()
 
     def add(self, cell: tuple[Any, ...], row: Mapping[str, Any]) -> None:
-        """Note the labelled cases and the initial weights of a row of a cell."""
+        """Note the labelled and tested cases and the initial weights of a row of a cell."""
         self.seeds.add(row["seed"])
+        tested = (row.get("settings") or {}).get("test cases")
+        if tested:
+            self.tested.setdefault(cell[:-1], set()).add(tested)
         if row.get("subset"):
-            self.subsets.setdefault(cell, set()).add(str(row["subset"]))
+            self.subsets.setdefault(cell, {})[row["seed"]] = str(row["subset"])
         if row.get("weights"):
             self.weights.setdefault(cell, set()).add(str(row["weights"]))
 
@@ -107,8 +111,8 @@ class Varied:
         if len(self.seeds) < 2:
             return "One seed: nothing is known of the spread."
         changing = ["fresh weights", "order and augmentation of samples"]
-        if any(len(found) > 1 for found in self.subsets.values()):
-            changing.append("which training cases are labelled (the same in every arm)")
+        if any(len(set(found.values())) > 1 for found in self.subsets.values()):
+            changing.append(f"which training cases are labelled ({self._in_every_arm()})")
         started = {cell: found for cell, found in self.weights.items() if found != {"scratch"}}
         again = any(len(found) > 1 for found in started.values())
         if again:
@@ -116,4 +120,15 @@ class Varied:
         text = f"Between seeds change: {', '.join(changing)}."
         if started and not again:
             text += " Pre-trained weights are the same in all seeds."
+        if any(len(found) > 1 for found in self.tested.values()):
+            return f"{text} Test cases are not the same in all: part of what differs is who was tested."
         return f"{text} Test cases are the same in all: the spread shows nothing of other test patients."
+
+    def _in_every_arm(self) -> str:
+        """Whether arms of one row and seed have the same labelled cases; a cell is a row and an arm."""
+        seen: dict[tuple[Any, ...], set[str]] = {}
+        for (*row, _), found in self.subsets.items():
+            for seed, subset in found.items():
+                seen.setdefault((*row, seed), set()).add(subset)
+        alike = all(len(subsets) == 1 for subsets in seen.values())
+        return "the same in every arm" if alike else "not the same in every arm"

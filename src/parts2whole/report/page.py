@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -181,7 +182,9 @@ def _tables(rows: Sequence[Plain], folder: Path, listing: Plain) -> tuple[list[T
     how |= {"arms": listing["arms"]} if listing else {}
     try:
         first = make_table(rows, metric=metric, **how)
-        others = dict.fromkeys(str(row["metric"]) for row in rows if not row["main"])
+        others = dict.fromkeys(
+            str(row["metric"]) for row in rows if not (row["main"] or math.isnan(row["value"]))
+        )
         return [first, *(make_table(rows, metric=name, **how) for name in list(others)[:12])], []
     except ValueError as error:
         return [], [f"{folder.name}: no results table ({error})"]

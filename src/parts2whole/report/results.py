@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from parts2whole.report.alike import read_settings, weights_folders
 from parts2whole.report.runs import Plain, Run, as_number, read_mapping
 
 
@@ -14,11 +16,13 @@ def result_rows(runs: Iterable[Run]) -> list[Plain]:
 
     Returns:
         Rows with ``task``, ``metric``, ``fraction``, ``labelled`` (cases trained on), ``arm``, ``seed``
-        ``value``, ``main`` (whether the metric is the task's main one), ``subset`` (which cases were trained
-        on) and ``weights`` (where the initial weights are).
+        ``value`` (nan where it is undefined), ``main`` (whether the metric is the task's main one),
+        ``subset`` (which cases were trained on), ``weights`` (where the initial weights are), ``run`` (its
+        name) and ``settings`` (what it was made with, see `parts2whole.report.alike`).
     """
     done = [run for run in runs if run.kind == "finetune" and run.finished]
     arms, tasks = arm_names(done), task_names(done)
+    settings = {run.folder: read_settings(run) for run in done}
     return [
         {
             "task": tasks[run.folder],
@@ -31,19 +35,30 @@ def result_rows(runs: Iterable[Run]) -> list[Plain]:
             "value": value,
             "subset": ",".join(sorted(map(str, run.result.get("train_cases") or ()))) or None,
             "weights": str(run.result.get("init", "")),
+            "run": run.name,
+            "settings": settings[run.folder],
         }
         for run in done
-        for place, (metric, value) in enumerate(test_values(run).items())
+        for place, (metric, value) in enumerate(test_figures(run).items())
     ]
 
 
-def test_values(run: Run) -> dict[str, float]:
-    """Finite test metrics of a fine-tuning run, the main one first."""
+def test_figures(run: Run) -> dict[str, float]:
+    """Test metrics of a fine-tuning run, nan where they are undefined, the main one first."""
     given = run.result.get("test")
     pairs = given.items() if isinstance(given, Mapping) else ()
-    numbers = {str(k): n for k, v in pairs if (n := as_number(v)) is not None}
+    numbers = {
+        str(key): math.nan if (number := as_number(value)) is None else number
+        for key, value in pairs
+        if value is None or isinstance(value, int | float)
+    }
     first = main_metric(list(numbers), run.result.get("monitor"))
     return {k: numbers[k] for k in sorted(numbers, key=lambda k: k != first)}
+
+
+def test_values(run: Run) -> dict[str, float]:
+    """Those of `test_figures` that are defined."""
+    return {name: value for name, value in test_figures(run).items() if not math.isnan(value)}
 
 
 def main_metric(names: Sequence[str], monitor: object = None) -> str | None:
@@ -129,9 +144,9 @@ def _arm(run: Run) -> tuple[str, str]:
         return source, Path(path).name
     if isinstance(run.result.get("method"), Mapping):
         return spec_name(run.result["method"]), Path(init).name
-    for root in (Path(), *run.folder.resolve().parents):
-        for name in ("result.json", "card.json", "weights/card.json"):
-            method = read_mapping(root / init / name, []).get("method")
+    for folder in weights_folders(run, init):
+        for name in ("result.json", "card.json"):
+            method = read_mapping(folder / name, []).get("method")
             if isinstance(method, Mapping) and method.get("class_path"):
                 return spec_name(method), Path(init).name
     return Path(init).name, ""

@@ -33,7 +33,8 @@ def case_tables(runs: Iterable[Run]) -> list[Plain]:
     made = []
     for task in sorted(set(tasks.values())):
         members = [run for run in runs if tasks[run.folder] == task]
-        metric = main_metric([k for k, v in members[0].cases[0].items() if as_number(v) is not None]) or ""
+        cells = (cell for run in members for row in run.cases for cell in row.items())
+        metric = main_metric([name for name, value in cells if as_number(value) is not None]) or ""
         scores: dict[str, dict[str, list[float]]] = {}
         for run in members:
             arm = arms.get(run.folder, "this run")

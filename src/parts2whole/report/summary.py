@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from parts2whole.report.formats import format_difference, format_number, format_p, metric_label
-from parts2whole.report.results import arm_names, spec_name, test_values
+from parts2whole.report.results import arm_names, spec_name, test_figures
 from parts2whole.report.runs import Run, as_number
 from parts2whole.report.tables import BEST_OTHER, Difference, Row, Table, higher_is_better, metric_title
 
@@ -71,10 +72,10 @@ def judge_pretraining(run: Run) -> Verdict:
 
 def judge_finetuning(run: Run) -> Verdict:
     """How a fine-tuned model did on its test cases."""
-    values = test_values(run)
-    if not values:
+    (metric, value), *others = [*test_figures(run).items()] or [("", math.nan)]
+    if not metric:
         return Verdict("plain", "No test result yet", "The run is not finished.")
-    (metric, value), *others = values.items()
+    others = [(name, number) for name, number in others if not math.isnan(number)]
     cases = len(run.result.get("test_cases") or run.cases)
     on = f" on {cases} test case{'s' * (cases != 1)}" if cases else ""
     text = [f"{metric_title(name)} {_value(name, number)}" for name, number in others[:6]]
@@ -83,10 +84,14 @@ def judge_finetuning(run: Run) -> Verdict:
     if best is not None and steps and best >= steps:
         lines.append("The best step was the last one: more steps may do better.")
     missed = [
-        metric_title(name) for name, number in values.items() if name.startswith("dice") and number == 0
+        metric_title(name)
+        for name, number in ((metric, value), *others)
+        if name.startswith("dice") and number == 0
     ]
     if missed:
         lines.insert(0, f"Never found on any test case: {', '.join(missed)}.")
+    if math.isnan(value):
+        return Verdict("bad", f"{metric_title(metric)} is undefined{on}", " ".join(lines))
     tone: Tone = "plain" if not missed else "bad" if value == 0 else "weak"
     return Verdict(tone, f"{metric_title(metric)} {_value(metric, value)}{on}", " ".join(lines))
 

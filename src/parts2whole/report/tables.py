@@ -6,12 +6,14 @@ and HTML.
 
 from __future__ import annotations
 
+import math
 import statistics as plain_statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from parts2whole.evaluation import statistics
+from parts2whole.report.alike import Alike
 from parts2whole.report.marks import How, TableError, Varied
 
 BEST_OTHER = "best other"
@@ -24,8 +26,8 @@ class Cell:
 
     Attributes:
         arm: its name.
-        values: by seed.
-        best: it has the best mean of its row.
+        values: by seed, of the seeds that count in its row.
+        best: it has the best mean of its row, perhaps with others.
         p_best: of the test whether the best arm is better; None where it could not be tested.
         equivalent: not the best, but the test does not tell it from the best at alpha.
     """
@@ -147,7 +149,9 @@ def make_table(
 
     Args:
         rows: mappings with ``task``, ``arm``, ``seed``, ``value``, and optionally ``metric``, ``fraction``,
-            ``labelled`` (number of labelled cases), ``subset`` (which cases) and ``weights`` (initial ones).
+            ``labelled`` (number of labelled cases), ``subset`` (which cases), ``weights`` (initial ones),
+            ``run`` (what to call it) and ``settings`` (what it was made with). A value that is nan is
+            undefined: it is named under the table and left out.
         metric: keep rows of this metric only; default: the main one of each task, if rows say which that is
             (``main``), else all.
         arms: order of the columns; default `sort_arms`.
@@ -163,26 +167,46 @@ def make_table(
 
     Raises:
         TableError: no rows, a name that isn't an arm or a test, or two values for one cell and seed.
+
+    With a paired test, the means of a row are over the seeds that all its arms have, as its differences are;
+    what is missing is named.
     """
     groups: dict[_Key, dict[str, dict[Any, float]]] = {}
     labelled: dict[_Key, list[int]] = {}
-    varied = Varied()
+    runs: dict[tuple[_Key, str, Any], str] = {}
+    varied, alike = Varied(), Alike()
     for row in rows:
         if row.get("metric") != metric if metric is not None else not row.get("main", True):
             continue
         fraction, count = row.get("fraction"), int(row.get("labelled") or 0)
         key = _Key(str(row["task"]), str(row.get("metric", "")), fraction, count if fraction is None else 0)
-        seeds = groups.setdefault(key, {}).setdefault(str(row["arm"]), {})
-        if row["seed"] in seeds:
+        arm, seed = str(row["arm"]), row["seed"]
+        seeds = groups.setdefault(key, {}).setdefault(arm, {})
+        if seed in seeds:
+            named = ", ".join(filter(None, (runs[key, arm, seed], str(row.get("run") or ""))))
             raise TableError(
-                f"two values of {key.metric} for {key.task}, {row['arm']}, seed {row['seed']}: the same cell "
-                "was run twice; keep one of the runs"
+                f"two values of {key.metric} for {key.task}, {arm}, seed {seed}: the same cell was run twice"
+                f"{f' ({named})' if named else ''}; keep one of the runs"
             )
-        seeds[row["seed"]] = float(row["value"])
-        varied.add((*key, row["arm"]), row)
+        seeds[seed], runs[key, arm, seed] = float(row["value"]), str(row.get("run") or "")
+        varied.add((*key, arm), row)
+        alike.add(key, arm, seed, row.get("settings"))
         labelled.setdefault(key, []).append(count)
-    if not groups:
-        raise TableError("no results to make a table of" + (f" for metric {metric!r}" if metric else ""))
+    undefined = {
+        place: name for place, name in runs.items() if math.isnan(groups[place[0]][place[1]][place[2]])
+    }
+    defined = {
+        key: {
+            arm: kept
+            for arm, seeds in group.items()
+            if (kept := {seed: value for seed, value in seeds.items() if (key, arm, seed) not in undefined})
+        }
+        for key, group in groups.items()
+    }
+    if not any(defined.values()):
+        about = f" for metric {metric!r}" if metric else ""
+        why = f"; it is undefined in all of {len(undefined)} runs" if undefined else ""
+        raise TableError(f"no results to make a table of{about}{why}")
     found = {arm for group in groups.values() for arm in group}
     arms = sort_arms(found) if arms is None else tuple(arm for arm in arms if arm in found)
     for name in (focus, against):
@@ -193,9 +217,22 @@ def make_table(
     rivals = _rivals(arms, focus, against)
     how = How(test, alternative, alpha, margin)
     order = sorted(groups, key=lambda key: (key.task, key.metric, key.fraction or 0, key.labels))
-    made = tuple(_row(key, groups[key], labelled[key], arms, focus, rivals, how) for key in order)
-    notes = (*_notes(made, focus, rivals, how), varied.describe())
-    return Table(arms, made, focus, rivals, test, alternative, alpha, notes)
+    there = {key: defined[key] for key in order if defined[key]}
+    shared = {key: _shared(group, how) for key, group in there.items()}
+    made = {
+        key: _row(key, shared[key] or group, labelled[key], arms, focus, rivals, how)
+        for key, group in there.items()
+    }
+    titles = {key: f"{key.task}, {metric_title(key.metric)}" for key in order}
+    titles |= {key: f"{titles[key]}, {row.labels}" for key, row in made.items()}
+    notes = (
+        *_notes(tuple(made.values()), focus, rivals, how),
+        *_name_undefined(undefined, titles),
+        *_name_missing(there, shared, titles, how),
+        *alike.describe(titles),
+        varied.describe(),
+    )
+    return Table(arms, tuple(made.values()), focus, rivals, test, alternative, alpha, notes)
 
 
 def sort_arms(arms: Iterable[str]) -> tuple[str, ...]:
@@ -263,7 +300,7 @@ def _row(
 
 
 def _marked(cell: Cell, best: Cell, sign: int, how: How) -> Cell:
-    if cell is best:
+    if math.isclose(cell.mean, best.mean, rel_tol=1e-12):  # of equals none is better
         return Cell(cell.arm, cell.values, best=True)
     result = how.compare(best.values, cell.values, sign)
     p = None if result is None else result.p
@@ -313,6 +350,52 @@ def _notes(rows: Sequence[Row], focus: str | None, rivals: Sequence[str], how: H
     if len(tested) < len(differences):
         notes.append("No p-value where fewer than two seeds can be compared, or nothing varies.")
     return tuple(notes)
+
+
+def _shared(group: Mapping[str, Mapping[Any, float]], how: How) -> dict[str, dict[Any, float]]:
+    """A row's values of the seeds that all its arms have; nothing without any, or where none are paired."""
+    seeds = [seed for seed in next(iter(group.values())) if all(seed in values for values in group.values())]
+    return {
+        arm: {seed: values[seed] for seed in seeds} for arm, values in group.items() if how.paired and seeds
+    }
+
+
+def _name_undefined(undefined: Mapping[tuple[_Key, str, Any], str], titles: Mapping[_Key, str]) -> list[str]:
+    """Which runs have no figure, row by row."""
+    named: dict[_Key, list[str]] = {}
+    for (key, arm, seed), run in undefined.items():
+        named.setdefault(key, []).append(f"{arm} seed {seed}" + (f" ({run})" if run else ""))
+    return [f"Undefined, and left out: {titles[key]}, {', '.join(runs)}." for key, runs in named.items()]
+
+
+def _name_missing(
+    groups: Mapping[_Key, Mapping[str, Mapping[Any, float]]],
+    shared: Mapping[_Key, Mapping[str, Mapping[Any, float]]],
+    titles: Mapping[_Key, str],
+    how: How,
+) -> list[str]:
+    """Which seeds an arm lacks that others have, and what means are over; rows alike are told together."""
+    said: dict[str, list[str]] = {}
+    for key, group in groups.items():
+        seeds = dict.fromkeys(seed for values in group.values() for seed in values)
+        lacking = {arm: [seed for seed in seeds if seed not in values] for arm, values in group.items()}
+        told = [f"{arm} has no {_seeds(absent)}" for arm, absent in lacking.items() if absent]
+        if not told:
+            continue
+        if shared[key]:
+            over = f"means and differences are over {_seeds(next(iter(shared[key].values())))}"
+        elif how.paired:
+            over = "no seed is in all arms, so means are over an arm's own seeds and differences over pairs"
+        else:
+            over = "means are over an arm's own seeds"
+        said.setdefault(f"{', '.join(told)}: {over}", []).append(titles[key])
+    return [f"Missing: {'; '.join(rows)}, {text}." for text, rows in said.items()]
+
+
+def _seeds(seeds: Iterable[Any]) -> str:
+    """``seed 1`` or ``seeds 1, 2``."""
+    named = [str(seed) for seed in seeds]
+    return f"seed{'s' * (len(named) > 1)} {', '.join(named)}"
 
 
 def _range(numbers: Sequence[int]) -> str:

@@ -15,8 +15,8 @@ import torch
 from filelock import FileLock
 
 from parts2whole.files import write_text
-from parts2whole.report.results import test_values
-from parts2whole.report.runs import read_run
+from parts2whole.report.results import test_figures
+from parts2whole.report.runs import as_number, read_run
 from parts2whole.report.tables import metric_title
 from parts2whole.study.devices import end_with
 from parts2whole.study.work import (
@@ -76,6 +76,7 @@ def _do(job: Job, verb: Verb) -> str:
         mark_finished(job, done.result)
     run = read_run(job.folder)
     if job.kind == PRETRAINING:
-        return f"validation loss {run.result['validation_loss']:.4g}"
-    name, value = next(iter(test_values(run).items()), ("no finite result", math.nan))
-    return f"{metric_title(name)} {value:.4f}"
+        loss = as_number(run.result["validation_loss"])
+        return "validation loss undefined" if loss is None else f"validation loss {loss:.4g}"
+    name, value = next(iter(test_figures(run).items()), ("no result", math.nan))
+    return f"{metric_title(name)} " + ("undefined" if math.isnan(value) else f"{value:.4f}")

@@ -22,7 +22,7 @@ from parts2whole.report.contrast_figure import write_contrast_figure
 from parts2whole.report.figures import FigureError
 from parts2whole.report.formats import to_csv, to_html, to_latex, to_markdown, to_text
 from parts2whole.report.page import write_report
-from parts2whole.report.results import result_rows, test_values
+from parts2whole.report.results import result_rows, test_figures
 from parts2whole.report.runs import read_run
 from parts2whole.report.study import write_study
 from parts2whole.report.tables import Table, make_table
@@ -261,9 +261,9 @@ def _rows(study: Study) -> list[dict[str, Any]]:
     runs = []
     for folder, metric in wanted.items():
         run = read_run(folder)
-        if metric and metric not in test_values(run):
+        if metric and metric not in test_figures(run):
             raise BenchmarkError(
-                f"{run.name} has no metric {metric!r}; it has {', '.join(test_values(run))}: correct the "
+                f"{run.name} has no metric {metric!r}; it has {', '.join(test_figures(run))}: correct the "
                 "task's metric in the study and run it again; nothing is lost"
             )
         runs.append(dataclasses.replace(run, result=run.result | ({"monitor": metric} if metric else {})))
@@ -280,7 +280,8 @@ def _write(study: Study, table: Table | None) -> None:
     if table is not None:
         for name, write in FORMATS.items():
             write_text(study.out / name, write(table))
-        write_rows(study.out / "results.csv", _rows(study))
+        rows = [{key: value for key, value in row.items() if key != "settings"} for row in _rows(study)]
+        write_rows(study.out / "results.csv", rows)
     if runs:
         pretrained = [read_run(one.folder) for one in study.pretrainings.values() if one.folder in runs]
         with contextlib.suppress(FigureError):  # too few validations to draw
