@@ -32,7 +32,7 @@ class Arm:
     more: tuple[str, ...] = ()
 
 
-WIDE = ("--task.window_size", "[48,96,96]")
+WIDE = ("--task.window-size", "[48,96,96]")
 """Fewer windows for whole volumes at inference."""
 
 ARMS = (
@@ -73,10 +73,10 @@ def run_arm(arm: Arm, data: Path, out: Path, steps: int) -> dict[str, float]:
             "tiny",
             "--steps",
             str(steps),
-            "--batch_size",
+            "--batch-size",
             "8",
         ]
-        settings += ["--task.patch_size", arm.patch, "--validate_every", str(max(1, steps // 3)), *arm.more]
+        settings += ["--task.patch-size", arm.patch, "--validate-every", str(max(1, steps // 3)), *arm.more]
         target = ["--task", arm.task, "--data", str(data / arm.data), "--out", str(folder)]
         run(["finetune", *target, *settings, *cache, *common, "--resume", "auto"])
     run(["evaluate", str(folder), *cache, *common])

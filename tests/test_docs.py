@@ -9,10 +9,15 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 import parts2whole
 from parts2whole.cli import COMMANDS, load, read, split_name
+from parts2whole.contracts import SUITES, keep, suites
+from parts2whole.own import import_own
 from parts2whole.study.read import Reader
+from parts2whole.study.resolve import read_study
+from parts2whole.verbs.benchmark import study_verbs
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -21,6 +26,14 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
 
+
+FILES = {
+    match[1]: block
+    for page in PAGES
+    for block in blocks(page, "python")
+    if (match := re.match(r"# (\w+\.py)\n", block))
+}
+"""Files of a user's own that pages show: a block of Python that begins with the name."""
 
 COMMAND_LINES = sorted(
     {
@@ -33,20 +46,49 @@ COMMAND_LINES = sorted(
 )
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    for name, text in FILES.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_class_of_ones_own_keeps_the_promises_of_its_family(name, files):
+    found = [
+        vars(import_own(files / name))[one] for one in re.findall(r"^class (\w+)", FILES[name], re.MULTILINE)
+    ]
+    families = {suite.family: suite for suite in SUITES}
+    for member in found:
+        suite = next(suite for family, suite in families.items() if issubclass(member, family))
+        (mine,) = suites(suite, {member.__name__: member}).values()
+        broken = [outcome for outcome in keep(mine) if outcome.fate == "broken"]
+        assert not broken
+    assert found
+
+
+def test_a_study_with_a_class_of_ones_own_is_read(files):
+    (block,) = (block for block in blocks(ROOT / "docs" / "methods.md", "yaml") if "my_method.py" in block)
+    study = yaml.safe_load(block) | {"tasks": {"T": {"task": {"Segmentation": {"data": "x"}}}}}
+    (files / "study.yaml").write_text(yaml.safe_dump(study | {"pretrain": {"store": "x"}}))
+    read_study(files / "study.yaml", out=files / "out", verbs=study_verbs())
+
+
 def test_there_are_commands_to_try():
     assert len(COMMAND_LINES) >= 8
 
 
 @pytest.mark.parametrize("line", COMMAND_LINES)
-def test_every_command_parses(line, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_every_command_parses(line, files, monkeypatch):
+    monkeypatch.chdir(files)
     name, arguments = split_name(shlex.split(line, comments=True)[1:])
     assert read(COMMANDS[name], load(COMMANDS[name]), arguments, Reader())
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
 def test_every_call_binds(page):
-    for block in blocks(page, "python"):
+    for block in (block for block in blocks(page, "python") if block not in FILES.values()):
         for call in (node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)):
             assert isinstance(call.func, ast.Attribute), ast.unparse(call)
             function = getattr(parts2whole, call.func.attr)

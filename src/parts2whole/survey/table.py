@@ -86,11 +86,11 @@ def commands(proposal: Proposal) -> list[str]:
     modality = "CT" if proposal.modality == "CT" else "MR"
     prepare = f"parts2whole prepare ... --modality {modality}"
     if proposal.window_hu is not None:
-        prepare += f" --window_hu [{proposal.window_hu[0]:g},{proposal.window_hu[1]:g}]"
+        prepare += f" --window-hu {proposal.window_hu[0]:g},{proposal.window_hu[1]:g}"
     if proposal.spacing_mm is not None:
-        prepare += f" --spacing_mm [{','.join(f'{mm:g}' for mm in proposal.spacing_mm)}]"
+        prepare += f" --spacing-mm {','.join(f'{mm:g}' for mm in proposal.spacing_mm)}"
     whole = ",".join(map(str, proposal.whole_voxels))
-    return [prepare, f"parts2whole pretrain ... --whole_size [{whole}]"]
+    return [prepare, f"parts2whole pretrain ... --whole-size {whole}"]
 
 
 def cells(entry: Entry) -> tuple[str, str, str, str, str]:

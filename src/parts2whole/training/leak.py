@@ -60,7 +60,7 @@ def check_leaks(leaks: Sequence[str], *, accept_leak: str | None, where: str) ->
     if accept_leak is None:
         raise LeakError(
             f"{len(leaks)} {where} cases were seen in training, so a result on them would flatter it: "
-            f"{name_some(leaks, 20)}. Pre-train again with --held_out and this task, use other weights, or "
-            f'go on with --accept_leak "{ACCEPTANCE}"; the result is then marked'
+            f"{name_some(leaks, 20)}. Pre-train again with --held-out and this task, use other weights, or "
+            f'go on with --accept-leak "{ACCEPTANCE}"; the result is then marked'
         )
     return f"LEAK, accepted: {len(leaks)} {where} cases were seen in training: {name_some(leaks, 20)}"

@@ -133,7 +133,7 @@ class TrainStep:
         if self.runtime.ranks > 1 and self.runtime.hardware.micro_batch is None:
             raise MemoryShortage(
                 f"{why} on one of {self.runtime.ranks} devices, which must go together: resume with "
-                f"--hardware.micro_batch {-(-rows // parts)}"
+                f"--hardware.micro-batch {-(-rows // parts)}"
             )
         self.micro_batches = parts
         norms = [m for m in self.module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
