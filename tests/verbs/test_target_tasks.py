@@ -16,7 +16,6 @@ from parts2whole.report.runs import read_run
 from parts2whole.scans.read import read_volume, write_nifti
 from parts2whole.scans.volume import Volume, content_hash, to_canonical
 from parts2whole.store.store import Store
-from parts2whole.tasks.base import TaskError
 from parts2whole.training.leak import ACCEPTANCE, LeakError
 from parts2whole.training.runtime import Hardware
 from parts2whole.verbs.predict import PredictError
@@ -98,7 +97,7 @@ def test_predict_for_new_scans(tuned, tmp_path):
         assert mask.shape == image.shape
         np.testing.assert_allclose(mask.affine, image.affine)
         (case / "BraTS2021_00003_t1.nii.gz").unlink()
-        with pytest.raises(TaskError, match="no t1 "):
+        with pytest.raises(PredictError, match="BraTS2021_00003: no t1 "):
             p2w.predict(run.folder, [case], out=tmp_path / "c", hardware=EXACT, progress=False)
     else:
         scan = data / "volume-115.nii.gz" if kind == "LiverSegmentation" else next(data.rglob("series"))

@@ -80,6 +80,13 @@ def safe_name(name: str) -> str:
     return "-".join(part for part in (safe[:80].strip("_-."), digest) if part)
 
 
+def hashed(identity: str, salt: bytes) -> str:
+    """An identity, such as a series UID, as the hash that stands for it in whatever is written."""
+    return hashlib.blake2b(
+        identity.encode(errors="surrogateescape"), key=salt[:64], digest_size=6
+    ).hexdigest()
+
+
 def first_line(error: Exception) -> str:
     """The first line of an error's message, or the name of its class."""
     lines = str(error).strip().splitlines()

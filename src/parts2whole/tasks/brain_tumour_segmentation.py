@@ -24,6 +24,7 @@ import numpy.typing as npt
 from parts2whole.evaluation.regions import Regions
 from parts2whole.scans.case import SourceCase
 from parts2whole.scans.preprocess import Preprocess
+from parts2whole.scans.source import ScanSource
 from parts2whole.scans.volume import Size
 from parts2whole.tasks.base import TaskError, name_some
 from parts2whole.tasks.brats import CORE, ENHANCING, MODALITIES, OEDEMA, BratsCase, BratsLabel, find_cases
@@ -99,22 +100,22 @@ class BrainTumourSegmentation(SegmentationTask):
         return FoundCases(cases, set_aside)
 
     def find_inputs(self, scans: Sequence[str | Path]) -> list[SourceCase]:
-        """Case folders, or folders of them, with all wanted modalities; no reference is needed.
+        """Case folders, or folders of them; no reference is needed.  A case without a modality has a problem.
 
         Raises:
-            TaskError: a path doesn't exist, or a case lacks a modality.
+            TaskError: a path doesn't exist.
         """
         files: list[Path] = []
         for scan in map(Path, scans):
             if not scan.exists():
                 raise TaskError(f"{scan} doesn't exist; name case folders of BraTS, or folders of them")
             files += sorted(scan.rglob("*")) if scan.is_dir() else [scan]
-        cases = find_cases([path for path in files if path.name.endswith(SUFFIXES)])
-        for case in cases:
-            problem = self._problem(case, needs=self.modalities)
-            if problem:
-                raise TaskError(f"{case.name}: {problem}")
-        return [self._source(case) for case in cases]
+        return [
+            SourceCase(case.name, (ScanSource(case.name, tuple(case.files.values()), problem),))
+            if (problem := self._problem(case, needs=self.modalities))
+            else self._source(case)
+            for case in find_cases([path for path in files if path.name.endswith(SUFFIXES)])
+        ]
 
     def classes_in(self, values: Sequence[int]) -> tuple[str, ...]:
         """Classes by the values of written masks: 1 is tumour, or 1 oedema, 2 core and 3 enhancing."""

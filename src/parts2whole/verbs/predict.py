@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,13 @@ import torch
 from rich.progress import track
 
 from parts2whole.errors import Parts2WholeError
-from parts2whole.files import write_rows
-from parts2whole.scans.case import IngestError, SourceCase, read_channels
-from parts2whole.scans.preprocess import PreprocessError, onto_grid, prepare_volume
-from parts2whole.scans.read import ReadError, strip_suffix, write_label_like
-from parts2whole.scans.volume import Box, LabelVolume, Volume, VolumeError, to_canonical
+from parts2whole.files import DiskFullError, write_rows
+from parts2whole.scans.case import SourceCase, read_channels
+from parts2whole.scans.preprocess import onto_grid, prepare_volume, quantise, to_unit
+from parts2whole.scans.read import strip_suffix, user_salt, write_label_like
+from parts2whole.scans.source import hashed
+from parts2whole.scans.volume import Box, LabelVolume, Volume, to_canonical
+from parts2whole.spec import digest
 from parts2whole.tasks.base import Predictor
 from parts2whole.tasks.candidates import (
     CLASSES,
@@ -32,6 +36,7 @@ from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.model import ModelCard, as_function, load_model
 from parts2whole.training.runtime import Hardware, Runtime
 
+TABLE, PROBABILITIES = "predictions.csv", "probabilities.csv"
 Points = npt.NDArray[np.float64]
 """Places (n, 3) in voxels (z, y, x)."""
 
@@ -42,23 +47,32 @@ class PredictError(Parts2WholeError, ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What was written, and what could not be read.
+    """What was written, and what failed.
 
     Attributes:
         folder: where the predictions are.
         written: one mask a scan, or one CSV.
         set_aside: reason for every scan that could not be used.
+        table: ``predictions.csv``, which says whose mask is which; see `predict`.
+        notes: what the user should know of scans that were used.
     """
 
     folder: Path
     written: tuple[Path, ...]
     set_aside: dict[str, str]
+    table: Path
+    notes: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a scan failed; the command line then ends with a non-zero code."""
+        return bool(self.set_aside)
 
     def summary(self) -> str:
-        """One line, and one for every scan set aside."""
-        lines = [
-            f"{len(self.written)} {'file' if len(self.written) == 1 else 'files'} written to {self.folder}"
-        ]
+        """What was written and where that is listed, then a line for every note and every scan set aside."""
+        count = len(self.written)
+        lines = [f"{count} {'file' if count == 1 else 'files'} written to {self.folder}; see {self.table}"]
+        lines += [f"  note: {name}: {note}" for name, notes in self.notes.items() for note in notes]
         return "\n".join([*lines, *(f"  set aside: {name}: {why}" for name, why in self.set_aside.items())])
 
 
@@ -68,6 +82,7 @@ def predict(
     *,
     out: str | Path,
     points: str | Path | None = None,
+    keep_series_uids: bool = False,
     hardware: Hardware = Hardware(),
     progress: bool = True,
 ) -> Predictions:
@@ -75,15 +90,20 @@ def predict(
 
     Segmentation writes one NIfTI mask a scan, with the label values of the training data, on exactly the
     voxels of the input file.  Classification writes ``probabilities.csv``, for a task of candidates with one
-    row a point.
+    row a point.  ``predictions.csv`` has a row for every scan: its folder and files, its mask, its series,
+    whether it failed and why, notes, and the volume of every class in ml.
+
+    A scan that fails, for whatever reason, never ends the run, and what is written stays.  Predictions of
+    several runs may share a folder; nothing is overwritten.
 
     Args:
         run: folder of a finished `finetune`.
         scans: files, folders or globs; for a task of several channels, its case folders.
-        out: folder to write to; existing files of the same name are refused.
+        out: folder to write to; existing masks of the same name are refused.
         points: a CSV with ``seriesuid,coordX,coordY,coordZ``: LPS positions in mm, as in LUNA16, in scans
             named by file name without suffix or by series UID.  Candidates are classified there, and a
             segmentation looks only into the crops around them.
+        keep_series_uids: write DICOM series UIDs as they are; by default they are hashed, as `prepare` does.
         hardware: device and precision; one device is used.
         progress: show a progress bar.
 
@@ -91,40 +111,152 @@ def predict(
         The files written, and the scans set aside with their reasons.
 
     Raises:
-        PredictError: no scan could be read, files would be overwritten, or a task of candidates has none.
+        PredictError: no scan could be used, or ``out`` holds a ``probabilities.csv``.
         parts2whole.training.model.ModelError: ``run`` holds no finished model.
     """
     module, card = load_model(Path(run))
     runtime = Runtime(hardware.replace(devices=1, nodes=1))
     model = as_function(runtime.place_module(module), runtime)
-    cases = card.task.find_inputs(scans)
+    cases = _named_apart(card.task.find_inputs(scans))
     if not cases:
         raise PredictError(f"no scans found in {', '.join(map(str, scans))}")
     named = None if points is None else _read_points(Path(points))
     folder = Path(out)
+    if (folder / PROBABILITIES).exists():
+        raise PredictError(f"{folder / PROBABILITIES} exists already; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
-    written: list[Path] = []
-    rows: list[dict[str, Any]] = []
-    set_aside: dict[str, str] = {}
-    for case in track(cases, "Predicting", disable=not progress):
-        try:
-            scan = read_channels(case)
-            image = _network_input(scan, card)
-            where = None if named is None else _voxels(named, case, image.volume)
-            if isinstance(card.task, SegmentationTask):
-                mask = _segment(card.task, model, image, scan, card, where)
-                written.append(_write_mask(case, mask, folder))
-            elif isinstance(card.task, CandidateTask) and card.classes == CLASSES:
-                rows += _candidates(card.task, model, image, card, where, case)
-            elif isinstance(card.task, ClassificationTask):
-                rows.append({"scan": case.case_id} | _classify(card.task, model, image, card))
-        except (ReadError, IngestError, VolumeError, PreprocessError, PredictError) as error:
-            set_aside[case.case_id] = str(error)
+    before = _read_table(folder / TABLE)
+    found: dict[str, _Found] = {}
+    table: list[dict[str, Any]] = []
+    try:
+        for case in track(cases, "Predicting", disable=not progress):
+            one = _attempt(case, card, model, named, folder)
+            found[case.case_id] = one
+            table.append(_row(case, one, keep_series_uids=keep_series_uids))
+            if one.reason:
+                runtime.free_memory()
+    finally:
+        if table:
+            _write_table(folder / TABLE, before, table)
+    written = [one.mask for one in found.values() if one.mask is not None]
+    rows = [row for one in found.values() for row in one.rows]
     if rows:
-        written.append(write_rows(folder / "probabilities.csv", rows))
+        written.append(write_rows(folder / PROBABILITIES, rows))
+    set_aside = {name: one.reason for name, one in found.items() if one.reason}
     if not written:
         raise PredictError("no scan could be used. " + "; ".join(f"{n}: {w}" for n, w in set_aside.items()))
-    return Predictions(folder, tuple(written), set_aside)
+    notes = {name: one.notes for name, one in found.items() if one.notes}
+    return Predictions(folder, tuple(written), set_aside, folder / TABLE, notes)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """What became of a scan: a mask and its volumes, or rows of probabilities, or the reason of a failure."""
+
+    mask: Path | None = None
+    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    volumes_ml: dict[str, float] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    reason: str = ""
+
+
+def _attempt(
+    case: SourceCase,
+    card: ModelCard,
+    model: Predictor,
+    named: dict[str, list[tuple[float, ...]]] | None,
+    folder: Path,
+) -> _Found:
+    """Predict for one scan; whatever goes wrong becomes its reason, but a full disk."""
+    try:
+        return _predict_one(case, card, model, named, folder)
+    except DiskFullError:
+        raise
+    except Parts2WholeError as error:
+        return _Found(reason=str(error))
+    except (MemoryError, torch.OutOfMemoryError):
+        return _Found(reason="not enough memory for it")
+    except Exception as error:  # one odd scan must not end the run of a thousand
+        if "not enough memory" in str(error) or "can't allocate memory" in str(error):  # torch's, on a CPU
+            return _Found(reason="not enough memory for it")
+        return _Found(reason=f"unexpected {type(error).__name__}: {error}")
+
+
+def _predict_one(
+    case: SourceCase,
+    card: ModelCard,
+    model: Predictor,
+    named: dict[str, list[tuple[float, ...]]] | None,
+    folder: Path,
+) -> _Found:
+    path = folder / f"{case.case_id}.nii.gz"
+    if isinstance(card.task, SegmentationTask) and path.exists():
+        raise PredictError(f"{path} exists already; choose another --out")
+    scan = read_channels(case)
+    image = _network_input(scan, card)
+    where = None if named is None else _voxels(named, case, image.volume)
+    notes = (*image.notes, *(note for source in case.scan_sources() for note in source.notes))
+    if isinstance(card.task, SegmentationTask):
+        mask = _segment(card.task, model, image, scan, card, where)
+        write_label_like(case.images[0], mask.array, path)
+        return _Found(path, volumes_ml=_volumes_ml(mask, card.classes), notes=notes)
+    if isinstance(card.task, CandidateTask) and card.classes == CLASSES:
+        return _Found(rows=_candidates(card.task, model, image, card, where, case), notes=notes)
+    if isinstance(card.task, ClassificationTask):
+        row = {"scan": case.case_id} | _classify(card.task, model, image, card)
+        return _Found(rows=[row], notes=notes)
+    raise PredictError(f"{type(card.task).__name__} is no segmentation and no classification")
+
+
+def _named_apart(cases: Sequence[SourceCase]) -> list[SourceCase]:
+    """The cases, whose ids name masks, so that no two of them differ in nothing but upper and lower case."""
+    taken: set[str] = set()
+    apart = []
+    for case in cases:
+        name = case.case_id
+        if name.lower() in taken:
+            name = f"{name}-{digest([os.path.abspath(path) for path in case.files()])[:8]}"
+        taken.add(name.lower())
+        apart.append(dataclasses.replace(case, case_id=name))
+    return apart
+
+
+def _row(case: SourceCase, found: _Found, *, keep_series_uids: bool) -> dict[str, Any]:
+    """The row of a scan in ``predictions.csv``."""
+    series = next((source.series for source in case.scan_sources()), "")
+    if series and not keep_series_uids:
+        series = hashed(series, user_salt())
+    return {
+        "scan": case.case_id,
+        "folder": "; ".join(dict.fromkeys(str(path.parent) for path in case.files())),
+        "file": "; ".join(case.source()),
+        "mask": found.mask.name if found.mask else "",
+        "series": series,
+        "status": "failed" if found.reason else "written",
+        "reason": found.reason,
+        "notes": "; ".join(found.notes),
+    } | {f"ml_{name}": round(ml, 6) for name, ml in found.volumes_ml.items()}
+
+
+def _read_table(path: Path) -> list[dict[str, Any]]:
+    """The rows of earlier calls in the same folder."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _write_table(path: Path, before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> None:
+    """Write all rows; a scan that failed before and was tried again has its new row alone."""
+    again = {(row["folder"], row["file"]) for row in now}
+    kept = [row for row in before if row.get("mask") or (row.get("folder"), row.get("file")) not in again]
+    write_rows(path, [*kept, *now])
+
+
+def _volumes_ml(mask: LabelVolume, classes: Sequence[str]) -> dict[str, float]:
+    """Volume of every foreground class; axes needn't be at right angles."""
+    voxel_ml = abs(float(np.linalg.det(mask.affine()[:3, :3]))) / 1000
+    return {name: int(np.count_nonzero(mask.array == int(name))) * voxel_ml for name in classes[1:]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,14 +265,24 @@ class _Input:
 
     image: torch.Tensor
     volume: Volume
+    notes: tuple[str, ...]
 
 
 def _network_input(scan: Volume, card: ModelCard) -> _Input:
-    volume = prepare_volume(scan, card.preprocess).volume
-    channels = volume.array.reshape(-1, *volume.shape)
-    if len(channels) != card.in_channels:
-        raise PredictError(f"the model expects {card.in_channels} channels, the scan has {len(channels)}")
-    return _Input(torch.from_numpy(np.ascontiguousarray(channels)), volume)
+    """A scan as training saw it: through the type of the store, so that `evaluate` sees the same voxels.
+
+    Raises:
+        PredictError: another number of channels than the model's.
+    """
+    count = scan.array.size // int(np.prod(scan.shape))
+    if count != card.in_channels:
+        raise PredictError(f"the model expects {card.in_channels} channels, the scan has {count}")
+    prepared = prepare_volume(scan, card.preprocess)
+    stored = quantise(prepared, "int16")
+    channels = to_unit(stored.array, scale=stored.scale, offset=stored.offset)
+    volume = prepared.volume
+    volume = dataclasses.replace(volume, array=channels.reshape(volume.array.shape))
+    return _Input(torch.from_numpy(channels), volume, prepared.notes)
 
 
 def _segment(
@@ -167,14 +309,6 @@ def _segment(
     grid = image.volume
     mask = LabelVolume(values[classes].astype(kind), grid.spacing_mm, grid.origin_mm, grid.direction)
     return onto_grid(mask, to_canonical(scan))
-
-
-def _write_mask(case: SourceCase, mask: LabelVolume, folder: Path) -> Path:
-    path = folder / f"{case.case_id}.nii.gz"
-    if path.exists():
-        raise PredictError(f"{path} exists already; choose another --out")
-    write_label_like(case.images[0], mask.array, path)
-    return path
 
 
 def _candidates(
