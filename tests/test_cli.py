@@ -140,6 +140,22 @@ def test_every_command_has_help_for_all_its_parameters(
     assert "--own FILE.py" in text
 
 
+def test_help_says_what_is_typed_and_what_happens_without(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretrain", "-h"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "usage: parts2whole pretrain STORE --out PATH [OPTIONS]" in text
+    for words in (
+        "--whole-size N,N,N size of a whole in voxels (z, y, x), as the network sees it. (default 32,64,64)",
+        "--seed N of initial weights, wholes and views. (default 0)",
+        "--weights scans|voxels draw all scans alike",
+        "--no-progress don't show a progress bar.",
+        "--resume [auto] true goes on",
+        "One of Autoencoder, Exemplar, MoCo, ModelsGenesis, Parts2Whole, SimCLR. (default Parts2Whole)",
+        "--method.part-fraction X,X band (low, high)",
+    ):
+        assert words in text
+
+
 def test_help_shows_the_fields_of_the_class_that_is_named(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

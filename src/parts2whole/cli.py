@@ -164,10 +164,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with stopping_at_once():
             return run(name, rest, own)
     except Refusal as error:
-        print(
-            f"parts2whole{f' {name}' if name in COMMANDS else ''}: {error}{_own_file(error, rest)}",
-            file=sys.stderr,
-        )
+        command = f"parts2whole {name}" if name in COMMANDS else "parts2whole"
+        print(f"{command}: {error}{_own_file(error, rest)}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt as error:
         print(f"\nparts2whole: {str(error) or 'stopped'}", file=sys.stderr)
@@ -202,7 +200,7 @@ def overview(names: Sequence[str] | None = None) -> str:
 def run(name: str, arguments: Sequence[str], own: Sequence[str] = ()) -> int:
     """Run a command with its arguments; returns 1 if part of the work failed."""
     command = COMMANDS[name]
-    if _asks_for_help(arguments):
+    if {"-h", "--help"} & {*arguments}:
         print(write_help(name, arguments, own))
         return 0
     try:
@@ -244,7 +242,7 @@ def read(
     for key, parameter in inspect.signature(function).parameters.items():
         if parameter.default is parameter.empty and key not in values:
             place = _place(command, at(COMMAND_LINE, key))
-            raise ArgumentsError(f"{place} is missing: {documents[key]}")
+            raise ArgumentsError(f"{place} is missing: {documents.get(key, 'this command needs it')}")
     return values
 
 
@@ -298,10 +296,10 @@ def check_inputs(command: Command, function: Callable[..., Any], values: dict[st
     for option, value in given.items():
         for one in value if isinstance(value, list) else [value]:
             text = str(one)
-            if set(text) & set(":*?[") or text == "scratch" or Path(text).exists():
+            if set(text) & set(":*?[") or text == "scratch" or os.path.exists(text):
                 continue
             beside = Path(text).parent
-            names = [path.name for path in beside.iterdir()] if beside.is_dir() else []
+            names = os.listdir(beside) if os.path.isdir(beside) else []
             close = difflib.get_close_matches(Path(text).name, names, n=1)
             hint = f"did you mean {beside / close[0]}?" if close else f"looked in {beside.resolve()}"
             raise ArgumentsError(f"{_place(command, option)}: there is no file or folder {text}; {hint}")
@@ -362,10 +360,6 @@ def _find_outline(base: type[Spec], text: str, *, lenient: bool) -> type[Spec] |
     if place.endswith(".py") and not Path(place).is_file():
         raise OwnError(f"there is no file {place}")
     return outline.find_class(base, text, lenient=lenient)
-
-
-def _asks_for_help(arguments: Sequence[str]) -> bool:
-    return "-h" in arguments or "--help" in arguments
 
 
 def _place(command: Command, option: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import yaml
 
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.unet3d import UNet3D
+from parts2whole.scans.preprocess import Preprocess
 from parts2whole.study.plan import Study
 from parts2whole.study.read import StudyError
 from parts2whole.study.resolve import Verbs, read_study
+from parts2whole.tasks.brain_tumour_segmentation import BrainTumourSegmentation
 from parts2whole.tasks.segmentation import Segmentation
 from parts2whole.training.optim import AdamW
 from parts2whole.verbs.finetune import finetune
@@ -185,3 +188,37 @@ def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- arms")
     with pytest.raises(StudyError, match="must be a mapping"):
         read_study(tmp_path / "list.yaml", out=tmp_path, verbs=VERBS)
+
+
+def test_fields_alone_change_what_the_class_prescribes(tmp_path: Path) -> None:
+    task = {"BrainTumourSegmentation": {"data": "x", "preprocess": {"spacing_mm": [2, 2, 2]}}}
+    own = read(tmp_path, changed("tasks.Own.task", task)).tasks["Own"]
+    default = BrainTumourSegmentation(tmp_path / "x")
+    assert own == default.replace(preprocess=default.preprocess.replace(spacing_mm=(2.0, 2.0, 2.0)))
+    assert own.preprocess.modality == "MR"
+    named = {"BrainTumourSegmentation": {"data": "x", "preprocess": {"Preprocess": {"modality": "CT"}}}}
+    assert read(tmp_path, changed("tasks.Own.task", named)).tasks["Own"].preprocess == Preprocess("CT")
+    slower = read(tmp_path, changed("tasks.Own.finetune.optimiser", {"lr": 1e-4}))
+    assert {c.settings["optimiser"] for c in slower.finetunings if c.task == "Own"} == {
+        AdamW(lr=1e-4, weight_decay=inspect.signature(finetune).parameters["optimiser"].default.weight_decay)
+    }
+
+
+def test_a_class_of_ones_own_is_named_by_its_file_beside_the_study(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "nets.py").write_text(
+        "import dataclasses, parts2whole as p2w\n"
+        "@dataclasses.dataclass(frozen=True)\n"
+        "class BesideTheStudy(p2w.Network):\n"
+        "    width: int = 2\n"
+        "    def build_encoder(self, in_channels): ...\n"
+    )
+    study = read(tmp_path, changed("network", {"mine/nets.py:BesideTheStudy": {"width": 3}}))
+    scratch = next(c for c in study.finetunings if c.arm == "scratch")
+    assert scratch.settings["network"].to_dict() == {
+        "class_path": "BesideTheStudy",
+        "init_args": {"width": 3},
+    }
+    by_name = changed("network", {"BesideTheStudy": {"width": 3}}) | {"imports": ["mine/nets.py"]}
+    again = read(tmp_path, by_name)
+    assert [c.digest for c in again.finetunings] == [c.digest for c in study.finetunings]

@@ -18,6 +18,7 @@ import dataclasses
 import difflib
 import functools
 import inspect
+import os
 import re
 import types
 import typing
@@ -62,7 +63,7 @@ class Reader:
         known: the classes of a family.
     """
 
-    locate: Callable[[str], str | Path] = str
+    locate: Callable[[str], str | Path] = os.path.expanduser
     find: Callable[[type[Spec], str], type[Spec] | None] = find_class
     known: Callable[[type[Spec]], list[type[Spec]]] = members
 
@@ -231,8 +232,6 @@ def refuse_unknown(plain: Mapping[str, Any], known: Collection[str], where: str,
             names = [at(where, name) if where.startswith(COMMAND_LINE) else name for name in known]
             hint = f"did you mean {names[list(known).index(close[0])]}?" if close else ""
             hint = hint or f"known are {', '.join(sorted(names))}"
-            if where == COMMAND_LINE:
-                raise ArgumentsError(f"there is no option {at(where, key)}; {hint}")
             place = (where or "it") + (f" ({of})" if of else "")
             raise ArgumentsError(f"{place} has no setting {key!r}; {hint}")
 
@@ -252,6 +251,8 @@ def an(name: str) -> str:
 def wanted(hint: Any) -> str:
     """What an annotation asks for, in words."""
     choices = [choice for choice in choices_of(hint) if choice is not type(None)]
+    if Path in choices:
+        choices.remove(str)
     return " or ".join(dict.fromkeys(_wanted(choice) for choice in choices))
 
 
@@ -270,10 +271,8 @@ def _wanted(choice: Any) -> str:
         return ("one of " if len(arguments) > 1 else "") + ", ".join(map(str, arguments))
     if origin in _SEQUENCES:
         count = "" if origin is not tuple or arguments[-1] is Ellipsis else f"{len(arguments)} "
-        kinds = [
-            kind for kind in choices_of(arguments[0]) if kind is not str or len(choices_of(arguments[0])) < 2
-        ]
-        items = " or ".join(WORDS.get(kind, (str(kind), f"lists of {wanted(kind)}"))[1] for kind in kinds)
+        kind = choices_of(arguments[0])[-1]  # paths may be texts, too
+        items = WORDS[kind][1] if kind in WORDS else f"lists of {wanted(kind)}"
         return f"{count}{items}" if count else f"a list of {items}"
     return WORDS.get(choice, (getattr(choice, "__name__", str(choice)),))[0]
 
@@ -328,7 +327,7 @@ def _of_words(words: Words, hint: Any, where: str) -> Any:
     if text.startswith(("[", "{")) or text == "null":
         return text
     if not lists:
-        if len(words) > 1 and Any not in leaves_of(hint):
+        if len(words) > 1 and choices[0] is not str and Any not in leaves_of(hint):
             raise ArgumentsError(f"{where} takes one value, got {text}")
         return text
     item = typing.get_args(lists[0])[0]
