@@ -205,7 +205,7 @@ def class_and_fields(value: Any, where: str) -> tuple[str | None, dict[str, Any]
         if "class_path" in value:
             return str(value["class_path"]), read_mapping(value.get("init_args"), at(where, "init_args"))
         only = str(next(iter(value))) if len(value) == 1 else ""
-        if only.endswith(".py") or split_text(only)[1][:1].isupper():
+        if ":" in only or only.endswith(".py") or split_text(only)[1][:1].isupper():
             return only, read_mapping(value[only], at(where, only))
         return None, read_mapping(value, where)
     raise ArgumentsError(f"{where} must name a class, alone or with its fields, got {_shown(value, where)}")
