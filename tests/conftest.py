@@ -27,6 +27,13 @@ def shared() -> Path:
 
 
 @pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prepare in the process of the test, unless it asks for workers: starting one costs more than the work."""
+    for module in ("jobs.run", "tasks.derived", "verbs.phantom", "verbs.demo"):
+        monkeypatch.setattr(f"parts2whole.{module}.usable_cores", lambda: 0)
+
+
+@pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep prepared data and salts of tests out of the user's folders."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "config"))
