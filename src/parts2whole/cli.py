@@ -116,6 +116,14 @@ COMMANDS = {
     "phantom": Command(
         "parts2whole.verbs.phantom:phantom", "Write synthetic scans in the public data sets' own formats."
     ),
+    "check": Command(
+        "parts2whole.verbs.check:check",
+        "Check a class of your own against what its family promises.",
+        ("member",),
+    ),
+    "check-method": Command(
+        "parts2whole.verbs.check:check", "The same for a method: check-method FILE.py:Class.", ("member",)
+    ),
     "doctor": Command(
         "parts2whole.verbs.doctor:doctor", "Say what this machine and installation give a run."
     ),

@@ -111,7 +111,7 @@ def keep(suite: type[Contract]) -> Iterator[Outcome]:
     try:
         suite.setup_class()
     except Exception as error:
-        yield Outcome("it can be made, to be looked at", "broken", _explain(error, suite))
+        yield Outcome("It can be made, to be looked at.", "broken", _explain(error, suite))
         return
     try:
         for name, words in promises(suite).items():
