@@ -25,8 +25,7 @@ from parts2whole.training.leak import ACCEPTANCE, LeakError
 from parts2whole.training.loop import Interrupted
 from parts2whole.training.model import ModelError
 from parts2whole.training.runtime import Hardware
-from parts2whole.verbs.finetune import FinetuneError
-from parts2whole.verbs.pretrain import PretrainError
+from parts2whole.training.transfer import TransferError
 from parts2whole.weights.native import WeightsError
 
 SIZE = (16, 16, 16)
@@ -239,11 +238,6 @@ def test_a_folder_that_holds_a_run_is_refused(store, pretrained, tmp_path):
         short_pretrain(store, pretrained, steps=9, resume=True)
 
 
-def test_sizes_that_do_not_fit_are_refused(store, tmp_path):
-    with pytest.raises(PretrainError, match="divisible by 8"):
-        short_pretrain(store, tmp_path / "run", whole_size=(16, 16, 12))
-
-
 def test_finetuning_tests_the_best_step_on_cases_it_never_saw(task, finetuned):
     result = json.loads((finetuned / "result.json").read_text())
     sides = [set(result[f"{side}_cases"]) for side in ("train", "validation", "test")]
@@ -353,7 +347,7 @@ def test_image_and_label_on_different_grids_are_set_aside(task, cache, tmp_path)
 
 
 def test_weights_that_do_not_fit_are_refused(task, cache, pretrained, tmp_path):
-    with pytest.raises(FinetuneError, match="the weights are of"):
+    with pytest.raises(TransferError, match="the weights are of"):
         short_finetune(task, tmp_path / "a", cache, init=pretrained, network=p2w.UNet3D(size="small"))
     with pytest.raises(WeightsError, match="doesn't exist"):
         short_finetune(task, tmp_path / "b", cache, init=tmp_path / "nothing")

@@ -18,6 +18,7 @@ import pkgutil
 import sys
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -189,6 +190,19 @@ def members(base: type[S]) -> list[type[S]]:
                 one  # of a file that was loaded again, the newest
             )
     return list(found.values())
+
+
+def check_specs(settings: Mapping[str, object], **families: type[Any]) -> None:
+    """Raise `SpecError` for a setting that isn't of its family, such as a name instead of a spec.
+
+    Args:
+        settings: values by name; None is left alone.
+        families: the class that each must be an instance of, by the same names.
+    """
+    for name, family in families.items():
+        if settings[name] is not None and not isinstance(settings[name], family):
+            such = ", ".join(sorted(f"{one.__name__}(...)" for one in members(family))[:3])
+            raise SpecError(f"{name} must be a {family.__name__}, such as {such}; got {settings[name]!r}")
 
 
 def discover(base: type[S], package: str) -> dict[str, type[S]]:

@@ -14,7 +14,7 @@ from parts2whole.store.split import read_split, write_split
 from parts2whole.tasks.base import TaskError
 from parts2whole.tasks.classification import Classification
 from parts2whole.tasks.segmentation import Segmentation
-from parts2whole.tasks.sides import about_split, count_sides, print_sides, remarks
+from parts2whole.tasks.sides import about_split, count_sides, describe_sides, remarks
 from task_trees import write_series
 
 MR = Preprocess(modality="MR")
@@ -210,14 +210,13 @@ def test_sides_of_one_patient_are_said_to_be_so(tmp_path):
     assert "a test side of 1 patient says next to nothing of others" in notes
 
 
-def test_the_table_of_sides_is_printed_and_kept(tmp_path, capsys):
+def test_the_table_of_sides_is_told_and_kept(tmp_path):
     task = segmentation(tmp_path / "data", {0}, patient_separator="n")  # no name has it: each its own
     labelled, split = opened(task, tmp_path / "cache")
-    print_sides(labelled, split)
-    printed = capsys.readouterr().out
-    assert "training    5 patients, 5 images; patients with each class: 1: " in printed
+    told = "\n".join(describe_sides(labelled, split))
+    assert "training    5 patients, 5 images; patients with each class: 1: " in told
     write_split(split, tmp_path / "split.json", **about_split(labelled, split))
     kept = json.loads((tmp_path / "split.json").read_text())
     assert kept["sides"]["test"]["patients"] == 3
-    assert kept["patients_by"] in printed
+    assert kept["patients_by"] in told
     assert read_split(tmp_path / "split.json") == split

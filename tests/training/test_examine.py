@@ -14,6 +14,7 @@ from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import Volume
 from parts2whole.store.store import Store
 from parts2whole.training.examine import Examiner
+from parts2whole.training.loop import Plan
 from parts2whole.training.runtime import Hardware, Runtime
 from parts2whole.wholes.sampler import WholeSampler, WholeSize
 
@@ -34,13 +35,10 @@ def examiner(tmp_path) -> Examiner:
         sampler,
         sampler,
         wholes=5,
-        batch_size=2,
-        seed=0,
+        plan=Plan(steps=20, batch_size=2, validate_every=2),
         runtime=Runtime(Hardware(accelerator="cpu", precision="32-true")),
         folder=tmp_path / "run",
         panel_every=4,
-        every=2,
-        steps=20,
     )
 
 

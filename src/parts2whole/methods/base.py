@@ -45,6 +45,9 @@ class Method(Spec, abc.ABC):
     def build(self, network: Network, *, in_channels: int, whole_size: Size) -> Model:
         """The trainable module, on top of a fresh encoder of ``network``."""
 
+    def check_batch(self, wholes: int) -> None:
+        """Raise `MethodError` unless a batch of so many wholes can be learned from; here any can."""
+
     @abc.abstractmethod
     def views(self, wholes: Tensor, generator: BatchGenerator) -> Views:
         """What the network sees and what it should give, from (B, C, D, H, W) wholes in [0, 1]."""

@@ -39,6 +39,12 @@ def check_temperature(temperature: float) -> None:
         raise MethodError(f"temperature must be above 0, got {temperature}")
 
 
+def check_others(wholes: int) -> None:
+    """Raise `MethodError` where a batch holds a single whole."""
+    if wholes < 2:
+        raise MethodError(f"a contrastive loss needs at least 2 wholes in a batch, got {wholes}")
+
+
 def cosines(a: Tensor, b: Tensor) -> Tensor:
     """Products of all rows of two sets of unit vectors, in full precision: (A, F) and (B, F) to (A, B)."""
     with torch.autocast(a.device.type, enabled=False):
@@ -60,8 +66,7 @@ def nt_xent(z: Tensor, everyone: Tensor, *, first: int, parts_per_whole: int, te
     Raises:
         MethodError: there are no parts of other wholes to tell from.
     """
-    if len(everyone) <= parts_per_whole:
-        raise MethodError("a contrastive loss needs at least 2 wholes in a batch; raise batch_size")
+    check_others(len(everyone) // parts_per_whole)
     logits = cosines(z, everyone) / temperature
     row = first + torch.arange(len(z), device=z.device)[:, None]
     column = torch.arange(len(everyone), device=z.device)[None, :]

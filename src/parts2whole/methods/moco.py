@@ -82,10 +82,7 @@ class MomentumContrast(Model):
     def _enqueue(self, keys: Tensor) -> Tensor:
         """Put the keys of all devices into the queue; returns it as it was before."""
         length = len(self.queue)
-        if len(keys) > length:
-            raise MethodError(
-                f"a batch of {len(keys)} wholes doesn't fit into a queue of {length}; raise queue"
-            )
+        check_queue(len(keys), length)
         if not self.stored:
             self.queue.copy_(keys[torch.arange(length, device=keys.device) % len(keys)])
         before = self.queue.clone()
@@ -93,6 +90,12 @@ class MomentumContrast(Model):
         self.queue[rows] = keys
         self.stored.add_(len(keys))
         return before
+
+
+def check_queue(keys: int, length: int) -> None:
+    """Raise `MethodError` where the keys of a batch don't fit into the queue."""
+    if keys > length:
+        raise MethodError(f"a batch of {keys} wholes doesn't fit into a queue of {length}; raise queue")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +135,10 @@ class MoCo(Discrimination):
         """Query and key network, and a queue of random unit vectors."""
         encoder = network.build_encoder(in_channels)
         return MomentumContrast(encoder, features=self.features, queue=self.queue, momentum=self.momentum)
+
+    def check_batch(self, wholes: int) -> None:
+        """Its keys must fit into the queue."""
+        check_queue(wholes, self.queue)
 
     def views(self, wholes: Tensor, generator: BatchGenerator) -> Views:
         """``query`` and ``key``: a part of every whole each, (B, C, D, H, W)."""

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from parts2whole.methods.base import Discrimination, MethodError, Views
 from parts2whole.methods.contrast import (
     Projector,
+    check_others,
     check_temperature,
     found_share,
     gather_rows,
@@ -68,6 +69,10 @@ class SimCLR(Discrimination):
     def build(self, network: Network, *, in_channels: int, whole_size: Size) -> Model:
         """Encoder and projection head."""
         return Projector(network.build_encoder(in_channels), out=self.features)
+
+    def check_batch(self, wholes: int) -> None:
+        """There must be parts of other wholes to tell from."""
+        check_others(wholes)
 
     def views(self, wholes: Tensor, generator: BatchGenerator) -> Views:
         """``part``: (B x parts, C, D, H, W), parts of one whole following each other."""

@@ -45,6 +45,10 @@ class Encoder(nn.Module, abc.ABC):
         """Input edges must be multiples of this many voxels."""
         return math.lcm(*(s for stride in self.strides for s in stride))
 
+    def takes(self, size: tuple[int, ...]) -> bool:
+        """Whether an input may have these edges (z, y, x)."""
+        return len(size) == 3 and all(edge > 0 and edge % self.divisor == 0 for edge in size)
+
 
 class Own(nn.Module, abc.ABC):
     """The decoder or head that a network was published with.

@@ -55,10 +55,10 @@ def about_split(labelled: LabelledData, split: Split) -> dict[str, Any]:
     return {"sides": sides, "patients_by": labelled.patients_by}
 
 
-def print_sides(labelled: LabelledData, split: Split) -> None:
-    """Tell people who is where."""
-    print("\n".join(side.describe() for side in count_sides(labelled, split)))
-    print(f"  Patients are told apart by {labelled.patients_by}.", flush=True)
+def describe_sides(labelled: LabelledData, split: Split) -> list[str]:
+    """Who is where, in lines."""
+    told_apart = f"  Patients are told apart by {labelled.patients_by}."
+    return [*(side.describe() for side in count_sides(labelled, split)), told_apart]
 
 
 def remarks(task: Task, labelled: LabelledData, split: Split) -> list[str]:

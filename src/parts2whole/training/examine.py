@@ -13,10 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.methods.base import Discrimination, Method, Reconstruction, Views, make_views, repeat_rows
-from parts2whole.networks.heads import Model, pooled_features
+from parts2whole.networks.heads import Model
 from parts2whole.report.figures import write_panel
 from parts2whole.report.runs import Panel, write_volumes
+from parts2whole.training.encode import embed
+from parts2whole.training.loop import Plan
 from parts2whole.training.monitor import ContrastMonitor
 from parts2whole.training.runtime import Runtime
 from parts2whole.wholes.random import BatchGenerator
@@ -27,12 +30,30 @@ CONSTANT = 1e-3
 """Spread over wholes, relative to what it should be, below which an output counts as constant."""
 
 
+class ExamineError(Parts2WholeError, ValueError):
+    """Numbers that nothing can be examined by."""
+
+
 class Examiner:
     """Measures a pretext task on fixed held-out wholes with fixed views, beside what needs no learning.
 
     The trivial baselines expose a collapse.  For a method that rebuilds: predicting the mean training whole,
     and giving back what the network sees (the part stretched to the whole).  For one that tells wholes apart:
     guessing.
+
+    Args:
+        method: the pretext task.
+        sampler: of held-out wholes.
+        train: of training wholes.
+        wholes: how many are examined.
+        plan: of the training.
+        runtime: device, precision, processes.
+        folder: the run folder; nothing is written before the first call.
+        panel_every: steps between pictures.
+
+    Raises:
+        ExamineError: no wholes, or no steps between pictures.
+        parts2whole.methods.base.MethodError: too few wholes for the method.
     """
 
     def __init__(
@@ -42,20 +63,22 @@ class Examiner:
         train: WholeSampler,
         *,
         wholes: int,
-        batch_size: int,
-        seed: int,
+        plan: Plan,
         runtime: Runtime,
         folder: Path,
         panel_every: int,
-        every: int,
-        steps: int,
     ) -> None:
+        for name, number in (("validation_wholes", wholes), ("panel_every", panel_every)):
+            if number < 1:
+                raise ExamineError(f"{name} must be 1 or more, got {number}")
+        batch_size, seed = min(plan.batch_size, wholes), plan.seed
+        method.check_batch(batch_size)
         self.method = method
         self.runtime = runtime
         self.folder = folder
         self.panel_every = panel_every
-        self.every = every
-        self.steps = steps
+        self.every = plan.validate_every
+        self.steps = plan.steps
         self.loss = float("inf")
         self.output_spread, self.feature_spread = float("inf"), float("inf")
         drawn = [sampler.draw("validation", i) for i in range(wholes)]
@@ -144,8 +167,7 @@ class Examiner:
     def _feature_spread(self, module: nn.Module) -> float:
         """How far the features of different wholes lie apart, relative to their size."""
         assert isinstance(module, Model)
-        with self.runtime.autocast():
-            pooled = pooled_features(module.encoder, self.runtime.place(self.wholes)).double()
+        pooled = embed(module.encoder, [self.wholes], self.runtime).double()
         return float(_spread(pooled) / pooled.square().mean().sqrt().clamp_min(1e-30))
 
     def _output_spread(self, module: nn.Module) -> float:

@@ -1,66 +1,150 @@
-"""The run folder: refused if it already holds a run, resumed only with the settings it was started with."""
+"""The run folder: looked at before there is anything to do, then entered, filled, and closed with a result.
+
+A run enters its folder when everything that can be checked has been checked, so that a mistake in the
+settings leaves nothing behind.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from parts2whole.errors import Parts2WholeError
-from parts2whole.files import read_json, write_json, write_text
+from parts2whole.files import LEFT, read_json, sweep, write_json, write_text
+from parts2whole.report.page import PAGE, write_report
+from parts2whole.spec import to_plain
+from parts2whole.training.checkpoint import FOLDER as CHECKPOINTS
+from parts2whole.training.checkpoint import list_checkpoints
+from parts2whole.training.cluster import is_first_process
+from parts2whole.training.lock import RunFolderError, hold_folder, lock_of
+from parts2whole.training.provenance import reset_peak_memory
+from parts2whole.training.runtime import Runtime, describe_environment
+from parts2whole.training.track import METRICS
 
-CONFIG = "config.yaml"
-RESULT = "result.json"
+__all__ = ["Resume", "RunFolder", "RunFolderError"]
+
+CONFIG, ENVIRONMENT, SPLIT, RESULT = "config.yaml", "environment.json", "split.json", "result.json"
+BEGUN = (ENVIRONMENT, SPLIT, METRICS, "tensorboard", "panels", CHECKPOINTS, PAGE, CONFIG)
+"""What a run leaves that dies before its first checkpoint."""
 Resume = bool | Literal["auto"]
 FREE_TO_CHANGE = ("resume", "progress", "hardware", "out", "cache")
 """Settings that may differ between the first part of a run and its resumption."""
 
 
-class RunFolderError(Parts2WholeError, RuntimeError):
-    """An out folder that can't be used."""
-
-
-def start_run(out: Path, config: dict[str, Any], *, environment: dict[str, Any], resume: Resume) -> Path:
-    """Make the run folder and write what is known before training.
+class RunFolder:
+    """The folder of one run: looked at, and not yet touched.
 
     Args:
-        out: the folder.
-        config: resolved arguments, as plain data.
-        environment: versions and hardware.
+        out: where it is, or will be.
+        settings: the arguments of the verb by name, kept in ``config.yaml``.
         resume: True goes on with the run there, ``auto`` too, or starts one if there is none.
 
+    Attributes:
+        path: the folder.
+        result: with ``resume``, that of a finished run, which nothing is left to do for; else None.
+
     Raises:
-        RunFolderError: it holds a run (without ``resume``), none (with it), or one with other settings.
+        RunFolderError: another run is in it, or it holds what can't be overwritten or gone on with.
     """
-    path = out / CONFIG
-    if resume is True and not path.exists():
-        raise RunFolderError(f"{out} holds no run to go on with; start one with --resume auto, or without")
-    if path.exists():
-        if not resume:
-            state = "a finished run" if (out / RESULT).exists() else "an unfinished run"
+
+    def __init__(self, out: str | Path, settings: Mapping[str, Any], *, resume: Resume) -> None:
+        self.path = Path(out)
+        self.settings = {name: to_plain(value) for name, value in settings.items()}
+        self.resume = resume
+        if is_first_process():
+            if lock_of(self.path).exists():
+                with hold_folder(self.path):
+                    pass
+            self._refuse()
+        finished = resume and (self.path / RESULT).exists()
+        self.result: dict[str, Any] | None = read_json(self.path / RESULT) if finished else None
+
+    @contextlib.contextmanager
+    def enter(self, runtime: Runtime, *, say: Sequence[str] = ()) -> Iterator[None]:
+        """Lock the folder, and write what is known before training; all processes go in and out together.
+
+        Args:
+            runtime: device and processes.
+            say: lines to print, once.
+
+        Raises:
+            RunFolderError: another run was faster, or the place can't be written to.
+        """
+        with hold_folder(self.path):
+            if runtime.is_main:
+                self._refuse()
+                self._begin(describe_environment(runtime))
+                for line in say:
+                    print(line, flush=True)
+            runtime.barrier()
+            reset_peak_memory()
+            yield
+            runtime.barrier()
+
+    def close(self, result: dict[str, Any]) -> None:
+        """Write the result, with which the run is finished, and the page; the main process alone does."""
+        write_json(self.path / RESULT, result)
+        write_report(self.path)
+
+    def _refuse(self) -> None:
+        """Raise unless a run may begin here, or go on."""
+        begun, finished = (self.path / CONFIG).exists(), (self.path / RESULT).exists()
+        if self.resume and begun:
+            self._refuse_changes()
+        elif self.resume is True:
             raise RunFolderError(
-                f"{out} already holds {state}: choose another --out, or go on with --resume true"
+                f"{self.path} holds no run to go on with; start one with --resume auto, or without"
             )
-        before = yaml.safe_load(path.read_text()) or {}
+        elif begun and (finished or list_checkpoints(self.path)):
+            state = "a finished run" if finished else "an unfinished run"
+            raise RunFolderError(
+                f"{self.path} already holds {state}: choose another --out, or go on with --resume true"
+            )
+        elif self.path.exists() and not self.path.is_dir():
+            raise RunFolderError(f"{self.path} is a file; --out must be a folder")
+        else:
+            ours = BEGUN if begun else ()
+            there = [entry.name for entry in self.path.iterdir()] if self.path.exists() else []
+            foreign = sorted(name for name in there if name not in ours and not LEFT.fullmatch(name))
+            if foreign:
+                what = "holds a run without a checkpoint" if begun else "is not empty and holds no run"
+                raise RunFolderError(
+                    f"{self.path} {what}, but {', '.join(foreign[:5])}: choose another --out"
+                )
+
+    def _refuse_changes(self) -> None:
+        """Raise if the run there was started with other settings."""
+        before = _by_name(yaml.safe_load((self.path / CONFIG).read_text()) or {})
+        now = _by_name(self.settings)
         changed = [
-            f"{key}: was {before.get(key)!r}, now {config.get(key)!r}"
-            for key in sorted(set(before) | set(config))
-            if key not in FREE_TO_CHANGE and before.get(key) != config.get(key)
+            f"{key}: was {before.get(key)!r}, now {now.get(key)!r}"
+            for key in sorted(set(before) | set(now))
+            if key not in FREE_TO_CHANGE and before.get(key) != now.get(key)
         ]
         if changed:
-            raise RunFolderError(f"{out} was started with other settings: " + "; ".join(changed))
-    elif out.exists() and not out.is_dir():
-        raise RunFolderError(f"{out} is a file; --out must be a folder")
-    elif out.exists() and any(out.iterdir()):
-        raise RunFolderError(f"{out} is not empty and holds no run: choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(path, yaml.safe_dump(config, sort_keys=False))
-    write_json(out / "environment.json", environment)
-    return out
+            raise RunFolderError(f"{self.path} was started with other settings: " + "; ".join(changed))
+
+    def _begin(self, environment: dict[str, Any]) -> None:
+        """Clear away a run that died before its first checkpoint, and write settings and environment."""
+        sweep(self.path, self.path / CHECKPOINTS, everywhere=True)
+        for entry in () if self.resume else [self.path / name for name in BEGUN if name != CONFIG]:
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink(missing_ok=True)
+        write_text(self.path / CONFIG, yaml.safe_dump(self.settings, sort_keys=False))
+        write_json(self.path / ENVIRONMENT, environment)
 
 
-def read_result(out: Path) -> dict[str, Any] | None:
-    """The result of a finished run; None where it isn't finished."""
-    path = out / RESULT
-    return read_json(path) if path.exists() else None
+def _by_name(plain: Any) -> Any:
+    """Settings with classes by their names alone; version 0.1.0 wrote their modules, too."""
+    if isinstance(plain, dict):
+        return {
+            key: str(value).rpartition(".")[2] if key == "class_path" else _by_name(value)
+            for key, value in plain.items()
+        }
+    return [_by_name(value) for value in plain] if isinstance(plain, list) else plain

@@ -7,31 +7,19 @@ obstacle.  Where a file system has no such locks, filelock falls back to a file 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from filelock import FileLock, Timeout
 
+from parts2whole.errors import Parts2WholeError
 from parts2whole.training.cluster import is_first_process
-from parts2whole.training.folder import RunFolderError
-
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
 
 
-def one_run_a_folder(verb: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Make a verb with a parameter ``out`` refuse a folder that another run is writing to."""
-
-    @functools.wraps(verb)
-    def alone(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        with hold_folder(Path(str(kwargs["out"]))):
-            return verb(*args, **kwargs)
-
-    return alone
+class RunFolderError(Parts2WholeError, RuntimeError):
+    """An out folder that can't be used."""
 
 
 @contextlib.contextmanager
@@ -44,10 +32,9 @@ def hold_folder(out: Path) -> Iterator[None]:
     if not is_first_process():
         yield
         return
-    place = out.resolve()
-    path = place.with_name(f".{place.name}.lock")
+    path = lock_of(out)
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path, timeout=0).acquire()
     except Timeout as error:
         raise RunFolderError(
@@ -55,11 +42,17 @@ def hold_folder(out: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise RunFolderError(
-            f"can't write to {place.parent}: {error.strerror}; make it writable, or choose another --out"
+            f"can't write to {path.parent}: {error.strerror}; make it writable, or choose another --out"
         ) from error
     with lock:
         path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
         yield
+
+
+def lock_of(out: Path) -> Path:
+    """The file that is locked: beside the folder, so that the folder need not be there."""
+    place = out.resolve()
+    return place.with_name(f".{place.name}.lock")
 
 
 def _holder(path: Path) -> str:

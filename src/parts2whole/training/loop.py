@@ -35,9 +35,13 @@ from parts2whole.training.stop import Interrupted, StopSignal
 from parts2whole.training.track import Averages, Track
 from parts2whole.wholes.loader import load_batches
 
-__all__ = ["FitError", "Interrupted", "Plan", "fit"]
+__all__ = ["FitError", "Interrupted", "Plan", "PlanError", "fit"]
 
 Validate = Callable[[nn.Module, int], dict[str, float]]
+
+
+class PlanError(Parts2WholeError, ValueError):
+    """Numbers that no training can go by."""
 
 
 class FitError(Parts2WholeError, RuntimeError):
@@ -64,6 +68,9 @@ class Plan:
         keep_best: keep the weights with the best ``monitor``.
         independent: the objective is a mean over rows that don't see each other, so that a batch may be
             computed in pieces.
+
+    Raises:
+        PlanError: a number that makes no sense.
     """
 
     steps: int
@@ -78,6 +85,15 @@ class Plan:
     clip_norm: float | None = None
     keep_best: bool = False
     independent: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "log_every", "validate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise PlanError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if self.patience is not None and self.patience < 0:
+            raise PlanError(f"patience must be 0 or more, or none, got {self.patience}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise PlanError(f"clip_norm must be above 0, or none, got {self.clip_norm}")
 
 
 def fit(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from parts2whole.evaluation.contrast import ContrastError, contrast_monitors
 from parts2whole.networks.base import Encoder
-from parts2whole.networks.heads import pooled_features
+from parts2whole.training.encode import embed
 from parts2whole.training.runtime import Runtime
 from parts2whole.wholes.geometry import cut_parts
 from parts2whole.wholes.random import BatchGenerator
@@ -61,7 +61,7 @@ class ContrastMonitor:
         encoder = getattr(module, "encoder", None)
         if not self.parts or not isinstance(encoder, Encoder):
             return {}
-        embedded = torch.cat([embed(encoder, parts, self.runtime) for parts in self.parts])
+        embedded = embed(encoder, self.parts, self.runtime)
         try:
             return contrast_monitors(embedded.reshape(self.wholes, PARTS, -1))
         except ContrastError:  # embeddings that aren't finite; the loop stops at the loss itself
@@ -77,11 +77,3 @@ def choose_distinct(drawn: Sequence[Whole], most: int) -> list[int]:
             turn = turns[whole.case_id] = turns.get(whole.case_id, -1) + 1
             ranked.append((turn, place))
     return [place for _, place in sorted(ranked)[:most]]
-
-
-@torch.no_grad()
-def embed(encoder: Encoder, images: Tensor, runtime: Runtime) -> Tensor:
-    """Global average of the deepest map, (B, features) on the CPU; the encoder should be in eval mode."""
-    with runtime.autocast():
-        found: Tensor = pooled_features(encoder, runtime.place(images))
-    return found.float().cpu()

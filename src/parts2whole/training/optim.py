@@ -24,6 +24,11 @@ class OptimiserError(Parts2WholeError, ValueError):
     """An optimiser or schedule setting that makes no sense."""
 
 
+def _check(name: str, value: object, right: bool, expected: str) -> None:
+    if not right:
+        raise OptimiserError(f"{name} must be {expected}, got {value}")
+
+
 @dataclasses.dataclass(frozen=True)
 class Optimiser(Spec, abc.ABC):
     """How gradients move parameters."""
@@ -52,6 +57,11 @@ class AdamW(Optimiser):
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.999)
 
+    def __post_init__(self) -> None:
+        _check("lr", self.lr, self.lr > 0, "above 0")
+        _check("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
+        _check("betas", self.betas, all(0 <= beta < 1 for beta in self.betas), "two values in [0, 1)")
+
     @property
     def base_lr(self) -> float:
         """Peak learning rate."""
@@ -75,6 +85,11 @@ class SGD(Optimiser):
     lr: float = 1.0
     momentum: float = 0.9
     weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check("lr", self.lr, self.lr > 0, "above 0")
+        _check("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
+        _check("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
 
     @property
     def base_lr(self) -> float:
@@ -116,6 +131,10 @@ class Cosine(Schedule):
     warmup_fraction: float = 0.05
     final_fraction: float = 0.01
 
+    def __post_init__(self) -> None:
+        _check("warmup_fraction", self.warmup_fraction, 0 <= self.warmup_fraction <= 1, "in [0, 1]")
+        _check("final_fraction", self.final_fraction, self.final_fraction >= 0, "0 or more")
+
     def factor(self, step: int, *, steps: int, values: Sequence[float]) -> float:
         """Rises over the warm-up, then falls along a cosine."""
         warmup = self.warmup_fraction * steps
@@ -140,6 +159,10 @@ class Plateau(Schedule):
     decay: float = 0.5
     patience: int = 10
     min_delta: float = 1e-4
+
+    def __post_init__(self) -> None:
+        _check("decay", self.decay, 0 < self.decay <= 1, "in (0, 1]")
+        _check("patience", self.patience, self.patience >= 0, "0 or more")
 
     def factor(self, step: int, *, steps: int, values: Sequence[float]) -> float:
         """``decay`` to the number of plateaus so far."""

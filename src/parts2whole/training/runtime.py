@@ -15,12 +15,13 @@ import platform
 import sys
 from collections.abc import Mapping
 from importlib import metadata
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from parts2whole import own
@@ -34,6 +35,7 @@ from parts2whole.training.provenance import code_version
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 _Definite = Literal["32-true", "bf16-mixed", "16-mixed"]
 Thing = TypeVar("Thing")
+Module = TypeVar("Module", bound=nn.Module)
 
 BUCKET_NUMBERS = 8_000_000
 """Gradients that are exchanged at once: 32 MB of float32, enough to fill a network link."""
@@ -74,6 +76,15 @@ class Hardware(Spec):
             raise ClusterError(f"micro_batch must be at least 1, got {self.micro_batch}")
         if not self.timeout_minutes > 0:
             raise ClusterError(f"timeout_minutes must be above 0, got {self.timeout_minutes}")
+        if self.workers < 0:
+            raise ClusterError(f"workers must be 0 or more, got {self.workers}")
+        for name, count in (("devices", self.devices), ("nodes", self.nodes)):
+            if count != "auto" and count < 1:
+                raise ClusterError(f"{name} must be auto, or 1 or more, got {count}")
+        if self.precision not in get_args(Precision):
+            raise ClusterError(
+                f"precision must be one of {', '.join(get_args(Precision))}, got {self.precision!r}"
+            )
 
 
 class _Processes(DDPStrategy):
@@ -104,13 +115,19 @@ class Runtime:
         if devices == "auto" and hardware.accelerator in ("auto", "cuda", "gpu"):
             many = many or torch.cuda.device_count() > 1
         wait = datetime.timedelta(minutes=hardware.timeout_minutes)
-        self.fabric = Fabric(
-            accelerator=hardware.accelerator,
-            devices=devices,
-            num_nodes=nodes,
-            precision=self.precision,
-            strategy=_Processes(timeout=wait) if many else "auto",
-        )
+        try:
+            self.fabric = Fabric(
+                accelerator=hardware.accelerator,
+                devices=devices,
+                num_nodes=nodes,
+                precision=self.precision,
+                strategy=_Processes(timeout=wait) if many else "auto",
+            )
+        except (ValueError, RuntimeError, MisconfigurationException) as error:
+            raise ClusterError(
+                f"accelerator {hardware.accelerator!r} with devices {devices} and precision "
+                f"{self.precision} can't be had: {str(error).rstrip('.')}; parts2whole doctor tells what can"
+            ) from error
         self.control: dist.ProcessGroup | None = None
         if many:
             self.fabric.launch()
@@ -165,12 +182,12 @@ class Runtime:
             for gradient, piece in zip(bucket, pieces, strict=True):
                 gradient.copy_(piece.view_as(gradient))
 
-    def place_module(self, module: nn.Module) -> nn.Module:
+    def place_module(self, module: Module) -> Module:
         """A module on the device in channels-last order, for inference."""
-        moved: nn.Module = to_channels_last(module.to(self.device))
+        moved: Module = to_channels_last(module.to(self.device))
         return self._checked(moved)
 
-    def _checked(self, module: nn.Module) -> nn.Module:
+    def _checked(self, module: Module) -> Module:
         """A module whose convolutions are right in this precision."""
         if self.device.type == "cpu" and self.precision == "bf16-mixed":
             keep_float32_where_wrong(module)

@@ -21,6 +21,10 @@ from parts2whole.wholes.random import BatchGenerator, stream_seed
 
 MakeViews = Callable[[Any, BatchGenerator], Any]
 Objective = Callable[[nn.Module, Any], dict[str, Tensor]]
+COMPARED = (
+    "This objective compares the rows of a batch with each other, so computing it in smaller pieces would "
+    "change it: choose a smaller batch_size, whole_size or network"
+)
 
 
 class MemoryShortage(Parts2WholeError, RuntimeError):
@@ -67,11 +71,7 @@ class TrainStep:
         self.rows = self.share.rows(batch_size)
         self.weight = len(self.rows) * runtime.ranks / batch_size
         self.micro_batches = micro_batches
-        if batch_size % runtime.ranks and not independent:
-            raise MemoryShortage(
-                f"a batch of {batch_size} can't be divided evenly over {runtime.ranks} devices, and this "
-                f"objective compares the rows of a batch: choose a batch_size divisible by {runtime.ranks}"
-            )
+        check_batch(batch_size, independent=independent, runtime=runtime)
         limit = runtime.hardware.micro_batch
         if limit is not None and len(self.rows) > limit * micro_batches:
             self._divide(-(-len(self.rows) // limit), f"micro_batch is {limit}")
@@ -124,10 +124,7 @@ class TrainStep:
         rows = len(self.rows)
         parts = min(parts, rows)
         if not self.independent:
-            raise MemoryShortage(
-                f"{why}. This objective compares the rows of a batch with each other, so computing it in "
-                "smaller pieces would change it: choose a smaller batch_size, whole_size or network"
-            )
+            raise MemoryShortage(f"{why}. {COMPARED}")
         if parts <= self.micro_batches:
             raise MemoryShortage(f"{why}, with one row at a time: choose a smaller whole_size or network")
         if self.runtime.ranks > 1 and self.runtime.hardware.micro_batch is None:
@@ -142,6 +139,24 @@ class TrainStep:
             f"{why}: going on with {parts} micro-batches of at most {-(-rows // parts)}; gradients add up, "
             f"so the effective batch stays {self.batch_size}.{note}"
         )
+
+
+def check_batch(batch_size: int, *, independent: bool, runtime: Runtime) -> None:
+    """Raise unless a batch can be divided over the processes, and into micro-batches if these are asked for.
+
+    Raises:
+        parts2whole.wholes.loader.LoaderError: there is less than a row for every process.
+        MemoryShortage: the objective compares rows, so that they must be divided evenly, or not at all.
+    """
+    limit, ranks = runtime.hardware.micro_batch, runtime.ranks
+    rows = Share(0, ranks).rows(batch_size)
+    if batch_size % ranks and not independent:
+        raise MemoryShortage(
+            f"a batch of {batch_size} can't be divided evenly over {ranks} devices, and this objective "
+            f"compares the rows of a batch: choose a batch_size divisible by {ranks}"
+        )
+    if limit is not None and len(rows) > limit and not independent:
+        raise MemoryShortage(f"micro_batch is {limit}, a device has {len(rows)} rows. {COMPARED}")
 
 
 def divide_rows(seen: Any, *, rows: int, parts: int) -> Iterator[tuple[Any, int]]:

@@ -3,44 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import torch
 from torch import nn
 
 from parts2whole.errors import Parts2WholeError
-from parts2whole.files import write_json, write_rows
+from parts2whole.files import write_rows
 from parts2whole.networks.base import Network
-from parts2whole.networks.unet3d import UNet3D
-from parts2whole.report.figures import write_segmentation_panel
-from parts2whole.report.page import write_report
-from parts2whole.scans.read import safe_name
-from parts2whole.spec import to_plain
+from parts2whole.spec import check_specs
 from parts2whole.store.split import Split, read_split, write_split
-from parts2whole.tasks.base import Examination, LabelledData, Predictor, Task, default_cache
-from parts2whole.tasks.sides import about_split, print_sides, remarks, undefined_in
+from parts2whole.tasks.base import Examination, Task
+from parts2whole.tasks.sides import about_split, describe_sides, remarks, undefined_in
 from parts2whole.training.checkpoint import load_best
-from parts2whole.training.folder import Resume, read_result, start_run
-from parts2whole.training.leak import check_leaks, find_leaks, hashes_of
-from parts2whole.training.lock import one_run_a_folder
+from parts2whole.training.folder import SPLIT, Resume, RunFolder
 from parts2whole.training.loop import Plan, fit
-from parts2whole.training.model import (
-    Decoder,
-    ModelCard,
-    as_function,
-    build_model,
-    load_own_decoder,
-    save_model,
-)
+from parts2whole.training.model import Decoder, as_function, save_model
 from parts2whole.training.optim import AdamW, Cosine, Optimiser, Schedule, parameter_groups
-from parts2whole.training.provenance import peak_memory_mb, reset_peak_memory
-from parts2whole.training.runtime import Hardware, Runtime, describe_environment
-from parts2whole.weights.card import Card
-from parts2whole.weights.load import SCRATCH, load_initialisation
+from parts2whole.training.panels import draw_cases
+from parts2whole.training.provenance import peak_memory_mb
+from parts2whole.training.runtime import Hardware, Runtime
+from parts2whole.training.step import check_batch
+from parts2whole.training.transfer import open_transfer
+from parts2whole.weights.load import SCRATCH
 
-SPLIT = "split.json"
+Treatment = Literal["train", "freeze"]
 
 
 class FinetuneError(Parts2WholeError, ValueError):
@@ -61,7 +48,6 @@ class Finetuned:
         return found
 
 
-@one_run_a_folder
 def finetune(
     task: Task,
     *,
@@ -75,7 +61,7 @@ def finetune(
     batch_size: int = 4,
     optimiser: Optimiser = AdamW(lr=3e-3),
     schedule: Schedule = Cosine(warmup_fraction=0.1),
-    encoder: Literal["train", "freeze"] = "train",
+    encoder: Treatment = "train",
     decoder: Decoder = "fresh",
     encoder_lr: float = 1.0,
     layer_decay: float = 1.0,
@@ -128,201 +114,144 @@ def finetune(
         The run folder and its result.
 
     Raises:
-        FinetuneError: settings that contradict each other, or weights that don't fit the data.
+        FinetuneError: settings that contradict each other, or the network.
         parts2whole.tasks.base.TaskError: labelled data that can't be used.
         parts2whole.training.leak.LeakError: validation or test cases were seen in pre-training.
-        parts2whole.training.folder.RunFolderError: ``out`` already holds a run.
+        parts2whole.training.folder.RunFolderError: ``out`` already holds a run, or other files.
+        parts2whole.training.loop.PlanError: a number of steps or the like that makes no sense.
         parts2whole.training.model.ModelError: ``decoder="own"`` where there is none.
+        parts2whole.training.transfer.TransferError: weights that don't fit the data.
         parts2whole.weights.native.WeightsError: ``init`` names no usable weights.
     """
-    config = {key: to_plain(value) for key, value in dict(locals()).items()}
-    out = Path(out)
-    runtime = Runtime(hardware)
-    finished = read_result(out) if resume else None
-    if finished is not None:
-        return Finetuned(out, finished)
-    if not (0 <= encoder_warmup < 1 and encoder_lr > 0 and 0 < layer_decay <= 1):
-        raise FinetuneError(
-            "expected encoder_warmup in [0, 1), encoder_lr > 0, layer_decay in (0, 1]; "
-            f"got {encoder_warmup}, {encoder_lr}, {layer_decay}"
-        )
-    reset_peak_memory()
-    start = load_initialisation(init)
-    labelled = task.labelled(cache=Path(cache) if cache else default_cache(), progress=progress)
-    channels = labelled.store.cases[0].channels
-    start = start.adapt(channels) if start else None
-    notes = [*labelled.notes, *(check_contract(start.card, labelled, network) if start else [])]
-    saved = read_split(out / SPLIT) if resume and (out / SPLIT).exists() else None
-    split = saved or task.split(labelled)
-    reported = (*split.validation, *split.test)
-    leaks = find_leaks(labelled, reported, seen=start.card.seen, series=start.card.series) if start else ()
-    leak = check_leaks(leaks, accept_leak=accept_leak, where="validation or test")
-    notes = [*([leak] if leak else []), *notes]
-    train = (
-        saved.train
-        if saved
-        else labelled.choose_labelled(split.train, fraction=fraction, count=cases, seed=seed)
+    settings = {
+        "task": task, "out": out, "init": init, "network": network, "fraction": fraction, "cases": cases,
+        "seed": seed, "steps": steps, "batch_size": batch_size, "optimiser": optimiser,
+        "schedule": schedule, "encoder": encoder, "decoder": decoder, "encoder_lr": encoder_lr,
+        "layer_decay": layer_decay, "encoder_warmup": encoder_warmup, "clip_norm": clip_norm,
+        "validate_every": validate_every, "patience": patience, "checkpoint_every": checkpoint_every,
+        "accept_leak": accept_leak, "cache": cache, "hardware": hardware, "resume": resume,
+        "progress": progress,
+    }  # fmt: skip
+    check_specs(settings, task=Task, network=Network, hardware=Hardware)
+    folder = RunFolder(out, settings, resume=resume)
+    if folder.result is not None:
+        return Finetuned(folder.path, folder.result)
+    _check_encoder(encoder, decoder, encoder_lr, layer_decay, encoder_warmup)
+    plan = Plan(
+        steps=steps,
+        batch_size=batch_size,
+        seed=seed,
+        validate_every=min(validate_every, steps),
+        checkpoint_every=checkpoint_every,
+        monitor=task.monitor,
+        higher_is_better=True,
+        patience=patience,
+        clip_norm=clip_norm,
+        keep_best=True,
+        independent=task.rows_are_independent,
     )
-    split = Split(train, split.validation, split.test)
-    notes += remarks(task, labelled, split)
-    judged = task.can_judge(labelled, split.validation)
-    chosen = start.card.network if start else network or UNet3D()
-    torch.manual_seed(seed)
-    backbone = start.encoder if start else chosen.build_encoder(channels)
-    torch.manual_seed(seed)  # what is fresh in every arm is drawn alike, whatever the encoder drew before
-    module = build_model(task, chosen, backbone, labelled.classes, decoder=decoder)
-    if start and decoder == "own":
-        notes += load_own_decoder(module, start.own)
+    runtime = Runtime(hardware)
+    check_batch(batch_size, independent=plan.independent, runtime=runtime)
+
+    kept = read_split(folder.path / SPLIT) if resume and (folder.path / SPLIT).exists() else None
+    transfer = open_transfer(
+        task,
+        init,
+        network=network,
+        split=kept,
+        reported=("validation", "test"),
+        accept_leak=accept_leak,
+        cache=cache,
+        progress=progress,
+    )
+    labelled = transfer.labelled
+    train = kept.train if kept else transfer.choose_labels(fraction=fraction, cases=cases, seed=seed)
+    split = Split(train, transfer.split.validation, transfer.split.test)
+    if not task.can_judge(labelled, split.validation):
+        plan = dataclasses.replace(plan, monitor="loss", higher_is_better=False, patience=None)
+    module, told = transfer.build_model(decoder=decoder, seed=seed)
+    notes = [*transfer.notes, *remarks(task, labelled, split), *told]
     if encoder == "freeze":
         module.freeze_encoder()
     samples = task.samples(labelled, train, seed=seed, batch_size=batch_size)
-    if runtime.is_main:
-        start_run(out, config, environment=describe_environment(runtime), resume=resume)
-        write_split(split, out / SPLIT, **about_split(labelled, split))
-        if progress:
-            print(f"{type(task).__name__} from {init}, seed {seed}.")
-            print_sides(labelled, split)
-            for note in notes:
-                print(f"Note: {note}.", flush=True)
-    runtime.barrier()
+    lines = [f"{type(task).__name__} from {init}, seed {seed}.", *describe_sides(labelled, split)]
 
     def validate(module: nn.Module, step: int) -> dict[str, float]:
         predictor = as_function(module, runtime)
         return task.examine(predictor, labelled, split.validation, thorough=False).metrics
 
-    done = fit(
-        module,
-        views=task.augment,
-        objective=task.loss,
-        samples=samples,
-        groups=parameter_groups(
+    with folder.enter(runtime, say=[*lines, *(f"Note: {note}." for note in notes)] if progress else ()):
+        if runtime.is_main:
+            write_split(split, folder.path / SPLIT, **about_split(labelled, split))
+        done = fit(
             module,
-            encoder_scale=encoder_lr,
-            layer_decay=layer_decay,
-            encoder_from_step=round(encoder_warmup * steps),
-        ),
-        optimiser=optimiser,
-        schedule=schedule,
-        plan=Plan(
-            steps=steps,
-            batch_size=batch_size,
-            seed=seed,
-            validate_every=min(validate_every, steps),
-            checkpoint_every=checkpoint_every,
-            monitor=task.monitor if judged else "loss",
-            higher_is_better=judged,
-            patience=patience if judged else None,
-            clip_norm=clip_norm,
-            keep_best=True,
-            independent=task.rows_are_independent,
-        ),
-        runtime=runtime,
-        folder=out,
-        name=type(task).__name__,
-        validate=validate,
-        resume=bool(resume),
-        show=progress,
-    )
-    load_best(out, module, done.best_step)
-    module.eval()
-    predictor = as_function(module, runtime)
-    on_validation = task.examine(predictor, labelled, split.validation, thorough=False)
-    on_test = task.examine(predictor, labelled, split.test, thorough=True)
-    notes += undefined_in(task, on_test)
-    result = {
-        "kind": "finetune",
-        "task": task.to_dict(),
-        "init": str(init),
-        "method": start.card.method if start else None,
-        "decoder": decoder,
-        "fraction": fraction if cases is None else None,
-        "seed": seed,
-        "classes": list(labelled.classes),
-        "train_cases": list(train),
-        "validation_cases": list(split.validation),
-        "test_cases": list(split.test),
-        "validation": on_validation.metrics,
-        "test": on_test.metrics,
-        "steps": done.step,
-        "best_step": done.best_step,
-        "duration_s": done.seconds,
-        "leaks": list(leaks),
-        "data_fingerprint": labelled.store.fingerprint(),
-        "notes": notes,
-        **peak_memory_mb(),
-    }
-    if runtime.is_main:
-        resolved = task.preprocess.replace(modality=labelled.store.cases[0].modality)
-        seen, series = (start.card.seen, start.card.series) if start else ((), ())
-        trained = hashes_of(labelled, train)
-        save_model(
-            out,
-            module,
-            ModelCard(task, chosen, channels, labelled.classes, resolved, seen, series, trained, decoder),
+            views=task.augment,
+            objective=task.loss,
+            samples=samples,
+            groups=parameter_groups(
+                module,
+                encoder_scale=encoder_lr,
+                layer_decay=layer_decay,
+                encoder_from_step=round(encoder_warmup * steps),
+            ),
+            optimiser=optimiser,
+            schedule=schedule,
+            plan=plan,
+            runtime=runtime,
+            folder=folder.path,
+            name=type(task).__name__,
+            validate=validate,
+            resume=bool(resume),
+            show=progress,
         )
-        patients = labelled.patients()
-        rows = [row | {"patient": patients[row["case"]]} for row in on_test.per_item]
-        write_rows(out / "test_cases.csv", rows)
-        draw_cases(out / "panels", task, predictor, labelled, on_test)
-        write_json(out / "result.json", result)
-        write_report(out)
-    runtime.barrier()
-    return Finetuned(out, result)
-
-
-def check_contract(card: Card, labelled: LabelledData, network: Network | None) -> list[str]:
-    """Compare what the weights expect with what the data are.
-
-    Returns:
-        Differences the user should know but that don't make the weights useless.
-
-    Raises:
-        FinetuneError: the weights can't be used on these data.
-    """
-    record = labelled.store.cases[0]
-    if card.in_channels != record.channels:
-        raise FinetuneError(
-            f"the weights expect {card.in_channels} input channels, the data have {record.channels}"
+        load_best(folder.path, module, done.best_step)
+        module.eval()
+        predictor = as_function(module, runtime)
+        on_validation = task.examine(predictor, labelled, split.validation, thorough=False)
+        on_test = (
+            task.examine(predictor, labelled, split.test, thorough=True)
+            if split.test
+            else Examination({}, [])
         )
-    if network is not None and network != card.network:
-        raise FinetuneError(
-            f"the weights are of {card.network}, not of {network}; leave the network out to use theirs"
-        )
-    notes = []
-    theirs, ours = card.preprocess, labelled.store.preprocess
-    if theirs.modality == "unit":
-        notes.append(f"the encoder expects {card.origin.get('expects', 'voxels in [0, 1]')}")
-    elif theirs.modality != record.modality:
-        notes.append(f"the encoder was trained on {theirs.modality}, these are {record.modality}")
-    if record.modality == "CT" and theirs.modality != "unit" and theirs.window_hu != ours.window_hu:
-        raise FinetuneError(
-            f"the encoder was trained with window {theirs.window_hu} HU, this task uses {ours.window_hu}; "
-            "set the task's preprocess.window_hu alike"
-        )
-    if theirs.spacing_mm != ours.spacing_mm:
-        notes.append(
-            f"the encoder was trained at spacing {theirs.spacing_mm}, this task uses {ours.spacing_mm}"
-        )
-    return notes
+        notes += undefined_in(task, on_test)
+        result = {
+            "kind": "finetune",
+            **transfer.describe(split),
+            "decoder": decoder,
+            "fraction": fraction if cases is None else None,
+            "seed": seed,
+            "validation": on_validation.metrics,
+            "test": on_test.metrics,
+            "steps": done.step,
+            "best_step": done.best_step,
+            "duration_s": done.seconds,
+            "notes": notes,
+            **peak_memory_mb(),
+        }
+        if runtime.is_main:
+            save_model(folder.path, module, transfer.make_card(train, decoder=decoder))
+            patients = labelled.patients()
+            rows = [row | {"patient": patients[row["case"]]} for row in on_test.per_item]
+            write_rows(folder.path / "test_cases.csv", rows)
+            draw_cases(folder.path / "panels", task, predictor, labelled, on_test)
+            folder.close(result)
+    return Finetuned(folder.path, result)
 
 
-def draw_cases(
-    folder: Path, task: Task, predictor: Predictor, labelled: LabelledData, examined: Examination
+def _check_encoder(
+    encoder: str, decoder: str, encoder_lr: float, layer_decay: float, encoder_warmup: float
 ) -> None:
-    """Pictures of the best, the median and the worst test case, where the task has pictures."""
-    rows = [row for row in examined.per_item if math.isfinite(row.get(task.monitor, math.nan))]
-    rows.sort(key=lambda row: float(row[task.monitor]))
-    if not rows:
-        return
-    for which, row in (("worst", rows[0]), ("median", rows[len(rows) // 2]), ("best", rows[-1])):
-        shown = task.show(predictor, labelled, row["case"])
-        if shown is not None:
-            write_segmentation_panel(
-                folder / f"test-{which}-{safe_name(row['case'])}.png",
-                shown.image,
-                shown.reference,
-                shown.prediction,
-                spacing_mm=shown.spacing_mm,
-                classes=labelled.classes,
-                title=f"{which} test case: {row['case']}, {task.monitor} {row[task.monitor]:.3f}",
-            )
+    """Raise `FinetuneError` unless an encoder can be treated so."""
+    for name, value, known in (("encoder", encoder, Treatment), ("decoder", decoder, Decoder)):
+        if value not in get_args(known):
+            raise FinetuneError(f"{name} must be one of {', '.join(get_args(known))}, got {value!r}")
+    if not (0 <= encoder_warmup < 1 and encoder_lr > 0 and 0 < layer_decay <= 1):
+        raise FinetuneError(
+            "expected encoder_warmup in [0, 1), encoder_lr > 0, layer_decay in (0, 1]; "
+            f"got {encoder_warmup}, {encoder_lr}, {layer_decay}"
+        )
+    if encoder == "freeze" and (encoder_warmup, encoder_lr, layer_decay) != (0, 1, 1):
+        raise FinetuneError(
+            "a frozen encoder doesn't learn: leave encoder_warmup, encoder_lr and layer_decay as they are, "
+            f"or train it; got {encoder_warmup}, {encoder_lr}, {layer_decay}"
+        )

@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from parts2whole.errors import Parts2WholeError
-from parts2whole.files import write_json
 from parts2whole.methods.base import FixedBank, Method, make_views
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.base import Network
-from parts2whole.networks.heads import Model
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.report.embedding import FOLDER as EMBEDDING
-from parts2whole.report.page import write_report
 from parts2whole.scans.volume import Size, Triple
-from parts2whole.spec import digest, to_plain
-from parts2whole.store.split import split_by_patient
+from parts2whole.spec import check_specs
 from parts2whole.store.store import Store
-from parts2whole.tasks.base import Task, default_cache
+from parts2whole.tasks.base import Task
+from parts2whole.training.embedding import EmbedError, embed_parts
 from parts2whole.training.examine import Examiner
-from parts2whole.training.folder import Resume, read_result, start_run
-from parts2whole.training.lock import one_run_a_folder
+from parts2whole.training.folder import Resume, RunFolder
 from parts2whole.training.loop import Plan, fit
 from parts2whole.training.optim import Optimiser, Schedule, choose_optimiser, parameter_groups
-from parts2whole.training.provenance import peak_memory_mb, reset_peak_memory
-from parts2whole.training.runtime import Hardware, Runtime, describe_environment
-from parts2whole.verbs.embed import EmbedError, embed_encoder
-from parts2whole.weights.card import Card
+from parts2whole.training.provenance import peak_memory_mb
+from parts2whole.training.runtime import Hardware, Runtime
+from parts2whole.training.scans import choose_sides, make_card
+from parts2whole.training.step import check_batch
 from parts2whole.weights.native import save_encoder, write_tensors
 from parts2whole.wholes.sampler import Wholes, WholeSampler, WholeSize
 from parts2whole.wholes.where import Where
@@ -54,7 +48,6 @@ class Pretrained:
         return str(self.folder)
 
 
-@one_run_a_folder
 def pretrain(
     store: str | Path,
     *,
@@ -121,54 +114,27 @@ def pretrain(
         The run folder and its result.
 
     Raises:
-        PretrainError: nothing to train on, or sizes that don't fit.
-        parts2whole.training.folder.RunFolderError: ``out`` already holds a run.
+        PretrainError: settings that don't fit each other or the network.
+        parts2whole.training.folder.RunFolderError: ``out`` already holds a run, or other files.
+        parts2whole.training.loop.PlanError: a number of steps or the like that makes no sense.
+        parts2whole.store.split.SplitError: no scans are left to train on.
         parts2whole.store.store.StoreError: ``store`` is not a store.
     """
-    config = {key: to_plain(value) for key, value in dict(locals()).items()}
-    out = Path(out)
-    scans = Store.open(store)
-    runtime = Runtime(hardware)
-    environment = describe_environment(runtime)
-    if runtime.is_main:
-        start_run(out, config, environment=environment, resume=resume)
-    runtime.barrier()
-    finished = read_result(out)
-    if resume and finished is not None:
-        return Pretrained(out, finished)
-
-    reset_peak_memory()
-    cases = _choose_cases(scans, held_out, validation_fraction, seed)
-    notes = list(cases.notes)
-    size = WholeSize(whole_size, whole_mm)
-    bank = method.bank if isinstance(method, FixedBank) else None
-    wholes = partial(WholeSampler, scans, size=size, seed=seed, where=where, weights=weights)
-    sampler = wholes(cases=cases.train, bank=bank)
-    padded = sampler.padded_cases()
-    if padded:
-        notes.append(f"{len(padded)} of {len(cases.train)} scans are smaller than the whole and are padded")
-    if bank:
-        notes.append(f"the validation loss is that of new views of the {bank} wholes that are trained on")
-    torch.manual_seed(seed)
-    module = method.build(network, in_channels=sampler.channels, whole_size=whole_size)
-    _check_size(module, whole_size)
-    examiner = Examiner(
-        method,
-        sampler if bank else wholes(cases=cases.validation),
-        sampler,
-        wholes=validation_wholes,
-        batch_size=batch_size,
-        seed=seed,
-        runtime=runtime,
-        folder=out,
-        panel_every=panel_every,
-        every=min(validate_every, steps),
-        steps=steps,
-    )
-    if progress and runtime.is_main:
-        for note in notes:
-            print(f"Note: {note}.", flush=True)
-    chosen_optimiser, chosen_schedule = choose_optimiser(preset, optimiser, schedule)
+    settings = {
+        "store": store, "out": out, "method": method, "network": network, "steps": steps,
+        "batch_size": batch_size, "whole_size": whole_size, "whole_mm": whole_mm, "where": where,
+        "weights": weights, "preset": preset, "optimiser": optimiser, "schedule": schedule,
+        "clip_norm": clip_norm, "seed": seed, "held_out": held_out,
+        "validation_fraction": validation_fraction, "validation_wholes": validation_wholes,
+        "validate_every": validate_every, "panel_every": panel_every, "embed_wholes": embed_wholes,
+        "checkpoint_every": checkpoint_every, "hardware": hardware, "resume": resume, "progress": progress,
+    }  # fmt: skip
+    check_specs(settings, method=Method, network=Network, where=Where, held_out=Task, hardware=Hardware)
+    folder = RunFolder(out, settings, resume=resume)
+    if folder.result is not None:
+        return Pretrained(folder.path, folder.result)
+    if embed_wholes < 0:
+        raise PretrainError(f"embed_wholes must be 0 or more, got {embed_wholes}")
     plan = Plan(
         steps=steps,
         batch_size=batch_size,
@@ -178,126 +144,88 @@ def pretrain(
         clip_norm=clip_norm,
         independent=method.rows_are_independent,
     )
+    method.check_batch(batch_size)
+    chosen_optimiser, chosen_schedule = choose_optimiser(preset, optimiser, schedule)
+    size = WholeSize(whole_size, whole_mm)
+    scans = Store.open(store)
+    runtime = Runtime(hardware)
+    check_batch(batch_size, independent=plan.independent, runtime=runtime)
 
-    done = fit(
-        module,
-        views=partial(make_views, method),
-        objective=method.loss,
-        samples=Wholes(sampler, batch_size),
-        groups=parameter_groups(module),
-        optimiser=chosen_optimiser,
-        schedule=chosen_schedule,
+    sides = choose_sides(scans, held_out=held_out, validation_fraction=validation_fraction, seed=seed)
+    bank = method.bank if isinstance(method, FixedBank) else None
+    sampler_of = partial(WholeSampler, scans, size=size, seed=seed, where=where, weights=weights)
+    sampler = sampler_of(cases=sides.train, bank=bank)
+    notes = list(sides.notes)
+    if padded := sampler.padded_cases():
+        notes.append(f"{len(padded)} of {len(sides.train)} scans are smaller than the whole and are padded")
+    if bank:
+        notes.append(f"the validation loss is that of new views of the {bank} wholes that are trained on")
+    torch.manual_seed(seed)
+    module = method.build(network, in_channels=sampler.channels, whole_size=whole_size)
+    if not module.encoder.takes(whole_size):
+        edge = module.encoder.divisor
+        raise PretrainError(f"whole_size must be divisible by {edge} for this network, got {whole_size}")
+    examiner = Examiner(
+        method,
+        sampler if bank else sampler_of(cases=sides.validation),
+        sampler,
+        wholes=validation_wholes,
         plan=plan,
         runtime=runtime,
-        folder=out,
-        name=type(method).__name__,
-        validate=examiner,
-        resume=bool(resume),
-        show=progress,
+        folder=folder.path,
+        panel_every=panel_every,
     )
-    result = {
-        "kind": "pretrain",
-        "method": method.to_dict(),
-        "network": network.to_dict(),
-        "steps": done.step,
-        "validation_loss": done.values[-1] if done.values else None,
-        **examiner.baselines,
-        "collapsed": examiner.collapsed,
-        "train_cases": len(cases.train),
-        "validation_cases": len(cases.validation),
-        "held_out_cases": sorted(set(cases.validation) - set(cases.train)),
-        "duration_s": done.seconds,
-        "data_fingerprint": scans.fingerprint(),
-        "notes": notes,
-        **peak_memory_mb(),
-    }
-    if runtime.is_main:
-        card = _card(scans, network, sampler, size, method, done.step, cases)
-        save_encoder(out / "weights", module.encoder, card)
-        write_tensors(out / "weights" / "model.safetensors", module.state_dict())
-        if embed_wholes:
-            try:
-                embed_encoder(
-                    module.encoder,
-                    card,
-                    scans,
-                    cases.validation,
-                    out=out / EMBEDDING,
-                    runtime=runtime,
-                    wholes=embed_wholes,
-                    initial_seed=seed,
-                )
-            except EmbedError as error:
-                notes.append(f"no embedding: {error}")
-        write_json(out / "result.json", result)
-        write_report(out)
-    runtime.barrier()
-    return Pretrained(out, result)
 
-
-@dataclasses.dataclass(frozen=True)
-class _Cases:
-    """Which scans to train on, which to measure on, and what the user should know about the choice."""
-
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
-    notes: tuple[str, ...]
-
-
-def _choose_cases(scans: Store, held_out: Task | None, validation_fraction: float, seed: int) -> _Cases:
-    """Divide the scans by patient, without those that a target task will be validated or tested on."""
-    records = list(scans.cases)
-    notes = []
-    if held_out is not None:
-        barred = held_out.held_out_hashes(cache=default_cache())
-        records = [record for record in scans.cases if barred.isdisjoint(record.hashes())]
-        left_out = len(scans.cases) - len(records)
-        notes.append(f"{left_out} of {len(scans.cases)} scans belong to the held-out task and are left out")
-    if not records:
-        raise PretrainError(f"no scans to train on in {scans.path}")
-    patients = {record.case_id: record.patient for record in records}
-    everything = tuple(sorted(patients))
-    if len(set(patients.values())) < 2 or validation_fraction == 0:
-        notes.append("no patient is held out: validation wholes come from the training scans")
-        return _Cases(everything, everything, tuple(notes))
-    split = split_by_patient(patients, validation=validation_fraction, test=0, seed=seed)
-    return _Cases(tuple(sorted(split.train)), tuple(sorted(split.validation)), tuple(notes))
-
-
-def _check_size(module: Model, whole_size: Size) -> None:
-    divisor = module.encoder.divisor
-    if any(edge % divisor for edge in whole_size):
-        raise PretrainError(f"whole_size must be divisible by {divisor} for this network, got {whole_size}")
-
-
-def _card(
-    scans: Store,
-    network: Network,
-    sampler: WholeSampler,
-    size: WholeSize,
-    method: Method,
-    steps: int,
-    cases: _Cases,
-) -> Card:
-    records = [scans.record(case) for case in sorted({*cases.train, *cases.validation})]
-    modalities = {record.modality for record in records}
-    preprocess = scans.preprocess
-    if len(modalities) == 1:
-        preprocess = preprocess.replace(modality=modalities.pop())
-    z, y, x = (statistics.median(r.spacing_mm[axis] for r in records) for axis in range(3))
-    seen = tuple(sorted({found for record in records for found in record.hashes()}))
-    return Card(
-        network=network,
-        in_channels=sampler.channels,
-        preprocess=preprocess,
-        whole_size=size.voxels,
-        whole_mm=size.mm,
-        spacing_mm=(z, y, x),
-        method=method.to_dict(),
-        steps=steps,
-        seen=seen,
-        fingerprint=digest(list(seen)),
-        series=tuple(sorted({record.series for record in records} - {""})),
-        citation=method.citation,
-        version=metadata.version("parts2whole"),
-    )
+    with folder.enter(runtime, say=[f"Note: {note}." for note in notes if progress]):
+        done = fit(
+            module,
+            views=partial(make_views, method),
+            objective=method.loss,
+            samples=Wholes(sampler, batch_size),
+            groups=parameter_groups(module),
+            optimiser=chosen_optimiser,
+            schedule=chosen_schedule,
+            plan=plan,
+            runtime=runtime,
+            folder=folder.path,
+            name=type(method).__name__,
+            validate=examiner,
+            resume=bool(resume),
+            show=progress,
+        )
+        result = {
+            "kind": "pretrain",
+            "method": method.to_dict(),
+            "network": network.to_dict(),
+            "steps": done.step,
+            "validation_loss": done.values[-1] if done.values else None,
+            **examiner.baselines,
+            "collapsed": examiner.collapsed,
+            "train_cases": len(sides.train),
+            "validation_cases": len(sides.validation),
+            "held_out_cases": sides.held_out,
+            "duration_s": done.seconds,
+            "data_fingerprint": scans.fingerprint(),
+            "notes": notes,
+            **peak_memory_mb(),
+        }
+        if runtime.is_main:
+            card = make_card(scans, sides, network=network, size=size, method=method, steps=done.step)
+            save_encoder(folder.path / "weights", module.encoder, card)
+            write_tensors(folder.path / "weights" / "model.safetensors", module.state_dict())
+            if embed_wholes:
+                try:
+                    embed_parts(
+                        module.encoder,
+                        card,
+                        scans,
+                        sides.validation,
+                        out=folder.path / EMBEDDING,
+                        runtime=runtime,
+                        wholes=embed_wholes,
+                        initial_seed=seed,
+                    )
+                except EmbedError as error:
+                    notes.append(f"no embedding: {error}")
+            folder.close(result)
+    return Pretrained(folder.path, result)

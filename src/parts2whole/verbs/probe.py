@@ -22,22 +22,19 @@ from parts2whole.evaluation.probes import (
 )
 from parts2whole.files import write_json
 from parts2whole.networks.base import Encoder, Network
-from parts2whole.networks.heads import pooled_features
-from parts2whole.networks.unet3d import UNet3D
-from parts2whole.tasks.base import LabelledData, Task, default_cache
+from parts2whole.tasks.base import LabelledData, Task
 from parts2whole.tasks.classifying import ClassificationTask
 from parts2whole.tasks.segmenting import SegmentationTask
-from parts2whole.training.leak import check_leaks, find_leaks
-from parts2whole.weights.load import SCRATCH, load_initialisation
+from parts2whole.training.encode import AT_ONCE, embed, encode, settle_norms
+from parts2whole.training.runtime import Hardware, Runtime
+from parts2whole.training.transfer import open_transfer
 
 Row = dict[str, Any]
-
 Items = tuple[str, ...]
-
 Floats = npt.NDArray[np.float32]
+Targets = npt.NDArray[np.int64]
 
 SETTLE_ON = 20
-EMBEDDED_AT_ONCE = 16
 PENALTIES = (1.0, 0.1, 0.03, 0.01)
 """Inverse strengths of the L2 penalty that are tried; which is best differs between encoders."""
 
@@ -103,119 +100,109 @@ def probe(
         One row for every probe and seed.
 
     Raises:
-        ProbeError: a kind of task that can't be probed.
+        ProbeError: a kind of task that can't be probed, or a side without cases.
         parts2whole.training.leak.LeakError: validation or test cases were seen in pre-training.
+        parts2whole.training.transfer.TransferError: weights that don't fit the data.
         parts2whole.weights.native.WeightsError: ``init`` names no usable weights.
     """
-    labelled = task.labelled(cache=Path(cache) if cache else default_cache(), progress=progress)
-    start = load_initialisation(init)
-    channels = labelled.store.cases[0].channels
-    start = start.adapt(channels) if start else None
-    if start and start.card.in_channels != channels:
-        raise ProbeError(
-            f"the weights expect {start.card.in_channels} input channels, the data have {channels}"
-        )
-    split = task.split(labelled)
-    tested = split.validation if side == "validation" else split.test
-    judged = dict.fromkeys((*split.validation, *tested))
-    leaks = (
-        find_leaks(labelled, tuple(judged), seen=start.card.seen, series=start.card.series) if start else ()
+    if seeds < 1:
+        raise ProbeError(f"seeds must be 1 or more, got {seeds}")
+    if not isinstance(task, ClassificationTask | SegmentationTask):
+        raise ProbeError(f"{type(task).__name__} is neither a segmentation nor a classification")
+    transfer = open_transfer(
+        task,
+        init,
+        network=network,
+        reported=("validation", side),
+        accept_leak=accept_leak,
+        cache=cache,
+        progress=progress,
     )
-    leak = check_leaks(leaks, accept_leak=accept_leak, where="validation or test")
+    labelled, validation = transfer.labelled, transfer.split.validation
+    tested = validation if side == "validation" else transfer.split.test
+    if not tested:
+        raise ProbeError(f"{task.data} has no {side} cases by the split of {type(task).__name__}")
+    for note in transfer.notes if progress else ():
+        print(f"Note: {note}.", flush=True)
+    name = transfer.start.card.method["class_path"] if transfer.start else "untrained"
+    name = str(name).rpartition(".")[2]
+    leak = {"leak": transfer.mark} if transfer.mark else {}
+    runtime = Runtime(Hardware(devices=1, nodes=1, precision="32-true"))
+    known: dict[str, Floats] = {}
     rows: list[Row] = []
-    embedded: dict[str, Floats] = {}
     for seed in range(seeds):
-        torch.manual_seed(seed)
-        encoder = start.encoder if start else (network or UNet3D()).build_encoder(channels)
-        if start is None:
-            embedded.clear()  # another seed, another network
-        train = labelled.choose_labelled(split.train, fraction=fraction, count=cases, seed=seed)
-        if start is None:
-            _settle_norms(encoder, [_image(labelled, item, task) for item in train[:SETTLE_ON]])
-        name = "untrained" if start is None else str(start.card.method["class_path"]).rpartition(".")[2]
-        for row in _probe_once(task, encoder, labelled, train, split.validation, tested, seed, embedded):
-            about = {"encoder": name, "init": str(init), "seed": seed, "labelled": len(train), "side": side}
-            rows.append(about | ({"leak": leak} if leak else {}) | row)
+        train = transfer.choose_labels(fraction=fraction, cases=cases, seed=seed)
+        encoder = runtime.place_module(transfer.build_encoder(seed))
+        if not transfer.start:
+            known.clear()  # another seed, another network
+            shown = (task.image(labelled, item)[None] for item in train[:SETTLE_ON])
+            settle_norms(encoder, shown, runtime, upsampled_pyramid)
+        frozen = _Frozen(encoder, labelled, runtime, known)
+        about = {"encoder": name, "init": str(init), "seed": seed, "labelled": len(train), "side": side}
+        if isinstance(task, SegmentationTask):
+            found = frozen.probe_voxels(task, train, validation, tested, seed=seed)
+        else:
+            found = frozen.probe_items(task, train, validation, tested)
+        rows += [about | leak | row for row in found]
     if out is not None:
-        path = Path(out)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, rows)
-    if str(init) == SCRATCH and progress:
+        write_json(Path(out), rows)
+    if not transfer.start and progress:
         print("An untrained network: what its architecture alone gives.")
     return Probed(tuple(rows))
 
 
-def _probe_once(
-    task: Task,
-    encoder: Encoder,
-    labelled: LabelledData,
-    train: Items,
-    validation: Items,
-    tested: Items,
-    seed: int,
-    embedded: dict[str, Floats],
-) -> list[Row]:
-    """Fit with every penalty, keep the one that is best on validation items, and measure it on ``tested``."""
-    encoder.eval()
-    if isinstance(task, SegmentationTask):
+@dataclasses.dataclass(frozen=True)
+class _Frozen:
+    """An encoder whose features are read, once an item.
 
-        def voxels(items: Items) -> Iterator[tuple[Tensor, npt.NDArray[np.int64]]]:
-            return (_voxel_features(encoder, labelled, item, task) for item in items)
+    Attributes:
+        encoder: on the device.
+        labelled: the data.
+        runtime: device and precision.
+        known: the pooled features (channels,) of items that were embedded before.
+    """
 
-        models = fit_voxel_probes(voxels(train), PENALTIES, seed=seed)
-        found = score_voxel_probes(models, voxels(validation))
+    encoder: Encoder
+    labelled: LabelledData
+    runtime: Runtime
+    known: dict[str, Floats]
+
+    def probe_voxels(
+        self, task: SegmentationTask, train: Items, validation: Items, tested: Items, *, seed: int
+    ) -> list[Row]:
+        """Fit with every penalty, keep the one that is best on validation items, measure it on ``tested``."""
+        models = fit_voxel_probes(self._voxels(task, train), PENALTIES, seed=seed)
+        found = score_voxel_probes(models, self._voxels(task, validation))
         best = max(PENALTIES, key=lambda penalty: found[penalty]["iou_mean"])
         if tested != validation:
-            found = score_voxel_probes({best: models[best]}, voxels(tested))
+            found = score_voxel_probes({best: models[best]}, self._voxels(task, tested))
         return [{"probe": "voxel linear", "penalty": best} | found[best]]
-    if isinstance(task, ClassificationTask):
-        _embed(encoder, labelled, (*train, *validation, *tested), task, embedded)
-        (x, y), chosen, measured = (
-            (np.stack([embedded[item] for item in items]), _targets(labelled, items))
-            for items in (train, validation, tested)
-        )
+
+    def probe_items(
+        self, task: ClassificationTask, train: Items, validation: Items, tested: Items
+    ) -> list[Row]:
+        """As `probe_voxels`, of whole items, and k-NN beside it."""
+        (x, y), chosen, measured = (self._pooled(task, items) for items in (train, validation, tested))
         best = max(PENALTIES, key=lambda penalty: linear_probe(x, y, *chosen, C=penalty)["auc"])
         return [
             {"probe": "linear", "penalty": best} | linear_probe(x, y, *measured, C=best),
             {"probe": "k-NN"} | knn_probe(x, y, *measured, k=min(10, len(x))),
         ]
-    raise ProbeError(f"{type(task).__name__} is neither a segmentation nor a classification")
 
+    def _voxels(self, task: SegmentationTask, items: Items) -> Iterator[tuple[Tensor, Targets]]:
+        """Features (F, D, H, W) and class indices (D, H, W) of every item, one after the other."""
+        images = (task.image(self.labelled, item)[None] for item in items)
+        references = (task.reference(self.labelled, item) for item in items)
+        return zip(encode(self.encoder, images, self.runtime, upsampled_pyramid), references, strict=True)
 
-def _targets(labelled: LabelledData, items: Items) -> npt.NDArray[np.int64]:
-    return np.array([labelled.item(item).target for item in items], dtype=np.int64)
-
-
-@torch.no_grad()
-def _settle_norms(encoder: Encoder, images: list[Tensor]) -> None:
-    """Let an untrained encoder's batch norms see data once, instead of made-up statistics."""
-    encoder.train()
-    for image in images:
-        upsampled_pyramid(encoder, image)
-    encoder.eval()
-
-
-def _image(labelled: LabelledData, item: str, task: Task) -> Tensor:
-    """What the encoder is given for an item: (1, C, D, H, W)."""
-    if isinstance(task, ClassificationTask | SegmentationTask):
-        return task.image(labelled, item)[None]
-    raise ProbeError(f"{type(task).__name__} is neither a segmentation nor a classification")
-
-
-def _voxel_features(
-    encoder: Encoder, labelled: LabelledData, item: str, task: SegmentationTask
-) -> tuple[Tensor, npt.NDArray[np.int64]]:
-    """Features (F, D, H, W) and class indices (D, H, W) of an item."""
-    return upsampled_pyramid(encoder, _image(labelled, item, task)), task.reference(labelled, item)
-
-
-@torch.no_grad()
-def _embed(
-    encoder: Encoder, labelled: LabelledData, items: Items, task: ClassificationTask, known: dict[str, Floats]
-) -> None:
-    """Add the global average of the deepest map, (channels,), of every item that isn't known yet."""
-    missing = [item for item in dict.fromkeys(items) if item not in known]
-    for first in range(0, len(missing), EMBEDDED_AT_ONCE):
-        batch = missing[first : first + EMBEDDED_AT_ONCE]
-        images = torch.cat([_image(labelled, item, task) for item in batch])
-        known |= zip(batch, pooled_features(encoder, images).float().numpy(), strict=True)
+    def _pooled(self, task: ClassificationTask, items: Items) -> tuple[Floats, Targets]:
+        """Features (items, channels) and class indices (items,)."""
+        missing = [item for item in dict.fromkeys(items) if item not in self.known]
+        batches = (
+            torch.stack([task.image(self.labelled, item) for item in missing[first : first + AT_ONCE]])
+            for first in range(0, len(missing), AT_ONCE)
+        )
+        if missing:
+            self.known.update(zip(missing, embed(self.encoder, batches, self.runtime).numpy(), strict=True))
+        targets = np.array([self.labelled.item(item).target for item in items], dtype=np.int64)
+        return np.stack([self.known[item] for item in items]), targets

@@ -46,6 +46,11 @@ class WholeSize:
     voxels: Size = (32, 64, 64)
     mm: Triple | None = None
 
+    def __post_init__(self) -> None:
+        for name, edges in (("whole_size", self.voxels), ("whole_mm", self.mm)):
+            if edges is not None and sum(edge > 0 for edge in edges) != 3:
+                raise SamplerError(f"{name} must be three edges (z, y, x) above 0, got {edges}")
+
     def in_scan(self, spacing_mm: Triple) -> Size:
         """Edge lengths in voxels of a scan with ``spacing_mm``."""
         if self.mm is None:

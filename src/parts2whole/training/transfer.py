@@ -1,0 +1,216 @@
+"""Weights on their way to a target task: do they fit its data, what of it have they seen, which labels count?
+
+Fine-tuning and probing both begin here, so that what one refuses the other doesn't take.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from parts2whole.errors import Parts2WholeError
+from parts2whole.networks.base import Encoder, Network
+from parts2whole.networks.heads import Model
+from parts2whole.networks.unet3d import UNet3D
+from parts2whole.store.split import Split
+from parts2whole.tasks.base import LabelledData, Task, default_cache
+from parts2whole.training.leak import check_leaks, find_leaks, hashes_of
+from parts2whole.training.model import Decoder, ModelCard, build_model, load_own_decoder
+from parts2whole.weights.card import Card
+from parts2whole.weights.load import Initialisation, load_initialisation
+
+Side = Literal["validation", "test"]
+
+
+class TransferError(Parts2WholeError, ValueError):
+    """Weights that don't fit the labelled data, or data that nothing can be learned or chosen on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """Weights, or none, and the labelled data they are tried on.
+
+    Attributes:
+        task: the target task.
+        init: what the user calls the weights.
+        start: the weights, for the channels of the data; None from scratch.
+        network: of the encoder.
+        labelled: the data.
+        split: the task's own, or that of a run that is gone on with; labels are chosen of its training side.
+        leaks: cases to be reported on that the weights have seen, which the user has accepted.
+        mark: what a result must then carry.
+        notes: what the user should know, the mark first.
+    """
+
+    task: Task
+    init: str
+    start: Initialisation | None
+    network: Network
+    labelled: LabelledData
+    split: Split
+    leaks: tuple[str, ...]
+    mark: str | None
+    notes: tuple[str, ...]
+
+    @property
+    def channels(self) -> int:
+        """Input channels of the data."""
+        return self.labelled.store.cases[0].channels
+
+    def build_encoder(self, seed: int) -> Encoder:
+        """The encoder to start from; a fresh one depends on the seed alone."""
+        torch.manual_seed(seed)
+        return self.start.encoder if self.start else self.network.build_encoder(self.channels)
+
+    def build_model(self, *, decoder: Decoder, seed: int) -> tuple[Model, list[str]]:
+        """The model to fine-tune, and what the user should know of it.
+
+        Raises:
+            TransferError: the network doesn't take inputs of the task's size.
+            parts2whole.training.model.ModelError: a decoder of its own where there is none.
+        """
+        encoder, size = self.build_encoder(seed), self.task.patch_size
+        if not encoder.takes(size):
+            raise TransferError(
+                f"the task's patch_size must be divisible by {encoder.divisor} for this network, got {size}"
+            )
+        torch.manual_seed(seed)  # what is fresh in every arm is drawn alike, whatever the encoder drew before
+        module = build_model(self.task, self.network, encoder, self.labelled.classes, decoder=decoder)
+        own = decoder == "own" and self.start
+        return module, load_own_decoder(module, own.own) if own else []
+
+    def describe(self, split: Split) -> dict[str, Any]:
+        """What a result says of weights and data, with the labels that were used as ``split.train``."""
+        return {
+            "task": self.task.to_dict(),
+            "init": self.init,
+            "method": self.start.card.method if self.start else None,
+            "classes": list(self.labelled.classes),
+            "train_cases": list(split.train),
+            "validation_cases": list(split.validation),
+            "test_cases": list(split.test),
+            "leaks": list(self.leaks),
+            "data_fingerprint": self.labelled.store.fingerprint(),
+        }
+
+    def make_card(self, train: Sequence[str], *, decoder: Decoder) -> ModelCard:
+        """The card of a model that was fine-tuned on the items ``train``."""
+        card = self.start.card if self.start else None
+        return ModelCard(
+            task=self.task,
+            network=self.network,
+            in_channels=self.channels,
+            classes=self.labelled.classes,
+            preprocess=self.task.preprocess.replace(modality=self.labelled.store.cases[0].modality),
+            seen=card.seen if card else (),
+            series=card.series if card else (),
+            trained=hashes_of(self.labelled, train),
+            decoder=decoder,
+        )
+
+    def choose_labels(self, *, fraction: float, cases: int | None, seed: int) -> tuple[str, ...]:
+        """Training items whose labels are used: of a share of the patients, or of a number of them.
+
+        Raises:
+            TransferError: both are given.
+            parts2whole.store.split.SplitError: no such share, or more patients than there are.
+        """
+        if cases is not None and fraction != 1.0:
+            raise TransferError(f"give either fraction or cases, got fraction {fraction} and cases {cases}")
+        return self.labelled.choose_labelled(self.split.train, fraction=fraction, count=cases, seed=seed)
+
+
+def open_transfer(
+    task: Task,
+    init: str | Path,
+    *,
+    network: Network | None,
+    split: Split | None = None,
+    reported: Collection[Side],
+    accept_leak: str | None,
+    cache: str | Path | None,
+    progress: bool,
+) -> Transfer:
+    """Load the weights, prepare the labelled data, and check one against the other.
+
+    Args:
+        task: the target task.
+        init: ``scratch``, a run folder, a weights folder, or ``SOURCE:PATH``.
+        network: of the encoder from scratch, default ``UNet3D()``; with weights it must be theirs.
+        split: of a run that is gone on with; default the task's own.
+        reported: sides that something is chosen or reported on, which the weights must not have seen.
+        accept_leak: the sentence that accepts it if they have.
+        cache: where prepared labelled data are kept; default ``~/.cache/parts2whole``.
+        progress: show how far the preparation is.
+
+    Raises:
+        TransferError: the weights can't be used on these data, or there is nothing to choose on.
+        parts2whole.tasks.base.TaskError: labelled data that can't be used.
+        parts2whole.training.leak.LeakError: the weights have seen what is reported on.
+        parts2whole.weights.native.WeightsError: ``init`` names no usable weights.
+    """
+    start = load_initialisation(init)
+    labelled = task.labelled(cache=Path(cache) if cache else default_cache(), progress=progress)
+    start = start.adapt(labelled.store.cases[0].channels) if start else None
+    notes = [*labelled.notes, *(check_contract(start.card, labelled, network) if start else ())]
+    split = split or task.split(labelled)
+    for side in ("train", "validation"):
+        if not getattr(split, side):
+            raise TransferError(
+                f"{task.data} has no {side} cases by the split of {type(task).__name__}; change its "
+                "validation_fraction or test_fraction, or the data set's own split"
+            )
+    judged = tuple(dict.fromkeys(item for side in reported for item in getattr(split, side)))
+    leaks = find_leaks(labelled, judged, seen=start.card.seen, series=start.card.series) if start else ()
+    mark = check_leaks(leaks, accept_leak=accept_leak, where="validation or test")
+    return Transfer(
+        task,
+        str(init),
+        start,
+        start.card.network if start else network or UNet3D(),
+        labelled,
+        split,
+        leaks,
+        mark,
+        (*([mark] if mark else []), *notes),
+    )
+
+
+def check_contract(card: Card, labelled: LabelledData, network: Network | None) -> list[str]:
+    """Compare what the weights expect with what the data are.
+
+    Returns:
+        Differences the user should know but that don't make the weights useless.
+
+    Raises:
+        TransferError: the weights can't be used on these data.
+    """
+    record = labelled.store.cases[0]
+    if card.in_channels != record.channels:
+        raise TransferError(
+            f"the weights expect {card.in_channels} input channels, the data have {record.channels}"
+        )
+    if network is not None and network != card.network:
+        raise TransferError(
+            f"the weights are of {card.network}, not of {network}; leave the network out to use theirs"
+        )
+    notes = []
+    theirs, ours = card.preprocess, labelled.store.preprocess
+    if theirs.modality == "unit":
+        notes.append(f"the encoder expects {card.origin.get('expects', 'voxels in [0, 1]')}")
+    elif theirs.modality != record.modality:
+        notes.append(f"the encoder was trained on {theirs.modality}, these are {record.modality}")
+    if record.modality == "CT" and theirs.modality != "unit" and theirs.window_hu != ours.window_hu:
+        raise TransferError(
+            f"the encoder was trained with window {theirs.window_hu} HU, this task uses {ours.window_hu}; "
+            "set the task's preprocess.window_hu alike"
+        )
+    if theirs.spacing_mm != ours.spacing_mm:
+        notes.append(
+            f"the encoder was trained at spacing {theirs.spacing_mm}, this task uses {ours.spacing_mm}"
+        )
+    return notes

@@ -1,0 +1,112 @@
+"""Weights meet labelled data: what is refused, what is told, and what two arms have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from parts2whole.networks.unet3d import UNet3D
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.tasks.classification import Classification
+from parts2whole.training.leak import ACCEPTANCE, LeakError
+from parts2whole.training.transfer import Transfer, TransferError, open_transfer
+from parts2whole.weights.card import Card
+from parts2whole.weights.native import save_encoder
+
+TINY = UNet3D(size="tiny")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("transfer")
+
+
+@pytest.fixture(scope="module")
+def task(folder) -> Classification:
+    arrays = {}
+    for seed, (side, count) in enumerate({"train": 12, "val": 4, "test": 4}.items()):
+        images = np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 8)).astype(np.uint8)
+        arrays |= {f"{side}_images": images, f"{side}_labels": np.arange(count)[:, None] % 2}
+    np.savez(folder / "set.npz", **arrays)
+    return Classification(folder / "set.npz", patch_size=(8, 8, 8))
+
+
+def transfer(task, folder, init="scratch", **changed) -> Transfer:
+    settings = {
+        "network": TINY if init == "scratch" else None,
+        "reported": ("validation", "test"),
+        "accept_leak": None,
+        "cache": folder / "cache",
+        "progress": False,
+    }
+    return open_transfer(task, init, **settings | changed)
+
+
+def weights(folder: Path, *, seen: tuple[str, ...] = (), **changed) -> Path:
+    """Weights of the tiny network, as pre-training leaves them."""
+    card = {
+        "network": TINY,
+        "in_channels": 1,
+        "preprocess": Preprocess(modality="unit"),
+        "whole_size": (8, 8, 8),
+        "whole_mm": None,
+        "spacing_mm": None,
+        "method": {"class_path": "Parts2Whole", "init_args": {}},
+        "steps": 1,
+        "seen": seen,
+        "fingerprint": "",
+    }
+    out = folder / f"weights-{len(list(folder.iterdir()))}"
+    channels = changed.get("in_channels", 1)
+    save_encoder(out, TINY.build_encoder(channels), Card(**card | changed))
+    return out
+
+
+def test_arms_share_the_labels_and_what_is_fresh(task, folder):
+    arms = transfer(task, folder), transfer(task, folder, weights(folder))
+    chosen = [arm.choose_labels(fraction=0.5, cases=None, seed=3) for arm in arms]
+    assert chosen[0] == chosen[1]
+    assert set(chosen[0]) < set(arms[0].split.train)
+    assert len(arms[0].choose_labels(fraction=1.0, cases=4, seed=3)) == 4
+    heads = [arm.build_model(decoder="fresh", seed=3)[0].head.state_dict() for arm in arms]
+    assert all(torch.equal(value, heads[1][key]) for key, value in heads[0].items())
+
+
+def test_a_fresh_encoder_depends_on_the_seed_and_given_weights_do_not(task, folder):
+    scratch, given = transfer(task, folder), transfer(task, folder, weights(folder))
+
+    def first(arm: Transfer, seed: int) -> torch.Tensor:
+        return next(iter(arm.build_encoder(seed).parameters()))
+
+    assert torch.equal(first(scratch, 0), first(scratch, 0))
+    assert not torch.equal(first(scratch, 0), first(scratch, 1))
+    assert torch.equal(first(given, 0), first(given, 1))
+
+
+def test_only_sides_that_are_reported_can_leak(task, folder):
+    scratch = transfer(task, folder)
+    case = scratch.labelled.item(scratch.split.test[0]).case_id
+    seen = weights(folder, seen=(scratch.labelled.store.record(case).content_hash,))
+    assert transfer(task, folder, seen, reported=("validation",)).leaks == ()
+    with pytest.raises(LeakError, match=case):
+        transfer(task, folder, seen)
+    accepted = transfer(task, folder, seen, accept_leak=ACCEPTANCE)
+    assert accepted.leaks == (case,)
+    assert accepted.notes[0] == accepted.mark
+    assert accepted.mark.startswith("LEAK")
+
+
+def test_weights_that_do_not_fit_are_refused(task, folder):
+    with pytest.raises(TransferError, match="the weights expect 2 input channels, the data have 1"):
+        transfer(task, folder, weights(folder, in_channels=2))
+    with pytest.raises(TransferError, match="leave the network out to use theirs"):
+        transfer(task, folder, weights(folder), network=UNet3D(size="small"))
+
+
+def test_other_intensities_and_spacings_are_told(task, folder):
+    other = transfer(task, folder, weights(folder, preprocess=Preprocess("MR", spacing_mm=(2.0, 1.0, 1.0))))
+    assert any("trained on MR" in note for note in other.notes)
+    assert any("trained at spacing (2.0, 1.0, 1.0), this task uses None" in note for note in other.notes)

@@ -1,0 +1,113 @@
+"""What `finetune` and `probe` refuse before they write anything, and what the folder says."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import parts2whole as p2w
+from parts2whole.errors import Parts2WholeError
+from parts2whole.spec import to_plain
+from parts2whole.tasks.classification import Classification
+from parts2whole.training.optim import SGD
+from parts2whole.training.runtime import Hardware
+
+EXACT = Hardware(accelerator="cpu", precision="32-true")
+SMALL = {
+    "network": p2w.UNet3D(size="tiny"),
+    "steps": 2,
+    "batch_size": 2,
+    "hardware": EXACT,
+    "progress": False,
+}
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory) -> Classification:
+    """A task without a test side."""
+    path = tmp_path_factory.mktemp("labelled") / "set.npz"
+    images = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 8)).astype(np.uint8)
+    labels = np.arange(24)[:, None] % 2
+    np.savez(path, train_images=images, train_labels=labels)
+    return Classification(path, patch_size=(8, 8, 8), validation_fraction=0.25)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"task": "Classification"}, "task must be a Task, such as"),
+        ({"task": {"data": Path("nowhere")}}, "nowhere"),
+        ({"task": {"patch_size": (8, 8, 12)}}, r"patch_size must be divisible by 8 for this network, got \(8, 8, 12\)"),
+        ({"task": {"validation_fraction": 0.0}}, "has no validation cases by the split of Classification"),
+        ({"init": "nowhere", "network": None}, "nowhere doesn't exist"),
+        ({"steps": 0}, "steps must be 1 or more, got 0"),
+        ({"batch_size": 0}, "batch_size must be 1 or more, got 0"),
+        ({"validate_every": 0}, "validate_every must be 1 or more, got 0"),
+        ({"patience": -1}, "patience must be 0 or more, or none, got -1"),
+        ({"clip_norm": -1.0}, "clip_norm must be above 0, or none, got -1.0"),
+        ({"fraction": 0.0}, r"fraction must be in \(0, 1\], got 0.0"),
+        ({"cases": 99}, "asked for 99 labelled patients"),
+        ({"cases": 3, "fraction": 0.5}, "either fraction or cases, got fraction 0.5 and cases 3"),
+        ({"encoder": "frozen"}, "encoder must be one of train, freeze, got 'frozen'"),
+        ({"encoder": "freeze", "layer_decay": 0.5}, "a frozen encoder doesn't learn.*got 0.0, 1.0, 0.5"),
+        ({"encoder": "freeze", "encoder_lr": 0.5}, "a frozen encoder doesn't learn"),
+        ({"layer_decay": 1.5}, r"layer_decay in \(0, 1\]; got 0.0, 1.0, 1.5"),
+        ({"decoder": "owned"}, "decoder must be one of fresh, own, got 'owned'"),
+        ({"decoder": "own"}, "decoder='own' is for segmentation"),
+        ({"accept_leak": "yes"}, "accept_leak must be exactly"),
+        ({"optimiser": lambda: SGD(momentum=1.0)}, r"momentum must be in \[0, 1\), got 1.0"),
+        ({"hardware": lambda: EXACT.replace(workers=-1)}, "workers must be 0 or more, got -1"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_wrong_setting_is_named_and_leaves_nothing(task, cache, tmp_path, settings, message):
+    def attempt() -> None:
+        made = {name: value() if inspect.isfunction(value) else value for name, value in settings.items()}
+        if isinstance(made.get("task"), dict):
+            made["task"] = task.replace(**made["task"])
+        given = {"task": task, "out": tmp_path / "runs" / "run", "cache": cache} | SMALL | made
+        p2w.finetune(given.pop("task"), **given)
+
+    with pytest.raises(Parts2WholeError, match=message):
+        attempt()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_settings_are_kept_as_they_were_given(task, cache, tmp_path):
+    given = {"task": task, "out": tmp_path / "run", "cache": cache, "cases": 4, "seed": 5} | SMALL
+    p2w.finetune(given["task"], **{name: value for name, value in given.items() if name != "task"})
+    parameters = inspect.signature(p2w.finetune).parameters.values()
+    expected = {p.name: to_plain(given.get(p.name, p.default)) for p in parameters}
+    kept = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert kept == expected
+    assert list(kept) == list(expected)
+
+
+def test_without_a_test_side_nothing_is_reported_and_the_model_is_kept(task, cache, tmp_path):
+    done = p2w.finetune(task, out=tmp_path / "run", cache=cache, **SMALL)
+    assert done.test == {}
+    assert (len(done.result["train_cases"]), len(done.result["validation_cases"])) == (18, 6)
+    assert (tmp_path / "run" / "weights" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seeds": 0}, "seeds must be 1 or more, got 0"),
+        ({"side": "test"}, "has no test cases by the split of Classification"),
+        ({"cases": 3, "fraction": 0.5}, "either fraction or cases"),
+    ],
+)
+def test_what_can_not_be_probed_is_told(task, cache, settings, message):
+    given = {"init": "scratch", "network": p2w.UNet3D(size="tiny"), "cache": cache, "progress": False}
+    with pytest.raises(Parts2WholeError, match=message):
+        p2w.probe(task, **given | settings)
