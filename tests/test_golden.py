@@ -1,0 +1,152 @@
+"""What version 0.1.0 left on disk opens, and gives the figures it gave then (see tests/golden/README.md)."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import parts2whole as p2w
+from parts2whole.methods.base import Method
+from parts2whole.networks.base import Network
+from parts2whole.spec import spec_from_dict
+from parts2whole.store.store import Store
+from parts2whole.tasks.base import Task
+from parts2whole.training.model import load_model
+from parts2whole.training.runtime import Hardware
+from parts2whole.weights.base import WeightSource
+
+GOLDEN = Path(__file__).parent / "golden"
+EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
+EXACT = Hardware(accelerator="cpu", precision="32-true")
+FAMILIES = {"Method": Method, "Network": Network, "Task": Task, "WeightSource": WeightSource}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what 0.1.0 left, as the working folder: its runs hold relative paths."""
+    with tarfile.open(GOLDEN / "0.1.0.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def figures(tensor: torch.Tensor) -> dict[str, Any]:
+    values = tensor.double()
+    return {"sum": float(values.sum()), "square_sum": float(values.square().sum()), "shape": [*tensor.shape]}
+
+
+def same(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Every figure of 0.1.0 is there and equal; later versions may add others."""
+    for key, value in wanted.items():
+        if isinstance(value, float):
+            assert found[key] == pytest.approx(value, rel=1e-4, abs=1e-6, nan_ok=True), key
+        else:
+            assert found[key] == value, key
+
+
+@pytest.mark.parametrize("name", ["store", "store-labelled"])
+def test_a_store_opens_with_its_voxels(here: Path, name: str) -> None:
+    store, wanted = Store.open(here / name), EXPECTED["stores"][name]
+    assert (store.fingerprint(), store.dtype) == (wanted["fingerprint"], wanted["dtype"])
+    assert [record.case_id for record in store.cases] == sorted(wanted["cases"])
+    for record in store.cases:
+        case = wanted["cases"][record.case_id]
+        assert store.damage(record.case_id) is None
+        assert (record.content_hash, record.checksum) == (case["content_hash"], case["checksum"])
+        assert int(store.read(record.case_id).astype("int64").sum()) == case["read_sum"]
+
+
+@pytest.mark.parametrize("family", ["Method", "Network", "Task", "WeightSource"])
+def test_specs_are_found_by_their_names(family: str) -> None:
+    for name, wanted in EXPECTED["specs"][family].items():
+        spec = spec_from_dict(wanted["dict"], FAMILIES[family])
+        assert type(spec).__name__ == name
+        written = spec.to_dict()
+        assert written["class_path"] == name
+        assert (
+            written["init_args"].items()
+            >= {
+                key: value
+                for key, value in wanted["dict"]["init_args"].items()
+                if not isinstance(value, dict)
+            }.items()
+        )
+
+
+@pytest.mark.parametrize("name", ["pretrain", "weights"])
+def test_encoders_give_the_same_maps(here: Path, name: str) -> None:
+    torch.manual_seed(0)
+    image = torch.rand(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        levels = p2w.load_encoder(here / name)(image)
+    for level, wanted in zip(levels, EXPECTED["encoders"][name], strict=True):
+        same(figures(level), wanted)
+
+
+@pytest.mark.parametrize("name", ["finetune", "finetune-classes"])
+def test_fine_tuned_models_give_the_same_logits(here: Path, name: str) -> None:
+    module, card = load_model(here / name)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        same(figures(module(torch.rand(1, card.in_channels, 16, 16, 16))), EXPECTED["models"][name])
+
+
+def test_a_fine_tuned_model_is_measured_as_before(here: Path) -> None:
+    found = p2w.evaluate("finetune", out="evaluation", hardware=EXACT, progress=False)
+    same(found.metrics, EXPECTED["evaluate"]["metrics"])
+
+
+def test_an_unfinished_run_is_finished_as_if_never_stopped(here: Path) -> None:
+    again = p2w.pretrain(
+        "store",
+        out="unfinished",
+        method=p2w.Parts2Whole(part_fraction=(0.5, 0.8)),
+        network=p2w.PlainUNet3D(widths=(4, 8), strides=((1, 1, 1), (2, 2, 2))),
+        whole_size=(16, 16, 16),
+        steps=4,
+        batch_size=2,
+        validation_wholes=4,
+        validate_every=2,
+        panel_every=4,
+        embed_wholes=4,
+        checkpoint_every=2,
+        validation_fraction=0.3,
+        hardware=EXACT,
+        resume=True,
+        progress=False,
+    )
+    wanted = EXPECTED["runs"]["pretrain"]
+    same(again.result, {key: wanted[key] for key in ("steps", "validation_loss", "data_fingerprint")})
+    tensors = load_file("unfinished/weights/model.safetensors")
+    assert tensors.keys() == EXPECTED["pretrain_tensors"].keys()
+    for name, value in tensors.items():
+        same(figures(value), EXPECTED["pretrain_tensors"][name])
+
+
+def test_finished_cells_of_a_study_are_not_run_again(here: Path, tmp_path_factory: Any) -> None:
+    moved = tmp_path_factory.mktemp("elsewhere")
+    for folder in ("study", "scans", "labelled"):
+        shutil.copytree(here / folder, moved / folder)
+    cells = sorted((moved / "study/out/cells").glob("*/result.json"))
+    before = {path: path.stat().st_mtime_ns for path in cells}
+    done = p2w.benchmark(moved / "study/study.yaml", out=moved / "study/out", workers=0, progress=False)
+    assert (done.finished, done.reused) == (4, 4)
+    assert {
+        path: path.stat().st_mtime_ns for path in (moved / "study/out/cells").glob("*/result.json")
+    } == before
+    assert len(list((moved / "study/out/pretraining").glob("*/config.yaml"))) == 1
+    assert done.table is not None
+    values = {arm: cell.values for arm, cell in done.table.rows[0].cells.items()}
+    wanted = {
+        line["arm"]: float(line["mean"])
+        for line in csv.DictReader(EXPECTED["study"]["table.csv"].splitlines())
+    }
+    assert {arm: sum(v.values()) / len(v) for arm, v in values.items()} == pytest.approx(wanted)
