@@ -46,7 +46,9 @@ def test_upper_case_is_a_suffix_and_twins_are_refused(tmp_path):
 
 
 def test_new_scans_are_grouped_as_in_training(tmp_path):
-    touch(tmp_path, *(f"{folder}/c_000{n}.nii.gz" for folder in ("p", "q") for n in (0, 1)), "p/d_0001.nii.gz")
+    touch(
+        tmp_path, *(f"{folder}/c_000{n}.nii.gz" for folder in ("p", "q") for n in (0, 1)), "p/d_0001.nii.gz"
+    )
     touch(tmp_path, "p/four.nii.gz")
     pair = ["c_0000.nii.gz", "c_0001.nii.gz"]
     assert grouped([tmp_path], 2) == [

@@ -33,9 +33,7 @@ def channel_names(record: CaseRecord) -> tuple[str, ...]:
     return tuple(stem.removeprefix(start) for stem in stems)
 
 
-def group_channels(
-    cases: Sequence[SourceCase], channels: int, names: Sequence[str] = ()
-) -> list[SourceCase]:
+def group_channels(cases: Sequence[SourceCase], channels: int, names: Sequence[str] = ()) -> list[SourceCase]:
     """New scans of several channels: files of one folder that differ in the channel's name are one case.
 
     Args:

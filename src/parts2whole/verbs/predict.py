@@ -310,7 +310,9 @@ def _segment(
             classes[here] = np.maximum(classes[here], found[there])
     values = np.array(card.values)
     grid = image.volume
-    mask = LabelVolume(values.astype(smallest_integer(values))[classes], grid.spacing_mm, grid.origin_mm, grid.direction)
+    mask = LabelVolume(
+        values.astype(smallest_integer(values))[classes], grid.spacing_mm, grid.origin_mm, grid.direction
+    )
     return onto_grid(mask, to_canonical(scan))
 
 
