@@ -38,6 +38,14 @@ def sentence(error: BaseException) -> str | None:
     return None
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the machine or of an accelerator; torch says both as a `RuntimeError`."""
+    said = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+    )
+
+
 def note_place(error: BaseException) -> None:
     """Note on an error which of the user's own classes raised it, and where, if one did.
 

@@ -22,7 +22,12 @@ def case(seed: int, shape=(5, 6, 7), classes: int = 4):
 def test_the_two_ious_stand_side_by_side_and_pool_by_voxels():
     scores = RegionScores(class_regions("01"))
     cases = [case(0, classes=2), case(1, (3, 3, 3), classes=2)]
-    rows = [scores.score(p.argmax(axis=0), r, p, spacing_mm=(1, 1, 1), surface=False) for p, r in cases]
+    rows = [
+        scores.score(
+            p.argmax(axis=0), r, lambda c, p=p: p[list(c)].sum(axis=0), spacing_mm=(1, 1, 1), surface=False
+        )
+        for p, r in cases
+    ]
     for row, (p, r) in zip(rows, cases, strict=True):
         foreground = p.argmax(axis=0) == 1
         assert row["iou_1"] == pytest.approx(jaccard_score(r.ravel(), foreground.ravel()))

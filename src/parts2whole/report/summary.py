@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from parts2whole.evaluation.regions import GRIDS
 from parts2whole.report.formats import format_difference, format_number, format_p, metric_label
 from parts2whole.report.results import arm_names, spec_name, test_figures
 from parts2whole.report.runs import Run, as_number
@@ -80,6 +81,8 @@ def judge_finetuning(run: Run) -> Verdict:
     on = f" on {cases} test case{'s' * (cases != 1)}" if cases else ""
     text = [f"{metric_title(name)} {_value(name, number)}" for name, number in others[:6]]
     lines = [", ".join(text) + "."] if text else []
+    grid = GRIDS.get(str(run.result.get("grid")))
+    lines += [f"Scored {grid}."] if grid else []
     best, steps = run.result.get("best_step"), run.steps
     if best is not None and steps and best >= steps:
         lines.append("The best step was the last one: more steps may do better.")

@@ -167,6 +167,19 @@ def prepare_label(label: LabelVolume, preprocess: Preprocess) -> LabelVolume:
     return canonical if preprocess.spacing_mm is None else resample(canonical, preprocess.spacing_mm)
 
 
+def values_lost(label: LabelVolume, prepared: LabelVolume) -> tuple[int, ...]:
+    """Values of a label map that what `prepare_label` made of it no longer holds, ascending."""
+    return tuple(sorted(set(np.unique(label.array).tolist()) - set(np.unique(prepared.array).tolist())))
+
+
+def spacing_text(spacing_mm: Triple | None) -> str:
+    """A spacing in words: ``4 mm``, ``5 x 1 x 1 mm`` (z, y, x)."""
+    if spacing_mm is None:
+        return "the scan's own spacing"
+    edges = [f"{edge:.3g}" for edge in spacing_mm]
+    return f"{edges[0] if len(set(edges)) == 1 else ' x '.join(edges)} mm"
+
+
 def quantise(prepared: Prepared, stored: StoredType) -> Quantised:
     """Voxels in the type of the store.
 

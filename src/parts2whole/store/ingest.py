@@ -31,6 +31,8 @@ from parts2whole.scans.preprocess import (
     prepare_label,
     prepare_volume,
     quantise,
+    spacing_text,
+    values_lost,
 )
 from parts2whole.scans.read import ReadError
 from parts2whole.scans.volume import VolumeError, content_hash, to_canonical
@@ -266,6 +268,9 @@ def _store_case(job: _Job) -> CaseRecord:
     mask = None if label is None else prepare_label(label, job.preprocess)
     stored = quantise(prepared, job.dtype)
     volume = prepared.volume
+    resampled = job.preprocess.spacing_mm is not None
+    lost = values_lost(label, mask) if resampled and label is not None and mask is not None else ()
+    vanished = tuple(f"label {value} vanished at {spacing_text(job.preprocess.spacing_mm)}" for value in lost)
     record = CaseRecord(
         case_id=case.case_id,
         patient=case.patient or next((s.patient for s in case.scan_sources() if s.patient), case.case_id),
@@ -281,9 +286,10 @@ def _store_case(job: _Job) -> CaseRecord:
         channel_hashes=parts if len(parts) > 1 else (),
         series=next((source.series for source in case.scan_sources()), ""),
         source=case.source(),
-        notes=(*prepared.notes, *(note for image in case.scan_sources() for note in image.notes)),
+        notes=(*prepared.notes, *(note for image in case.scan_sources() for note in image.notes), *vanished),
         quantisation_error=stored.error,
         stamp=job.stamp,
+        labels_lost=lost,
     )
     return write_case(job.folder, record, stored.array, None if mask is None else mask.array, dtype=job.dtype)
 

@@ -39,6 +39,7 @@ class CaseRecord:
         source: names of the files it was made from, without folders.
         has_label: whether a label map is stored.
         label_values: the values in it, ascending.
+        labels_lost: values of the label file that resampling has lost, ascending.
         notes: what the user should know.
         quantisation_error: largest difference, in [0, 1], made by storing.
         stamp: changes when the source files change.
@@ -64,6 +65,7 @@ class CaseRecord:
     quantisation_error: float = 0.0
     stamp: str = ""
     channel_hashes: tuple[str, ...] = ()
+    labels_lost: tuple[int, ...] = ()
 
     def hashes(self) -> frozenset[str]:
         """Hashes of the scan and of every channel by itself: what it shares with a copy of any of them."""

@@ -90,6 +90,8 @@ class LabelledData:
         notes: what the user should know, such as cases set aside.
         lesions: of a detection task, every lesion of a case, found by a candidate or not.
         patients_by: what patients are told apart by, in words.
+        sources: files of every case, where label maps are read from again to be scored on.
+        set_aside: reason for every case that should be there and can't be used.
     """
 
     store: Store
@@ -98,6 +100,8 @@ class LabelledData:
     notes: tuple[str, ...] = ()
     lesions: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     patients_by: str = "the data set's own names"
+    sources: Mapping[str, SourceCase] = dataclasses.field(default_factory=dict)
+    set_aside: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def item(self, item_id: str) -> Item:
         """The item called ``item_id``.
@@ -152,10 +156,20 @@ class LabelledData:
 
 @dataclasses.dataclass(frozen=True)
 class Examination:
-    """Metrics of a model on some items, pooled and per item."""
+    """Metrics of a model on some items, pooled and per item.
+
+    Attributes:
+        metrics: over the items.
+        per_item: a row an item.
+        grid: of a segmentation, the voxels that were compared: ``native``, those of the label files;
+            ``prepared``, those that the network sees; or ``cubes``, prepared ones around each item.
+        failed: reason for every item that could not be examined, which no metric counts.
+    """
 
     metrics: dict[str, float]
     per_item: list[dict[str, Any]]
+    grid: str = ""
+    failed: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -299,6 +313,8 @@ class Task(Spec, abc.ABC):
                 stat = path.stat()
                 listing.append([str(path.relative_to(root)), stat.st_size, stat.st_mtime_ns])
         plain = [type(self).__name__, str(root.resolve()), to_plain(self.preprocess), listing]
+        if self.preprocess.spacing_mm is not None:
+            plain += ["labels lost are known"]  # stores of version 0.1.0 don't know them
         plain += [self.prepared_with()] if self.prepared_with() is not None else []
         return cache / f"{type(self).__name__.lower()}-{digest(plain)}"
 

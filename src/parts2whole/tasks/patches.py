@@ -48,6 +48,9 @@ class Patches(Samples):
         whole = [item for item in items if labelled.item(item).centre is None]
         self.locations = {item: self._locate(item) for item in whole}
         found = {index for places in self.locations.values() for index in places}
+        for item in whole:  # what resampling has lost can't be learned, which a note says; it is tested
+            lost = labelled.store.record(labelled.item(item).case_id).labels_lost
+            found |= set(to_classes(np.array(lost, int), labelled.classes).tolist())
         absent = [name for index, name in enumerate(labelled.classes) if index and index not in found]
         if absent and whole:
             raise TaskError(
@@ -56,7 +59,7 @@ class Patches(Samples):
             )
 
     def draw(self, item_id: str, generator: np.random.Generator) -> dict[str, Any]:
-        """``image`` (C, D, H, W) in [0, 1] and ``label`` (1, D, H, W) class indices, or `IGNORED`."""
+        """``image`` (C, D, H, W) in [0, 1] and ``label`` (1, D, H, W) class indices."""
         store, item = self.labelled.store, self.labelled.item(item_id)
         box = self._draw_box(item_id, generator)
         image = store.read_unit(item.case_id, box)
@@ -103,3 +106,10 @@ class Patches(Samples):
                 generator = sample_generator("locations", item, name)
                 found[index] = np.asarray(places)[generator.choice(len(places), keep, replace=False)]
         return found
+
+
+def class_indices(label: npt.NDArray[Any], classes: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Label values as indices into ``classes``, whose names are the values in ascending order."""
+    values = np.array([int(name) for name in classes])
+    indices: npt.NDArray[np.int64] = np.searchsorted(values, label).astype(np.int64)
+    return indices

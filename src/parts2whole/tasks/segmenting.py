@@ -7,8 +7,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,16 +15,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from monai.losses.dice import DiceLoss
-from monai.networks.utils import one_hot
+from monai.losses.dice import DiceCELoss, DiceLoss
 from torch import Tensor, nn
 
+from parts2whole.errors import is_out_of_memory, sentence
 from parts2whole.evaluation.inference import sliding_window
 from parts2whole.evaluation.metrics import mean_over_cases
-from parts2whole.evaluation.regions import IGNORED, Regions, RegionScores, class_regions
+from parts2whole.evaluation.regions import Regions, RegionScores, class_regions
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.heads import EncoderDecoder, Model
-from parts2whole.scans.preprocess import Modality, Preprocess
+from parts2whole.scans.preprocess import Preprocess, spacing_text
 from parts2whole.scans.volume import Box, Size, size_of
 from parts2whole.store.ingest import SourceCase, store_cases
 from parts2whole.store.store import CaseRecord, Store
@@ -40,14 +39,17 @@ from parts2whole.tasks.base import (
     Segmented,
     Task,
     TaskError,
+    name_some,
 )
-from parts2whole.tasks.channels import odd_channels
-from parts2whole.tasks.labels import check_not_negative, class_indices
-from parts2whole.tasks.patches import Patches
+from parts2whole.tasks.native import read_original
+from parts2whole.tasks.patches import Patches, class_indices
 from parts2whole.wholes.geometry import resize
 from parts2whole.wholes.random import BatchGenerator
 
 __all__ = ["SegmentationTask", "FoundCases", "class_indices"]
+
+Grid = Literal["native", "prepared", "cubes"]
+"""The voxels that prediction and reference are compared on; see `parts2whole.tasks.base.Examination`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,14 +61,12 @@ class FoundCases:
         set_aside: reason for every case that can't be used.
         sides: ``train``, ``validation`` or ``test`` of cases, where the data set prescribes it.
         notes: what else the user should know.
-        modality: what the data set says that its scans are.
     """
 
     cases: Sequence[SourceCase]
     set_aside: Mapping[str, str] = dataclasses.field(default_factory=dict)
     sides: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    modality: Modality | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,26 +120,13 @@ class SegmentationTask(Task, abc.ABC):
         """Voxels of the scan that a training patch covers."""
         return self.crop_size or self.patch_size
 
-    @property
-    def ignored_value(self) -> int | None:
-        """The label value of voxels that take part in no loss and no metric, and are never predicted."""
-        return None
-
     def classes_in(self, values: Sequence[int]) -> tuple[str, ...]:
-        """Names of the classes, given the label values that occur, 0 among them; here the values."""
-        return tuple(str(value) for value in values if value != self.ignored_value)
-
-    def mask_values(self, classes: Sequence[str]) -> tuple[int, ...]:
-        """The value of every class in written masks; here its name."""
-        return tuple(int(name) for name in classes)
+        """Names of the classes, given the label values that occur; names are the values of written masks."""
+        return tuple(str(value) for value in values)
 
     def to_classes(self, label: npt.NDArray[Any], classes: Sequence[str]) -> npt.NDArray[np.int64]:
-        """Stored label values as class indices; `IGNORED` where they are to be ignored.
-
-        Raises:
-            TaskError: a value that is of no class.
-        """
-        return class_indices(label, classes, self.ignored_value)
+        """Stored label values as class indices."""
+        return class_indices(label, classes)
 
     def regions(self, classes: Sequence[str]) -> Regions:
         """What is measured: unions of classes; here every foreground class."""
@@ -160,32 +147,28 @@ class SegmentationTask(Task, abc.ABC):
         store, report = store_cases(
             sources.cases,
             self.cache_folder(cache),
-            preprocess=_with_modality(self.preprocess, sources.modality),
+            preprocess=self.preprocess,
             workers=workers,
             progress=progress,
         )
-        wanted = {case.case_id for case in sources.cases}
-        records = [record for record in store.cases if record.has_label and record.case_id in wanted]
-        other = odd_channels(records)
-        set_aside = {**sources.set_aside, **report.set_aside, **other}
+        set_aside = {**sources.set_aside, **report.set_aside}
         notes = tuple(f"{case} was set aside: {reason}" for case, reason in set_aside.items())
-        records = [record for record in records if record.case_id not in other]
+        wanted = {case.case_id: case for case in sources.cases}
+        records = [record for record in store.cases if record.has_label]
         if not records:
             raise TaskError(f"no usable labelled case in {self.data}. " + "; ".join(notes))
-        holders: dict[int, list[str]] = defaultdict(list)
-        for record in records:
-            for value in record.label_values:
-                holders[value].append(record.case_id)
-        check_not_negative(holders, self.ignored_value)
-        classes = self.classes_in(sorted({0, *holders}))
-        if not set(holders) - {0, self.ignored_value}:
+        values = sorted({v for record in records for v in (*record.label_values, *record.labels_lost)} | {0})
+        if len(values) < 2:
             raise TaskError(f"the labels in {self.data} hold nothing but background")
+        classes = self.classes_in(values)
         items = tuple(
             dataclasses.replace(item, holds=self.holds(store.record(item.case_id), classes))
             for item in self.items(store, sources)
-            if item.case_id not in other
         )
-        return LabelledData(store, items, classes, (*notes, *sources.notes))
+        lost = lost_notes([record for record in records if record.case_id in wanted], self.preprocess)
+        return LabelledData(
+            store, items, classes, (*notes, *lost, *sources.notes), sources=wanted, set_aside=set_aside
+        )
 
     def holds(self, record: CaseRecord, classes: Sequence[str]) -> frozenset[int]:
         """Foreground classes in a stored label map, by index."""
@@ -219,17 +202,15 @@ class SegmentationTask(Task, abc.ABC):
         return {"image": augment_image(batch["image"], drawn), "label": augment_label(batch["label"], drawn)}
 
     def loss(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Dice over the batch, foreground classes alike, plus cross-entropy if asked; of annotated voxels."""
-        logits, label = module(batch["image"]).float(), batch["label"]
-        counted = label != IGNORED
-        truth = one_hot(label * counted, logits.shape[1]) * counted
-        smooth = 1.0 if self.loss_function == "dice" else 1e-5
-        overlap = DiceLoss(include_background=False, batch=True, smooth_nr=smooth, smooth_dr=smooth)
-        loss = overlap(torch.softmax(logits, dim=1) * counted, truth)
-        if self.loss_function == "dice_ce":
-            entropy = F.cross_entropy(logits, label[:, 0], ignore_index=IGNORED, reduction="sum")
-            loss = loss + entropy / counted.sum().clamp(min=1)
-        return {"loss": loss}
+        """Dice over the batch, foreground classes alike, plus cross-entropy if asked."""
+        logits = module(batch["image"]).float()
+        if self.loss_function == "dice":
+            smooth = DiceLoss(
+                softmax=True, to_onehot_y=True, include_background=False, batch=True, smooth_nr=1, smooth_dr=1
+            )
+            return {"loss": smooth(logits, batch["label"])}
+        measure = DiceCELoss(softmax=True, to_onehot_y=True, include_background=False, batch=True)
+        return {"loss": measure(logits, batch["label"])}
 
     def examine(
         self, predictor: Predictor, labelled: LabelledData, items: Sequence[str], *, thorough: bool
@@ -237,35 +218,79 @@ class SegmentationTask(Task, abc.ABC):
         """Dice and IoU per region on whole items; ``thorough`` adds surface distances and mean IoU over
         thresholds, and what the voxels of all items pooled give.
 
+        A thorough examination of whole volumes is on the voxels of the label files, as `predict` writes masks
+        on those of the scans, and goes on where an item fails.  Else prepared voxels are compared.
+
         Where no item has foreground, so that overlap is undefined, the mean ``loss`` is there, too.
         """
         scores = RegionScores(self.regions(labelled.classes))
         rows: list[dict[str, Any]] = []
         losses: list[float] = []
+        failed: dict[str, str] = {}
         judged = self.can_judge(labelled, items)
+        grid = self.grid(labelled, items, thorough=thorough)
         for item in items:
-            logits = self.logits(predictor, self.image(labelled, item)[None])[0]
-            reference = self.reference(labelled, item)
-            if not judged:
-                batch = {"image": logits[None], "label": torch.from_numpy(reference)[None, None]}
-                losses.append(float(self.loss(nn.Identity(), batch)["loss"]))
-            found = scores.score(
-                logits.argmax(dim=0).numpy(),
-                reference,
-                torch.softmax(logits, dim=0).numpy() if thorough else None,
-                spacing_mm=labelled.store.record(labelled.item(item).case_id).spacing_mm,
-                surface=thorough,
-            )
-            rows.append({"case": item, "patient": labelled.item(item).patient} | found)
+            try:
+                found, loss = self._score(predictor, labelled, item, scores, grid, thorough, judged)
+            except Exception as error:
+                reason = "not enough memory for it" if is_out_of_memory(error) else sentence(error)
+                if not thorough or reason is None:
+                    raise
+                failed[item] = reason
+                continue
+            losses += loss
+            rows.append({"case": item, "patient": labelled.item(item).patient, "grid": grid} | found)
         metrics = mean_over_cases(rows) | (scores.pooled() if thorough else {})
-        return Examination(metrics | ({"loss": float(np.mean(losses))} if losses else {}), rows)
+        return Examination(metrics | ({"loss": float(np.mean(losses))} if losses else {}), rows, grid, failed)
+
+    def grid(self, labelled: LabelledData, items: Sequence[str], *, thorough: bool) -> Grid:
+        """The voxels that `examine` compares; see `Examination.grid`."""
+        if any(labelled.item(item).centre is not None for item in items):
+            return "cubes"
+        return "native" if thorough or self.preprocess.spacing_mm is None else "prepared"
+
+    def _score(
+        self,
+        predictor: Predictor,
+        labelled: LabelledData,
+        item: str,
+        scores: RegionScores,
+        grid: Grid,
+        thorough: bool,
+        judged: bool,
+    ) -> tuple[dict[str, float], list[float]]:
+        """Figures of an item, and its loss where no item can be judged by them."""
+        case = labelled.item(item).case_id
+        logits = self.logits(predictor, self.image(labelled, item)[None])[0]
+        reference, spacing = self.reference(labelled, item), labelled.store.record(case).spacing_mm
+        losses = []
+        if not judged:
+            batch = {"image": logits[None], "label": torch.from_numpy(reference)[None, None]}
+            losses.append(float(self.loss(nn.Identity(), batch)["loss"]))
+        bring: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] = np.asarray
+        if grid == "native" and self.preprocess.spacing_mm is not None:
+            original = read_original(labelled.sources[case], labelled.store)
+            reference, spacing = (
+                self.to_classes(original.label.array, labelled.classes),
+                original.label.spacing_mm,
+            )
+            bring = original.bring
+        probabilities = torch.softmax(logits, dim=0).numpy() if thorough else np.empty(0, np.float32)
+        found = scores.score(
+            bring(logits.argmax(dim=0).numpy()),
+            reference,
+            (lambda classes: bring(probabilities[list(classes)].sum(axis=0))) if thorough else None,
+            spacing_mm=spacing,
+            surface=thorough,
+        )
+        return found, losses
 
     def show(self, predictor: Predictor, labelled: LabelledData, item: str) -> Segmented:
         """Image, reference and prediction of an item."""
         image = self.image(labelled, item)
         return Segmented(
             image[0].numpy(),
-            np.maximum(self.reference(labelled, item), 0),  # what is ignored looks like background
+            self.reference(labelled, item),
             self.segment(predictor, image[None]),
             labelled.store.record(labelled.item(item).case_id).spacing_mm,
         )
@@ -276,7 +301,7 @@ class SegmentationTask(Task, abc.ABC):
         return torch.from_numpy(labelled.store.read_unit(item.case_id, self._box(item)))
 
     def reference(self, labelled: LabelledData, item_id: str) -> npt.NDArray[np.int64]:
-        """Class indices (D, H, W) of an item, or `IGNORED`, on the voxels of `image`."""
+        """Class indices (D, H, W) of an item, on the voxels of `image`."""
         item = labelled.item(item_id)
         return self.to_classes(labelled.store.read_label(item.case_id, self._box(item)), labelled.classes)
 
@@ -312,6 +337,15 @@ class SegmentationTask(Task, abc.ABC):
         return None if item.centre is None else Box.around(item.centre, self.cut_size)
 
 
-def _with_modality(preprocess: Preprocess, said: Modality | None) -> Preprocess:
-    """The preprocessing, with what the data set says in place of a guess."""
-    return preprocess.replace(modality=said) if said and preprocess.modality == "auto" else preprocess
+def lost_notes(records: Sequence[CaseRecord], preprocess: Preprocess) -> tuple[str, ...]:
+    """A note on every label value that resampling has lost, and where."""
+    cases: dict[int, list[str]] = {}
+    for record in records:
+        for value in record.labels_lost:
+            cases.setdefault(value, []).append(record.case_id)
+    at = spacing_text(preprocess.spacing_mm)
+    return tuple(
+        f"label {value} of {name_some(names)} vanished at {at}: it isn't learned there, and counts as missed "
+        "where it is tested"
+        for value, names in sorted(cases.items())
+    )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from parts2whole.evaluation.regions import GRIDS
 from parts2whole.files import write_json, write_rows
 from parts2whole.store.split import read_split
-from parts2whole.tasks.base import TaskError, default_cache
+from parts2whole.tasks.base import LabelledData, TaskError, default_cache
 from parts2whole.training.leak import check_leaks, find_leaks
-from parts2whole.training.model import as_function, load_model
+from parts2whole.training.model import ModelCard, as_function, load_model
 from parts2whole.training.runtime import Hardware, Runtime
 
 
@@ -23,18 +25,31 @@ class Evaluation:
         metrics: over its cases.
         csv: a row a case.
         leak: the mark of a result on cases that training saw; None for an honest one.
+        grid: voxels that a segmentation was scored on; see `parts2whole.tasks.base.Examination`.
+        set_aside: reason for every case that failed and is in no metric.
+        notes: what the user should know of the data.
     """
 
     side: str
     metrics: dict[str, float]
     csv: Path
     leak: str | None = None
+    grid: str = ""
+    set_aside: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> bool:
+        """Whether a case failed; the command line then ends with a non-zero code."""
+        return bool(self.set_aside)
 
     def summary(self) -> str:
-        """The metrics as a few lines."""
-        lines = [*([self.leak] if self.leak else []), f"{self.side} cases:"]
+        """The metrics as a few lines, then notes, and what failed."""
+        where = f", {GRIDS[self.grid]}" if self.grid else ""
+        lines = [*([self.leak] if self.leak else []), f"{self.side} cases{where}:"]
         lines += [f"  {name:<22} {value:.4f}" for name, value in self.metrics.items()]
-        return "\n".join([*lines, f"Every case: {self.csv}"])
+        lines += [f"Every case: {self.csv}", *(f"  note: {note}" for note in self.notes)]
+        return "\n".join([*lines, *(f"  set aside: {name}: {why}" for name, why in self.set_aside.items())])
 
 
 def evaluate(
@@ -83,16 +98,42 @@ def evaluate(
             f"the data have {', '.join(labelled.classes)}"
         )
     split = read_split(folder / "split.json")
-    items = tuple(i.item_id for i in labelled.items) if side == "all" else getattr(split, side)
+    everything = tuple(item.item_id for item in labelled.items)
+    wanted: Sequence[str] = everything if side == "all" else getattr(split, side)
+    set_aside = dict(labelled.set_aside) if side == "all" else {}
+    for item in wanted:
+        reason = _why_not(item, labelled, card)
+        if reason:
+            set_aside[item] = reason
+    items = tuple(item for item in wanted if item not in set_aside)
     if not items:
-        raise TaskError(f"there is no {side} case to evaluate")
+        reasons = "; ".join(f"{name}: {why}" for name, why in set_aside.items())
+        raise TaskError(f"there is no {side} case to evaluate. {reasons}".rstrip(". "))
     fresh = items if data is not None else [i for i in items if i in {*split.validation, *split.test}]
     known = (*card.seen, *(card.trained if data is not None else ()))
     leaks = find_leaks(labelled, fresh, seen=known, series=card.series)
     leak = check_leaks(leaks, accept_leak=accept_leak, where=side)
     run_model = as_function(runtime.place_module(module), runtime)
     found = task.examine(run_model, labelled, items, thorough=True)
+    set_aside |= found.failed
+    if not found.per_item:
+        raise TaskError("no case could be evaluated. " + "; ".join(f"{n}: {w}" for n, w in set_aside.items()))
     target = Path(out) if out else folder / "evaluation" / side
     write_rows(target / "cases.csv", found.per_item)
-    write_json(target / "metrics.json", found.metrics | ({"leak": leak} if leak else {}))
-    return Evaluation(side, found.metrics, target / "cases.csv", leak)
+    about = {"leak": leak, "grid": found.grid, "set_aside": set_aside}
+    write_json(target / "metrics.json", found.metrics | {key: said for key, said in about.items() if said})
+    notes = tuple(note for note in labelled.notes if " was set aside: " not in note)
+    return Evaluation(side, found.metrics, target / "cases.csv", leak, found.grid, set_aside, notes)
+
+
+def _why_not(item: str, labelled: LabelledData, card: ModelCard) -> str:
+    """Why an item can't be evaluated; empty where it can."""
+    try:
+        case = labelled.item(item).case_id
+    except TaskError as error:
+        reasons = labelled.set_aside.items()
+        return next((why for name, why in reasons if item == name or item.startswith(f"{name}-")), str(error))
+    channels = labelled.store.record(case).channels
+    if channels != card.in_channels:
+        return f"the model expects {card.in_channels} channels, it has {channels}"
+    return ""

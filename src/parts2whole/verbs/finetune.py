@@ -213,6 +213,9 @@ def finetune(
             if split.test
             else Examination({}, [])
         )
+        if on_test.failed:
+            reasons = "; ".join(f"{name}: {why}" for name, why in on_test.failed.items())
+            raise FinetuneError(f"the model is trained, but can't be tested: {reasons}; then --resume true")
         notes += undefined_in(task, on_test)
         result = {
             "kind": "finetune",
@@ -222,6 +225,8 @@ def finetune(
             "seed": seed,
             "validation": on_validation.metrics,
             "test": on_test.metrics,
+            "grid": on_test.grid,
+            "validation_grid": on_validation.grid,
             "steps": done.step,
             "best_step": done.best_step,
             "duration_s": done.seconds,

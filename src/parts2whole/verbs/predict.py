@@ -14,10 +14,9 @@ import numpy.typing as npt
 import torch
 from rich.progress import track
 
-from parts2whole.errors import Parts2WholeError
+from parts2whole.errors import Parts2WholeError, is_out_of_memory, sentence
 from parts2whole.files import DiskFullError, write_rows
 from parts2whole.scans.case import SourceCase, read_channels
-from parts2whole.scans.nifti import smallest_integer
 from parts2whole.scans.preprocess import onto_grid, prepare_volume, quantise, to_unit
 from parts2whole.scans.read import strip_suffix, user_salt, write_label_like
 from parts2whole.scans.source import hashed
@@ -32,7 +31,6 @@ from parts2whole.tasks.candidates import (
     read_points,
     to_voxels,
 )
-from parts2whole.tasks.channels import group_channels
 from parts2whole.tasks.classifying import ClassificationTask
 from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.model import ModelCard, as_function, load_model
@@ -119,8 +117,7 @@ def predict(
     module, card = load_model(Path(run))
     runtime = Runtime(hardware.replace(devices=1, nodes=1))
     model = as_function(runtime.place_module(module), runtime)
-    inputs = group_channels(card.task.find_inputs(scans), card.in_channels, card.channel_names)
-    cases = _named_apart(inputs)
+    cases = _named_apart(card.task.find_inputs(scans))
     if not cases:
         raise PredictError(f"no scans found in {', '.join(map(str, scans))}")
     named = None if points is None else _read_points(Path(points))
@@ -175,14 +172,10 @@ def _attempt(
         return _predict_one(case, card, model, named, folder)
     except DiskFullError:
         raise
-    except Parts2WholeError as error:
-        return _Found(reason=str(error))
-    except (MemoryError, torch.OutOfMemoryError):
-        return _Found(reason="not enough memory for it")
     except Exception as error:  # one odd scan must not end the run of a thousand
-        if "not enough memory" in str(error) or "can't allocate memory" in str(error):  # torch's, on a CPU
+        if is_out_of_memory(error):
             return _Found(reason="not enough memory for it")
-        return _Found(reason=f"unexpected {type(error).__name__}: {error}")
+        return _Found(reason=sentence(error) or f"unexpected {type(error).__name__}: {error}")
 
 
 def _predict_one(
@@ -202,7 +195,7 @@ def _predict_one(
     if isinstance(card.task, SegmentationTask):
         mask = _segment(card.task, model, image, scan, card, where)
         write_label_like(case.images[0], mask.array, path)
-        return _Found(path, volumes_ml=_volumes_ml(mask, card), notes=notes)
+        return _Found(path, volumes_ml=_volumes_ml(mask, card.classes), notes=notes)
     if isinstance(card.task, CandidateTask) and card.classes == CLASSES:
         return _Found(rows=_candidates(card.task, model, image, card, where, case), notes=notes)
     if isinstance(card.task, ClassificationTask):
@@ -256,11 +249,10 @@ def _write_table(path: Path, before: Sequence[dict[str, Any]], now: Sequence[dic
     write_rows(path, [*kept, *now])
 
 
-def _volumes_ml(mask: LabelVolume, card: ModelCard) -> dict[str, float]:
+def _volumes_ml(mask: LabelVolume, classes: Sequence[str]) -> dict[str, float]:
     """Volume of every foreground class; axes needn't be at right angles."""
     voxel_ml = abs(float(np.linalg.det(mask.affine()[:3, :3]))) / 1000
-    found = zip(card.classes, card.values, strict=True)
-    return {name: int(np.count_nonzero(mask.array == value)) * voxel_ml for name, value in found if value}
+    return {name: int(np.count_nonzero(mask.array == int(name))) * voxel_ml for name in classes[1:]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -308,11 +300,10 @@ def _segment(
             inside = box.inside(image.volume.shape)
             here, there = inside.slices, inside.relative_to(box).slices
             classes[here] = np.maximum(classes[here], found[there])
-    values = np.array(card.values)
+    values = np.array([int(name) for name in card.classes])
+    kind = np.uint8 if values.max() < 256 else np.int32
     grid = image.volume
-    mask = LabelVolume(
-        values.astype(smallest_integer(values))[classes], grid.spacing_mm, grid.origin_mm, grid.direction
-    )
+    mask = LabelVolume(values[classes].astype(kind), grid.spacing_mm, grid.origin_mm, grid.direction)
     return onto_grid(mask, to_canonical(scan))
 
 
