@@ -19,6 +19,7 @@ from torch import Tensor
 
 from parts2whole.errors import Parts2WholeError
 from parts2whole.evaluation.metrics import classification_metrics, iou, nanmean
+from parts2whole.evaluation.regions import IGNORED, metric_name
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -137,6 +138,8 @@ def fit_voxel_probes(
     counts: dict[int, int] = {}
     for volume in train:
         rows, targets = _voxels(*volume)
+        if not len(targets):
+            continue
         chosen = _balanced_sample(targets, voxels_per_volume, generator)
         sampled.append((rows[:, chosen].T, targets[chosen]))
         for label, count in zip(*np.unique(targets, return_counts=True), strict=True):
@@ -154,9 +157,16 @@ def fit_voxel_probes(
 
 
 def score_voxel_probes(
-    models: Mapping[float, LinearModel], test: Iterable[tuple[Array | Tensor, Array | Tensor]]
+    models: Mapping[float, LinearModel],
+    test: Iterable[tuple[Array | Tensor, Array | Tensor]],
+    *,
+    classes: Sequence[str] = (),
 ) -> dict[float, dict[str, float]]:
-    """What `voxel_probe` returns, for each of several models, from one reading of the volumes."""
+    """What `voxel_probe` returns, for each of several models, from one reading of the volumes.
+
+    Figures end in the names of ``classes``, or else in their indices.
+    """
+    names = {index: metric_name(name) for index, name in enumerate(classes)}
     scores: dict[float, dict[int, list[float]]] = {
         C: {int(c): [] for c in model.classes if c} for C, model in models.items()
     }
@@ -170,7 +180,7 @@ def score_voxel_probes(
     if not all(any(of_class.values()) for of_class in scores.values()):
         raise ProbeError("there is no test volume")
     by_class = {
-        C: {f"iou_{c}": nanmean(values) for c, values in sorted(of_class.items())}
+        C: {f"iou_{names.get(c, c)}": nanmean(values) for c, values in sorted(of_class.items())}
         for C, of_class in scores.items()
     }
     return {C: found | {"iou_mean": nanmean(list(found.values()))} for C, found in by_class.items()}
@@ -287,13 +297,15 @@ def _standard(x: Array) -> tuple[Floats, Floats]:
 
 
 def _voxels(features: Array | Tensor, labels: Array | Tensor) -> tuple[Array, npt.NDArray[np.int64]]:
-    """(F, voxels) and (voxels,)."""
+    """(F, voxels) and (voxels,) of the voxels that aren't ignored."""
     x, y = _array(features), _array(labels)
     if x.ndim != 4 or x.shape[1:] != y.shape:
         raise ProbeError(f"expected features (F, D, H, W) and labels (D, H, W), got {x.shape} and {y.shape}")
     if not np.isfinite(x).all():
         raise ProbeError("features hold values that aren't finite")
-    return x.reshape(len(x), -1), y.reshape(-1).astype(np.int64)
+    x, y = x.reshape(len(x), -1), y.reshape(-1).astype(np.int64)
+    counted = y != IGNORED
+    return (x, y) if counted.all() else (x[:, counted], y[counted])
 
 
 def _balanced_sample(labels: Array, size: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:

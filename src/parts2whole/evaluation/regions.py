@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from parts2whole.evaluation.metrics import (
+    THRESHOLDS,
     mean_iou,
     nanmean,
     segmentation_metrics,
@@ -26,6 +27,9 @@ from parts2whole.scans.volume import Triple
 
 Regions = Mapping[str, tuple[int, ...]]
 """Class indices that make up each region."""
+
+IGNORED = -1
+"""Class index of voxels that take part in nothing: no loss, no metric, no prediction."""
 
 GRIDS = {
     "native": "on the voxels of the label files",
@@ -61,13 +65,16 @@ class RegionScores:
 
         Args:
             prediction: class indices (z, y, x).
-            reference: class indices (z, y, x).
+            reference: class indices (z, y, x); voxels that are `IGNORED` count as background of both in
+                distances, and not at all elsewhere.
             share: the probability (z, y, x) of being one of some classes; None leaves the figures over
                 thresholds out.
             spacing_mm: voxel spacing (z, y, x).
             surface: add distances between surfaces.
         """
         row: Row = {}
+        counted = reference != IGNORED
+        prediction = np.where(counted, prediction, 0)
         for name, classes in self.regions.items():
             predicted, truth = np.isin(prediction, classes), np.isin(reference, classes)
             found = segmentation_metrics(
@@ -80,7 +87,9 @@ class RegionScores:
             row |= {key[:-1] + name: value for key, value in found.items() if key.endswith("_1")}
             self.overlap[name] += [int(m.sum()) for m in (predicted & truth, predicted, truth)]
             if share is not None:
-                counts = threshold_confusions(share(classes), truth)
+                counts = np.zeros((len(THRESHOLDS), 2, 2), np.int64)
+                if counted.any():
+                    counts += threshold_confusions(share(classes)[counted], truth[counted])
                 self.confusions[name] = self.confusions.get(name, np.zeros_like(counts)) + counts
                 row[f"mean_iou_thresholds_{name}"] = mean_iou(counts)
         return row | _means(row, list(self.regions))
@@ -97,9 +106,15 @@ class RegionScores:
         return {key: float(value) for key, value in row.items()}
 
 
-def class_regions(classes: Sequence[Any]) -> dict[str, tuple[int, ...]]:
-    """Every foreground class as a region of its own, called by its index."""
-    return {str(index): (index,) for index in range(1, len(classes))}
+def class_regions(classes: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Every foreground class as a region of its own, called by its name."""
+    return {metric_name(name): (index,) for index, name in enumerate(classes) if index}
+
+
+def metric_name(name: str) -> str:
+    """A class's name as the end of a metric's: ``dice_left_kidney``; never that of the mean over classes."""
+    plain = re.sub(r"\W+", "_", name).strip("_") or "class"
+    return f"class_{plain}" if plain == "mean" or plain.endswith("_pooled") else plain
 
 
 def _means(row: Row, regions: Sequence[str]) -> Row:

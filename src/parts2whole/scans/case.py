@@ -59,6 +59,7 @@ class SourceCase:
         patient: cases of one patient share it; None takes the case for a patient of its own.
         box: the part of the scan to keep, in voxels (z, y, x) of the file's own array.
         which: of a 4-D file, one volume by its index or ``"channels"`` for all.
+        channels: how many it must have; None takes any number.
     """
 
     case_id: str
@@ -67,6 +68,7 @@ class SourceCase:
     patient: str | None = None
     box: Box | None = None
     which: Which = None
+    channels: int | None = None
 
     def files(self) -> tuple[Path, ...]:
         """Every file of the case."""
@@ -120,7 +122,7 @@ def read_channels(case: SourceCase) -> Volume:
     """The scan of a case; several files are stacked as channels.
 
     Raises:
-        IngestError: no image, or channels on different grids.
+        IngestError: no image, channels on different grids, or another number of them than there must be.
         ReadError: a file that can't be read.
     """
     if not case.images:
@@ -137,6 +139,9 @@ def read_channels(case: SourceCase) -> Volume:
             raise IngestError(
                 f"channels lie on different grids: {_grid(first)} against {_grid(scan)} in {file.name}"
             )
+    count = sum(scan.array.size // int(np.prod(scan.shape)) for scan in scans)
+    if case.channels not in (None, count):
+        raise IngestError(f"expected {case.channels} channels, the files hold {count}")
     if len(scans) == 1:
         return first
     arrays = [scan.array.reshape(-1, *scan.shape) for scan in scans]

@@ -75,7 +75,7 @@ class NoduleSegmentation(SegmentationTask):
         if not root.is_dir():
             raise TaskError(f"{root} is not a folder")
         if (root / "images").is_dir():
-            return FoundCases(pair_folders(root / "images", root / "labels", self.patient_separator))
+            return pair_folders(root / "images", root / "labels", self.patient_separator)
         return self._lidc(root)
 
     def _lidc(self, root: Path) -> FoundCases:

@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
+from parts2whole.scans.read import SUFFIXES, ReadError, scan_files, strip_suffix
 from parts2whole.store.ingest import SourceCase
 from parts2whole.tasks.base import TaskError, name_some
+from parts2whole.tasks.segmenting import FoundCases
 
-SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr", ".mgz")
 
-
-def pair_folders(images: Path, labels: Path, patient_separator: str | None = None) -> list[SourceCase]:
+def pair_folders(
+    images: Path,
+    labels: Path,
+    patient_separator: str | None = None,
+    *,
+    channels: int | None = None,
+    ending: str | None = None,
+) -> FoundCases:
     """Cases of two folders; several channels are ``case_0000.nii.gz``, ``case_0001.nii.gz``.
+
+    A case that hasn't the channels of the others is set aside.
 
     Args:
         images: folder of the images.
         labels: folder of the label maps.
         patient_separator: text that ends the patient's part of a file name; None takes each file for a
             patient of its own.
+        channels: how many a case has, called 0000 and so on; None takes those that most cases have. Where
+            files hold several channels, one file without a number is enough.
+        ending: of the files that are meant; None takes every scan.
 
     Raises:
-        TaskError: a folder is missing, or an image or a label is alone.
+        TaskError: a folder is missing, an image or a label is alone, or two files share one name.
     """
-    by_case = by_stem(labels)
+    by_case = by_stem(labels, ending)
     if not by_case:
-        raise TaskError(f"no label maps in {labels}; known are {', '.join(SUFFIXES)}")
-    channels: dict[str, list[Path]] = {}
-    for stem, path in by_stem(images).items():
-        case = stem if stem in by_case else stem.rpartition("_")[0]
-        channels.setdefault(case if case in by_case else stem, []).append(path)
-    unlabelled = sorted(set(channels) - set(by_case))
-    without_image = sorted(set(by_case) - set(channels))
+        raise TaskError(f"no label maps in {labels}; known are {ending or ', '.join(SUFFIXES)}")
+    found: dict[str, dict[str, Path]] = {}
+    for stem, path in by_stem(images, ending).items():
+        case, _, channel = (stem, "", "") if stem in by_case else stem.rpartition("_")
+        case, channel = (case, channel) if case in by_case else (stem, "")
+        found.setdefault(case, {})[channel] = path
+    unlabelled = sorted(set(found) - set(by_case))
+    without_image = sorted(set(by_case) - set(found))
     if without_image:
         raise TaskError(f"labels without an image in {images}: {name_some(without_image)}")
     if unlabelled:
@@ -38,10 +52,38 @@ def pair_folders(images: Path, labels: Path, patient_separator: str | None = Non
             f"{len(unlabelled)} images have no label in {labels}: {name_some(unlabelled)}. Images and "
             "labels pair by equal file names; move unlabelled images elsewhere"
         )
-    return [
-        SourceCase(case, tuple(sorted(paths)), by_case[case], patient_of(case, patient_separator))
-        for case, paths in sorted(channels.items())
-    ]
+    return _complete(found, by_case, patient_separator, channels)
+
+
+def _complete(
+    found: dict[str, dict[str, Path]], labels: dict[str, Path], separator: str | None, channels: int | None
+) -> FoundCases:
+    """Cases with the channels they should have; the others set aside, with what they lack."""
+    if channels:
+        wanted = frozenset(f"{n:04d}" for n in range(channels))
+    else:
+        counts = Counter(frozenset(files) for files in found.values())
+        wanted = max(counts, key=lambda each: (counts[each], len(each)))
+    cases, set_aside = [], {}
+    for case, files in sorted(found.items()):
+        names = set(files)
+        if names == wanted or (channels and names == {""}):
+            paths = tuple(files[name] for name in sorted(names))
+            cases.append(SourceCase(case, paths, labels[case], patient_of(case, separator)))
+            continue
+        lack, more = (
+            ", ".join(_say(case, each) for each in sorted(s)) for s in (wanted - names, names - wanted)
+        )
+        set_aside[case] = " and ".join(
+            text
+            for text in (lack and f"it has no {lack}", more and f"{more} isn't a channel of the others")
+            if text
+        )
+    return FoundCases(cases, set_aside)
+
+
+def _say(case: str, channel: str) -> str:
+    return f"{case}_{channel}" if channel else case
 
 
 def patient_of(case: str, separator: str | None) -> str:
@@ -49,17 +91,21 @@ def patient_of(case: str, separator: str | None) -> str:
     return case.partition(separator)[0] if separator else case
 
 
-def by_stem(folder: Path) -> dict[str, Path]:
-    """Scans of a folder by their names without suffix."""
+def by_stem(folder: Path, ending: str | None = None) -> dict[str, Path]:
+    """Scans of a folder by their names without suffix.
+
+    Raises:
+        TaskError: the folder is missing, or two files share one name.
+    """
     if not folder.is_dir():
         raise TaskError(f"{folder} doesn't exist")
-    found = sorted(p for p in folder.iterdir() if p.name.endswith(SUFFIXES) and not p.name.startswith("."))
-    return {stem_of(path): path for path in found}
-
-
-def stem_of(path: Path) -> str:
-    """A file's name without the suffix of a scan."""
-    for suffix in SUFFIXES:
-        if path.name.endswith(suffix):
-            return path.name.removesuffix(suffix)
-    return path.stem
+    try:
+        if ending is None:
+            files = scan_files(folder)
+        else:
+            files = sorted(
+                p for p in folder.iterdir() if p.name.lower().endswith(ending.lower()) and p.name[0] != "."
+            )
+    except ReadError as error:
+        raise TaskError(str(error)) from error
+    return {strip_suffix(path.name): path for path in files}

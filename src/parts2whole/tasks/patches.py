@@ -59,7 +59,7 @@ class Patches(Samples):
             )
 
     def draw(self, item_id: str, generator: np.random.Generator) -> dict[str, Any]:
-        """``image`` (C, D, H, W) in [0, 1] and ``label`` (1, D, H, W) class indices."""
+        """``image`` (C, D, H, W) in [0, 1] and ``label`` (1, D, H, W) class indices, or `IGNORED`."""
         store, item = self.labelled.store, self.labelled.item(item_id)
         box = self._draw_box(item_id, generator)
         image = store.read_unit(item.case_id, box)
@@ -106,10 +106,3 @@ class Patches(Samples):
                 generator = sample_generator("locations", item, name)
                 found[index] = np.asarray(places)[generator.choice(len(places), keep, replace=False)]
         return found
-
-
-def class_indices(label: npt.NDArray[Any], classes: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Label values as indices into ``classes``, whose names are the values in ascending order."""
-    values = np.array([int(name) for name in classes])
-    indices: npt.NDArray[np.int64] = np.searchsorted(values, label).astype(np.int64)
-    return indices

@@ -7,6 +7,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -15,16 +16,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from monai.losses.dice import DiceCELoss, DiceLoss
+from monai.losses.dice import DiceLoss
+from monai.networks.utils import one_hot
 from torch import Tensor, nn
 
 from parts2whole.errors import is_out_of_memory, sentence
 from parts2whole.evaluation.inference import sliding_window
 from parts2whole.evaluation.metrics import mean_over_cases
-from parts2whole.evaluation.regions import Regions, RegionScores, class_regions
+from parts2whole.evaluation.regions import IGNORED, Regions, RegionScores, class_regions
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.heads import EncoderDecoder, Model
-from parts2whole.scans.preprocess import Preprocess, spacing_text
+from parts2whole.scans.preprocess import Modality, Preprocess, spacing_text
 from parts2whole.scans.volume import Box, Size, size_of
 from parts2whole.store.ingest import SourceCase, store_cases
 from parts2whole.store.store import CaseRecord, Store
@@ -41,8 +43,10 @@ from parts2whole.tasks.base import (
     TaskError,
     name_some,
 )
+from parts2whole.tasks.channels import odd_channels
+from parts2whole.tasks.labels import check_not_negative, class_indices
 from parts2whole.tasks.native import read_original
-from parts2whole.tasks.patches import Patches, class_indices
+from parts2whole.tasks.patches import Patches
 from parts2whole.wholes.geometry import resize
 from parts2whole.wholes.random import BatchGenerator
 
@@ -61,12 +65,14 @@ class FoundCases:
         set_aside: reason for every case that can't be used.
         sides: ``train``, ``validation`` or ``test`` of cases, where the data set prescribes it.
         notes: what else the user should know.
+        modality: what the data set says that its scans are.
     """
 
     cases: Sequence[SourceCase]
     set_aside: Mapping[str, str] = dataclasses.field(default_factory=dict)
     sides: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    modality: Modality | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,13 +126,26 @@ class SegmentationTask(Task, abc.ABC):
         """Voxels of the scan that a training patch covers."""
         return self.crop_size or self.patch_size
 
+    @property
+    def ignored_value(self) -> int | None:
+        """The label value of voxels that take part in no loss and no metric, and are never predicted."""
+        return None
+
     def classes_in(self, values: Sequence[int]) -> tuple[str, ...]:
-        """Names of the classes, given the label values that occur; names are the values of written masks."""
-        return tuple(str(value) for value in values)
+        """Names of the classes, given the label values that occur, 0 among them; here the values."""
+        return tuple(str(value) for value in values if value != self.ignored_value)
+
+    def mask_values(self, classes: Sequence[str]) -> tuple[int, ...]:
+        """The value of every class in written masks; here its name."""
+        return tuple(int(name) for name in classes)
 
     def to_classes(self, label: npt.NDArray[Any], classes: Sequence[str]) -> npt.NDArray[np.int64]:
-        """Stored label values as class indices."""
-        return class_indices(label, classes)
+        """Stored label values as class indices; `IGNORED` where they are to be ignored.
+
+        Raises:
+            TaskError: a value that is of no class.
+        """
+        return class_indices(label, classes, self.ignored_value)
 
     def regions(self, classes: Sequence[str]) -> Regions:
         """What is measured: unions of classes; here every foreground class."""
@@ -147,25 +166,32 @@ class SegmentationTask(Task, abc.ABC):
         store, report = store_cases(
             sources.cases,
             self.cache_folder(cache),
-            preprocess=self.preprocess,
+            preprocess=_with_modality(self.preprocess, sources.modality),
             workers=workers,
             progress=progress,
         )
-        set_aside = {**sources.set_aside, **report.set_aside}
-        notes = tuple(f"{case} was set aside: {reason}" for case, reason in set_aside.items())
         wanted = {case.case_id: case for case in sources.cases}
-        records = [record for record in store.cases if record.has_label]
+        records = [record for record in store.cases if record.has_label and record.case_id in wanted]
+        other = odd_channels(records)
+        set_aside = {**sources.set_aside, **report.set_aside, **other}
+        notes = tuple(f"{case} was set aside: {reason}" for case, reason in set_aside.items())
+        records = [record for record in records if record.case_id not in other]
         if not records:
             raise TaskError(f"no usable labelled case in {self.data}. " + "; ".join(notes))
-        values = sorted({v for record in records for v in (*record.label_values, *record.labels_lost)} | {0})
-        if len(values) < 2:
+        holders: dict[int, list[str]] = defaultdict(list)
+        for record in records:
+            for value in (*record.label_values, *record.labels_lost):
+                holders[value].append(record.case_id)
+        check_not_negative(holders, self.ignored_value)
+        classes = self.classes_in(sorted({0, *holders}))
+        if not set(holders) - {0, self.ignored_value}:
             raise TaskError(f"the labels in {self.data} hold nothing but background")
-        classes = self.classes_in(values)
         items = tuple(
             dataclasses.replace(item, holds=self.holds(store.record(item.case_id), classes))
             for item in self.items(store, sources)
+            if item.case_id not in other
         )
-        lost = lost_notes([record for record in records if record.case_id in wanted], self.preprocess)
+        lost = lost_notes(records, self.preprocess, ignored=self.ignored_value)
         return LabelledData(
             store, items, classes, (*notes, *lost, *sources.notes), sources=wanted, set_aside=set_aside
         )
@@ -202,15 +228,17 @@ class SegmentationTask(Task, abc.ABC):
         return {"image": augment_image(batch["image"], drawn), "label": augment_label(batch["label"], drawn)}
 
     def loss(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Dice over the batch, foreground classes alike, plus cross-entropy if asked."""
-        logits = module(batch["image"]).float()
-        if self.loss_function == "dice":
-            smooth = DiceLoss(
-                softmax=True, to_onehot_y=True, include_background=False, batch=True, smooth_nr=1, smooth_dr=1
-            )
-            return {"loss": smooth(logits, batch["label"])}
-        measure = DiceCELoss(softmax=True, to_onehot_y=True, include_background=False, batch=True)
-        return {"loss": measure(logits, batch["label"])}
+        """Dice over the batch, foreground classes alike, plus cross-entropy if asked; of annotated voxels."""
+        logits, label = module(batch["image"]).float(), batch["label"]
+        counted = label != IGNORED
+        truth = one_hot(label * counted, logits.shape[1]) * counted
+        smooth = 1.0 if self.loss_function == "dice" else 1e-5
+        overlap = DiceLoss(include_background=False, batch=True, smooth_nr=smooth, smooth_dr=smooth)
+        loss = overlap(torch.softmax(logits, dim=1) * counted, truth)
+        if self.loss_function == "dice_ce":
+            entropy = F.cross_entropy(logits, label[:, 0], ignore_index=IGNORED, reduction="sum")
+            loss = loss + entropy / counted.sum().clamp(min=1)
+        return {"loss": loss}
 
     def examine(
         self, predictor: Predictor, labelled: LabelledData, items: Sequence[str], *, thorough: bool
@@ -290,7 +318,7 @@ class SegmentationTask(Task, abc.ABC):
         image = self.image(labelled, item)
         return Segmented(
             image[0].numpy(),
-            self.reference(labelled, item),
+            np.maximum(self.reference(labelled, item), 0),  # what is ignored looks like background
             self.segment(predictor, image[None]),
             labelled.store.record(labelled.item(item).case_id).spacing_mm,
         )
@@ -301,7 +329,7 @@ class SegmentationTask(Task, abc.ABC):
         return torch.from_numpy(labelled.store.read_unit(item.case_id, self._box(item)))
 
     def reference(self, labelled: LabelledData, item_id: str) -> npt.NDArray[np.int64]:
-        """Class indices (D, H, W) of an item, on the voxels of `image`."""
+        """Class indices (D, H, W) of an item, or `IGNORED`, on the voxels of `image`."""
         item = labelled.item(item_id)
         return self.to_classes(labelled.store.read_label(item.case_id, self._box(item)), labelled.classes)
 
@@ -337,7 +365,14 @@ class SegmentationTask(Task, abc.ABC):
         return None if item.centre is None else Box.around(item.centre, self.cut_size)
 
 
-def lost_notes(records: Sequence[CaseRecord], preprocess: Preprocess) -> tuple[str, ...]:
+def _with_modality(preprocess: Preprocess, said: Modality | None) -> Preprocess:
+    """The preprocessing, with what the data set says in place of a guess."""
+    return preprocess.replace(modality=said) if said and preprocess.modality == "auto" else preprocess
+
+
+def lost_notes(
+    records: Sequence[CaseRecord], preprocess: Preprocess, *, ignored: int | None
+) -> tuple[str, ...]:
     """A note on every label value that resampling has lost, and where."""
     cases: dict[int, list[str]] = {}
     for record in records:
@@ -348,4 +383,5 @@ def lost_notes(records: Sequence[CaseRecord], preprocess: Preprocess) -> tuple[s
         f"label {value} of {name_some(names)} vanished at {at}: it isn't learned there, and counts as missed "
         "where it is tested"
         for value, names in sorted(cases.items())
+        if value != ignored
     )

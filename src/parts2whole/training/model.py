@@ -17,7 +17,8 @@ from parts2whole.networks.base import Encoder, Network
 from parts2whole.networks.heads import Model, OwnDecoder
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.spec import UnknownClassError, from_plain, spec_from_dict, to_plain
-from parts2whole.tasks.base import Predictor, Task
+from parts2whole.tasks.base import LabelledData, Predictor, Task
+from parts2whole.tasks.channels import channel_names
 from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.runtime import Runtime, unwrap
 from parts2whole.weights.native import write_tensors
@@ -46,6 +47,9 @@ class ModelCard:
         series: series UIDs of these scans, hashed unless they were kept.
         trained: content hashes of the scans it was fine-tuned on.
         decoder: what is on the encoder.
+        mask_values: of a segmentation, the value of every class in written masks; empty in cards of version
+            0.1.0, where values are names.
+        channel_names: what files of single channels are called after ``_``; empty if a file holds them all.
     """
 
     task: Task
@@ -57,6 +61,19 @@ class ModelCard:
     series: tuple[str, ...] = ()
     trained: tuple[str, ...] = ()
     decoder: Decoder = "fresh"
+    mask_values: tuple[int, ...] = ()
+    channel_names: tuple[str, ...] = ()
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """The value of every class in written masks, of a segmentation."""
+        return self.mask_values or tuple(int(name) for name in self.classes)
+
+
+def files_of(task: Task, labelled: LabelledData) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """What a card says of files: the values of masks, and the names of channels."""
+    values = task.mask_values(labelled.classes) if isinstance(task, SegmentationTask) else ()
+    return values, channel_names(labelled.store.cases[0])
 
 
 def build_model(
@@ -124,6 +141,8 @@ def load_model(folder: Path) -> tuple[Model, ModelCard]:
             series=from_plain(plain.get("series", []), tuple[str, ...]),
             trained=from_plain(plain.get("trained", []), tuple[str, ...]),
             decoder=plain.get("decoder", "fresh"),
+            mask_values=from_plain(plain.get("mask_values", []), tuple[int, ...]),
+            channel_names=from_plain(plain.get("channel_names", []), tuple[str, ...]),
         )
     except UnknownClassError as error:
         raise ModelError(f"{target / CARD}: {error}") from error

@@ -19,7 +19,7 @@ from parts2whole.networks.unet3d import UNet3D
 from parts2whole.store.split import Split
 from parts2whole.tasks.base import LabelledData, Task, default_cache
 from parts2whole.training.leak import check_leaks, find_leaks, hashes_of
-from parts2whole.training.model import Decoder, ModelCard, build_model, load_own_decoder
+from parts2whole.training.model import Decoder, ModelCard, build_model, files_of, load_own_decoder
 from parts2whole.weights.card import Card
 from parts2whole.weights.load import Initialisation, load_initialisation
 
@@ -100,6 +100,7 @@ class Transfer:
     def make_card(self, train: Sequence[str], *, decoder: Decoder) -> ModelCard:
         """The card of a model that was fine-tuned on the items ``train``."""
         card = self.start.card if self.start else None
+        values, channel_names = files_of(self.task, self.labelled)
         return ModelCard(
             task=self.task,
             network=self.network,
@@ -110,6 +111,8 @@ class Transfer:
             series=card.series if card else (),
             trained=hashes_of(self.labelled, train),
             decoder=decoder,
+            mask_values=values,
+            channel_names=channel_names,
         )
 
     def choose_labels(self, *, fraction: float, cases: int | None, seed: int) -> tuple[str, ...]:

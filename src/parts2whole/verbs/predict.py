@@ -17,6 +17,7 @@ from rich.progress import track
 from parts2whole.errors import Parts2WholeError, is_out_of_memory, sentence
 from parts2whole.files import DiskFullError, write_rows
 from parts2whole.scans.case import SourceCase, read_channels
+from parts2whole.scans.nifti import smallest_integer
 from parts2whole.scans.preprocess import onto_grid, prepare_volume, quantise, to_unit
 from parts2whole.scans.read import strip_suffix, user_salt, write_label_like
 from parts2whole.scans.source import hashed
@@ -31,6 +32,7 @@ from parts2whole.tasks.candidates import (
     read_points,
     to_voxels,
 )
+from parts2whole.tasks.channels import group_channels
 from parts2whole.tasks.classifying import ClassificationTask
 from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.model import ModelCard, as_function, load_model
@@ -117,7 +119,8 @@ def predict(
     module, card = load_model(Path(run))
     runtime = Runtime(hardware.replace(devices=1, nodes=1))
     model = as_function(runtime.place_module(module), runtime)
-    cases = _named_apart(card.task.find_inputs(scans))
+    inputs = group_channels(card.task.find_inputs(scans), card.in_channels, card.channel_names)
+    cases = _named_apart(inputs)
     if not cases:
         raise PredictError(f"no scans found in {', '.join(map(str, scans))}")
     named = None if points is None else _read_points(Path(points))
@@ -195,7 +198,7 @@ def _predict_one(
     if isinstance(card.task, SegmentationTask):
         mask = _segment(card.task, model, image, scan, card, where)
         write_label_like(case.images[0], mask.array, path)
-        return _Found(path, volumes_ml=_volumes_ml(mask, card.classes), notes=notes)
+        return _Found(path, volumes_ml=_volumes_ml(mask, card), notes=notes)
     if isinstance(card.task, CandidateTask) and card.classes == CLASSES:
         return _Found(rows=_candidates(card.task, model, image, card, where, case), notes=notes)
     if isinstance(card.task, ClassificationTask):
@@ -249,10 +252,11 @@ def _write_table(path: Path, before: Sequence[dict[str, Any]], now: Sequence[dic
     write_rows(path, [*kept, *now])
 
 
-def _volumes_ml(mask: LabelVolume, classes: Sequence[str]) -> dict[str, float]:
+def _volumes_ml(mask: LabelVolume, card: ModelCard) -> dict[str, float]:
     """Volume of every foreground class; axes needn't be at right angles."""
     voxel_ml = abs(float(np.linalg.det(mask.affine()[:3, :3]))) / 1000
-    return {name: int(np.count_nonzero(mask.array == int(name))) * voxel_ml for name in classes[1:]}
+    found = zip(card.classes, card.values, strict=True)
+    return {name: int(np.count_nonzero(mask.array == value)) * voxel_ml for name, value in found if value}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,10 +304,11 @@ def _segment(
             inside = box.inside(image.volume.shape)
             here, there = inside.slices, inside.relative_to(box).slices
             classes[here] = np.maximum(classes[here], found[there])
-    values = np.array([int(name) for name in card.classes])
-    kind = np.uint8 if values.max() < 256 else np.int32
+    values = np.array(card.values)
     grid = image.volume
-    mask = LabelVolume(values[classes].astype(kind), grid.spacing_mm, grid.origin_mm, grid.direction)
+    mask = LabelVolume(
+        values.astype(smallest_integer(values))[classes], grid.spacing_mm, grid.origin_mm, grid.direction
+    )
     return onto_grid(mask, to_canonical(scan))
 
 

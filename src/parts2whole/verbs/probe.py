@@ -171,11 +171,12 @@ class _Frozen:
         self, task: SegmentationTask, train: Items, validation: Items, tested: Items, *, seed: int
     ) -> list[Row]:
         """Fit with every penalty, keep the one that is best on validation items, measure it on ``tested``."""
+        names = self.labelled.classes
         models = fit_voxel_probes(self._voxels(task, train), PENALTIES, seed=seed)
-        found = score_voxel_probes(models, self._voxels(task, validation))
+        found = score_voxel_probes(models, self._voxels(task, validation), classes=names)
         best = max(PENALTIES, key=lambda penalty: found[penalty]["iou_mean"])
         if tested != validation:
-            found = score_voxel_probes({best: models[best]}, self._voxels(task, tested))
+            found = score_voxel_probes({best: models[best]}, self._voxels(task, tested), classes=names)
         return [{"probe": "voxel linear", "penalty": best} | found[best]]
 
     def probe_items(
