@@ -107,7 +107,9 @@ class SourceCase:
             files = file_stamp(self.files())
         except OSError as error:
             raise ReadError(f"{error.filename} can't be read: {error.strerror}") from error
-        said = "".join(f"{source.problem}{source.series}" for source in self.scan_sources())
+        said = "".join(
+            f"{source.problem}{source.series}{source.frames or ''}" for source in self.scan_sources()
+        )
         made = repr(self.label) if isinstance(self.label, LabelSource) else ""
         box = self.box and self.box.slices  # as stores of version 0.1.0 have it
         return digest([files, self.patient, str(box), self.which, said, *([made] if made else [])])

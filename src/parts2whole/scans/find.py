@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from parts2whole.scans import itk, nifti
-from parts2whole.scans.dicom import find_series, is_dicom, user_salt
+from parts2whole.scans.dicom import DICOM_SUFFIXES, find_series, is_dicom, is_directory, user_salt
 from parts2whole.scans.source import ReadError, ScanSource, safe_name
 
 SUFFIXES = (*nifti.SUFFIXES, *itk.SUFFIXES)
@@ -160,6 +160,8 @@ def _single(file: Path) -> _Found:
         return file, file.name, f"{file.name} doesn't exist"
     if not _maybe(file):
         return file, file.name, f"{file.name}: unknown format; known are DICOM and {', '.join(SUFFIXES)}"
+    if not _has_suffix(file) and is_directory(file):
+        return file, file.name, f"{file.name} is a DICOMDIR, an index of DICOM files: name its folder"
     return file, file.name, None
 
 
@@ -167,7 +169,8 @@ def _maybe(file: Path) -> list[_Found]:
     """A file, if it is a scan or a slice."""
     if file.name.startswith("."):
         return []
-    if _has_suffix(file) or (file.suffix.lower() not in NEVER_DICOM and is_dicom(file)):
+    suffix = file.suffix.lower()
+    if _has_suffix(file) or suffix in DICOM_SUFFIXES or (suffix not in NEVER_DICOM and is_dicom(file)):
         return [(file, file.name, None)]
     return []
 

@@ -6,6 +6,7 @@ anything is allocated, so that a broken or hostile file costs a line in a report
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,7 +56,7 @@ def read_scan(source: ScanSource, *, which: Which = None) -> Volume:
     if source.problem is not None:
         raise ReadError(source.problem)
     if source.is_series:
-        return _as_volume(read_series(source.paths), "the series", which)
+        return _as_volume(read_series(source), "the series", which)
     return read_volume(source.paths[0], which=which)
 
 
@@ -114,7 +115,7 @@ def write_label_like(reference: ScanSource | Path, label: npt.NDArray[Any], out:
         and not path.name.lower().endswith(ITK_SUFFIXES)
     ):
         return write_mask_like(path, label, out)
-    raw = read_series(source.paths) if source and source.is_series else _read(path)
+    raw = read_series(source) if source and source.is_series else _read(path)
     array = from_canonical_array(label, raw.direction)
     if array.shape != raw.array.shape[1:]:
         raise ReadError(f"the mask has shape {array.shape} (z, y, x), the scan has {raw.array.shape[1:]}")
@@ -144,14 +145,9 @@ def file_stamp(paths: Sequence[Path]) -> str:
 def _read(path: Path) -> Raw:
     """Every volume of a file, or of a folder with one DICOM volume."""
     if path.is_dir():
-        sources = find_series(sorted(p for p in path.iterdir() if p.is_file() and is_dicom(p)), salt=b"")
-        usable = [source for source in sources if source.problem is None]
-        if len(usable) != 1:
-            problems = "; ".join(source.problem for source in sources if source.problem) or "no others"
-            raise ReadError(
-                f"{path.name} holds {len(usable)} usable DICOM volumes, expected one ({problems})"
-            )
-        return read_series(usable[0].paths)
+        return _read_dicom(
+            path.name, sorted(file for file in path.iterdir() if file.is_file() and is_dicom(file))
+        )
     if not path.is_file():
         raise ReadError(f"{path} doesn't exist")
     if path.stat().st_size == 0:
@@ -161,7 +157,22 @@ def _read(path: Path) -> Raw:
         return read_itk(path)
     if name.endswith(SUFFIXES):
         return read_nifti(path)
+    if is_dicom(path):
+        return _read_dicom(path.name, [path])
     raise ReadError(f"{path.name}: unknown format; known are {', '.join(SUFFIXES)}, and folders of DICOM")
+
+
+def _read_dicom(name: str, files: Sequence[Path]) -> Raw:
+    """The one volume of DICOM files."""
+    sources = find_series(files, salt=b"")
+    usable = [source for source in sources if source.problem is None]
+    if not sources:
+        raise ReadError(f"{name} holds no DICOM image")
+    if len(usable) != 1:
+        problems = "; ".join(source.problem for source in sources if source.problem) or "no others"
+        raise ReadError(f"{name} holds {len(usable)} usable DICOM volumes, expected one ({problems})")
+    raw = read_series(usable[0])
+    return dataclasses.replace(raw, notes=(*raw.notes, *usable[0].notes))
 
 
 def _as_volume(raw: Raw, name: str, which: Which) -> Volume:

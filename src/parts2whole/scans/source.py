@@ -33,6 +33,8 @@ class ScanSource:
         patient: a salted hash of the patient id, where the file holds one.
         series: a salted hash of the series UID, or the UID itself if that was asked for.
         notes: what the user should know.
+        frames: of multi-frame DICOM objects, for every slice in order the number of its file in ``paths`` and
+            of its frame in the file; empty where every file is one slice.
     """
 
     case_id: str
@@ -41,6 +43,13 @@ class ScanSource:
     patient: str | None = None
     series: str = ""
     notes: tuple[str, ...] = ()
+    frames: tuple[tuple[int, int], ...] = ()
+
+    def slices(self) -> list[tuple[Path, int]]:
+        """The file and the frame of every slice of a DICOM volume, in order."""
+        return [(self.paths[file], frame) for file, frame in self.frames] or [
+            (path, 0) for path in self.paths
+        ]
 
     @property
     def is_series(self) -> bool:
