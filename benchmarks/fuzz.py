@@ -160,6 +160,7 @@ def make_targets(work: Path) -> list[Target]:
     return [
         *targets,
         Target("dicom", ".dcm", make_dicom(work, array), read_series, readers),
+        Target("multi-frame dicom", ".dcm", make_frames(work, array), read_series, readers),
         Target(
             "manifest", ".json", (work / "store" / "manifest.json").read_bytes(), read_store, (StoreError,)
         ),
@@ -208,6 +209,12 @@ def make_dicom(work: Path, array: np.ndarray) -> bytes:
     data.PixelData = array[0].tobytes()
     pydicom.dcmwrite(work / "a.dcm", data, enforce_file_format=True)
     return (work / "a.dcm").read_bytes()
+
+
+def make_frames(work: Path, array: np.ndarray) -> bytes:
+    """A volume in one file, with functional groups for every frame."""
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array.astype(np.uint16)), str(work / "frames.dcm"))
+    return (work / "frames.dcm").read_bytes()
 
 
 def fuzz(target: Target, work: Path, given: argparse.Namespace) -> Finding:

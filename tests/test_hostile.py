@@ -208,6 +208,26 @@ def test_an_axis_without_voxels_is_refused(tmp_path):
         read_volume(tmp_path / "a.mha")
 
 
+@pytest.mark.parametrize(
+    "dimensions", ["-1", "399999999999999999999", "-1 3", "3 3", "x", "", "-1BinaryData = True"]
+)
+def test_a_number_of_dimensions_that_kills_the_library_is_refused(tmp_path, dimensions):
+    header = f"ObjectType = Image\nNDims = {dimensions}\nDimSize = 4 4 4\nElementType = MET_SHORT\n"
+    (tmp_path / "a.mha").write_bytes(f"{header}ElementDataFile = LOCAL\n".encode() + bytes(128))
+    with pytest.raises(ReadError, match=r"a\.mha can't be read: its number of dimensions"):
+        read_volume(tmp_path / "a.mha")
+
+
+@pytest.mark.parametrize("name", ["[" * 3000, "a\0b", "x" * 300 + ".raw"])
+def test_a_data_file_of_an_impossible_name_is_missing(tmp_path, name):
+    header = (
+        f"ObjectType = Image\nNDims = 3\nDimSize = 4 4 4\nElementType = MET_SHORT\nElementDataFile = {name}\n"
+    )
+    (tmp_path / "a.mhd").write_text(header)
+    with pytest.raises(ReadError, match="is missing"):
+        read_volume(tmp_path / "a.mhd")
+
+
 @pytest.mark.parametrize("name", ["../secret.raw", "/etc/hostname"])
 def test_a_header_cannot_name_data_outside_its_folder(tmp_path, name):
     folder = tmp_path / "scans"

@@ -11,8 +11,8 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEGLSLossless, RLELossless, generate_uid
+from dicom_files import find, only, voxels, write_series
+from pydicom.uid import JPEGLSLossless, RLELossless
 from scipy.spatial.transform import Rotation
 
 from parts2whole.scans.read import (
@@ -26,80 +26,6 @@ from parts2whole.scans.read import (
 )
 from parts2whole.scans.volume import to_canonical
 from parts2whole.verbs.prepare import prepare
-
-SALT = b"secret"
-AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-
-
-def voxels(count=6, seed=0):
-    """Hounsfield units (z, y, x), with air."""
-    return np.random.default_rng(seed).integers(-1024, 1200, (count, 8, 10)).astype(np.int16)
-
-
-def write_slice(path, plane, position, *, uid, orientation=AXIAL, slope=1.0, intercept=-1024.0, **tags):
-    """One CT image; ``plane`` in rescaled units."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = CTImageStorage
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    image = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
-    defaults = {
-        "SOPClassUID": CTImageStorage,
-        "SOPInstanceUID": meta.MediaStorageSOPInstanceUID,
-        "PatientID": "DOE-4711",
-        "PatientName": "Doe^Jane",
-        "StudyInstanceUID": "1.2.3",
-        "SeriesInstanceUID": uid,
-        "Modality": "CT",
-        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
-        "Rows": plane.shape[0],
-        "Columns": plane.shape[1],
-        "PixelSpacing": [0.8, 0.7],
-        "ImageOrientationPatient": [round(float(v), 10) for v in orientation],
-        "ImagePositionPatient": [round(float(v), 6) for v in position],
-        "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2",
-        "BitsAllocated": 16,
-        "BitsStored": 16,
-        "HighBit": 15,
-        "PixelRepresentation": 1,
-        "RescaleSlope": slope,
-        "RescaleIntercept": intercept,
-    }
-    for name, value in (defaults | tags).items():
-        if value is not None:
-            setattr(image, name, value)
-    image.PixelData = np.rint((plane - intercept) / slope).astype("<i2").tobytes()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save_as(path, enforce_file_format=True)
-    return path
-
-
-def write_series(
-    folder, array, *, uid="1.2.3.4", orientation=AXIAL, distance=2.5, origin=(-10.0, -20.0, 30.0), **tags
-):
-    """Slices in shuffled file order, without suffix; keyword values that are lists hold one value a slice."""
-    normal = np.cross(orientation[:3], orientation[3:])
-    paths = []
-    for number, plane in enumerate(array):
-        own = {name: value[number] if isinstance(value, list) else value for name, value in tags.items()}
-        position = own.pop("position", np.array(origin) + normal * distance * number)
-        name = f"IM{(number * 7) % 101:04d}_{uid[-4:]}"
-        paths.append(
-            write_slice(
-                folder / name, plane, position, uid=uid, orientation=orientation, InstanceNumber=number, **own
-            )
-        )
-    return paths
-
-
-def find(*paths):
-    return find_scans(paths, salt=SALT)
-
-
-def only(*paths):
-    (source,) = find(*paths)
-    return source
 
 
 def test_a_series_is_exact(tmp_path):

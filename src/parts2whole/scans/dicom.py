@@ -25,6 +25,9 @@ from parts2whole.scans.source import Raw, ReadError, ScanSource, first_line
 
 DIRECTORY = "1.2.840.10008.1.3.10"
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+FIRST_ELEMENTS = (b"\x02\0\0\0", *(bytes([8, 0, element, 0]) for element in (0, 1, 5, 8, 0x12, 0x16, 0x18)))
+"""What a file without a preamble begins with: the meta group, or an early element of group 8."""
+
 LOST_SHARE = 0.05
 """Of the slices of a series; more that have lost their place than this, and one, are no oddity."""
 
@@ -36,11 +39,7 @@ def is_dicom(path: Path) -> bool:
             start = file.read(132)
     except OSError:
         return False
-    return start[128:] == b"DICM" or start[:4] in (
-        b"\x08\x00\x05\x00",
-        b"\x08\x00\x08\x00",
-        b"\x02\x00\x00\x00",
-    )
+    return start[128:] == b"DICM" or start[:4] in FIRST_ELEMENTS
 
 
 def is_directory(path: Path) -> bool:
@@ -223,7 +222,8 @@ def _sources(
 
 def _left_out(reason: str, count: int) -> str:
     if reason in (COPIES, BROKEN_COPIES):
-        return f"{count} {reason if count > 1 else reason.replace('copies of slices', 'copy of a slice')} left out"
+        what = reason if count > 1 else reason.replace("copies of slices", "copy of a slice")
+        return f"{count} {what} left out"
     return f"{_images(count)} left out: {reason}"
 
 

@@ -32,8 +32,11 @@ SAME_POSITION_MM = 0.01
 UNEVEN, UNEVEN_MM = 0.1, 0.1
 """Slices may be this share of a spacing, or this far, off their place: positions often have few digits."""
 
-SHORTEST_PASS = 3
-"""Slices, where nothing but their order tells passes apart."""
+SHORTEST = 3
+"""Slices of a stack that doesn't share its places with another."""
+
+MOST_PASSES = 4
+"""Woven into each other, where nothing but their order tells them apart."""
 
 TILT_DEGREES = 0.5
 
@@ -227,7 +230,7 @@ class _Whole:
             return [each.marks.get(name, "") for each in self.slices]
         first = self.slices[0]
         axes = first.orientation.reshape(2, 3)
-        return [str(np.rint(axes @ (each.position - first.position))) for each in self.slices]
+        return [str(np.rint(axes @ (each.position - first.position)) + 0.0) for each in self.slices]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -288,11 +291,15 @@ def _judged(whole: _Whole, way: _Way, *, alone: bool, everywhere: bool) -> _Spli
         return None
     if single and not (alone and (way.is_contrast or way.is_number) and not whole.is_regular):
         return None
+    if whole.most == 1 and min(map(len, stacks)) < SHORTEST:
+        return None
     ends = [whole.ends(stack) for stack in stacks]
     if any(_continues(*pair) for pair in itertools.permutations(ends, 2)):
         return None
     found = _Split(stacks, single, way.by)
     if way.is_count and not _are_passes(whole, stacks, everywhere=everywhere):
+        return None
+    if way.by == IN_PLANE and (single or not _lie_together(whole, stacks)):
         return None
     if whole.most > 1 or way.is_contrast:
         return found
@@ -300,14 +307,20 @@ def _judged(whole: _Whole, way: _Way, *, alone: bool, everywhere: bool) -> _Spli
 
 
 def _are_passes(whole: _Whole, stacks: list[list[Slice]], *, everywhere: bool) -> bool:
-    """Whether counted stacks are passes: as many as places have images, long, not cut at one odd image."""
+    """Whether counted stacks are passes: few, long, one beside the other, and not cut at one odd image."""
     runs = [whole.runs_of(stack) for stack in stacks]
-    if whole.most > 1 and len(stacks) > whole.most:
+    if len(stacks) > (whole.most if whole.most > 1 else MOST_PASSES):
         return False
     if everywhere:
         return all(run == runs[0] for run in runs)
     shared = (len(one & other) for one, other in itertools.combinations(runs, 2))
-    return min(map(len, runs)) >= SHORTEST_PASS and 1 not in shared
+    return min(map(len, runs)) >= SHORTEST and 1 not in shared and _lie_together(whole, stacks)
+
+
+def _lie_together(whole: _Whole, stacks: list[list[Slice]]) -> bool:
+    """Whether no stack ends before another begins."""
+    ends = [whole.ends(stack) for stack in stacks]
+    return max(each.first for each in ends) < min(each.last for each in ends)
 
 
 def _equal(whole: _Whole, texts: Sequence[str]) -> list[list[Slice]]:
@@ -319,14 +332,17 @@ def _equal(whole: _Whole, texts: Sequence[str]) -> list[list[Slice]]:
 
 
 def _passes(whole: _Whole, texts: Sequence[str]) -> list[list[Slice]]:
-    """Slices in order of distinct values: a new group begins where a place comes again, or the way turns."""
+    """Slices in order of distinct values: a new one begins where a place comes again, or the step changes."""
     if len(set(texts)) < len(texts) or "" in texts:
         return []
     groups: list[list[int]] = []
     seen: set[int] = set()
     for i in sorted(range(len(texts)), key=lambda i: _number(texts[i])):
         last = groups[-1] if groups else []
-        turns = whole.most == 1 and len(last) > 1 and (i > last[-1]) != (last[1] > last[0])
+        turns = False
+        if whole.most == 1 and len(last) > 1:
+            step, usual = whole.places[[i, last[1]]] - whole.places[[last[-1], last[0]]]
+            turns = abs(step - usual) > max(UNEVEN_MM, UNEVEN * abs(usual))
         if not groups or whole.run[i] in seen or turns:
             groups.append([])
             seen.clear()

@@ -1,7 +1,7 @@
-"""Voxels of DICOM slices: cut from their file, decoded by GDCM where they are compressed, and rescaled.
+"""Voxels of DICOM slices: cut from their file, decoded where they are compressed, and rescaled.
 
-Voxels that aren't compressed are taken as they lie in the file, because GDCM inverts MONOCHROME1, which says
-how an image is shown and not what it measures, and fills up with zeros what a file lacks.
+GDCM decodes nothing but JPEG, JPEG-LS and JPEG 2000, because it inverts MONOCHROME1, which says how an image
+is shown and not what it measures, fills up with zeros what a file lacks, and can't decode some images in RLE.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import SimpleITK
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
     UID,
     CTImageStorage,
@@ -27,6 +28,7 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    RLELossless,
     generate_uid,
 )
 
@@ -132,7 +134,7 @@ class Voxels:
 def _stored(image: Any, frame: int, name: str) -> npt.NDArray[Any]:
     """The voxels of one frame as they are stored."""
     if "PixelData" not in image:
-        raise ReadError(f"{name}: it has no voxels")
+        raise ReadError(f"{name}: it has no voxels, or is truncated before their end")
     syntax = image.file_meta.get("TransferSyntaxUID") or ImplicitVRLittleEndian
     if syntax not in UNCOMPRESSED:
         return _decoded(image, frame, name, syntax)
@@ -162,7 +164,7 @@ def _significant(array: npt.NDArray[Any], image: Any, name: str) -> npt.NDArray[
 
 
 def _decoded(image: Any, frame: int, name: str, syntax: UID) -> npt.NDArray[Any]:
-    """One compressed frame, decoded by GDCM as a file of its own."""
+    """One compressed frame, decoded as a file of its own."""
     offsets = None
     if "ExtendedOffsetTable" in image:
         offsets = (image.ExtendedOffsetTable, image.ExtendedOffsetTableLengths)
@@ -178,21 +180,27 @@ def _decoded(image: Any, frame: int, name: str, syntax: UID) -> npt.NDArray[Any]
         setattr(alone, field, image.get(field))
     alone.PixelData = encapsulate([data])
     alone["PixelData"].VR, alone["PixelData"].is_undefined_length = "OB", True
+    try:
+        if syntax == RLELossless:
+            words, _ = get_decoder(syntax).as_array(alone, raw=True)
+            return _significant(words.view(f"u{words.dtype.itemsize}"), image, name)
+        return _decoded_by_gdcm(alone)
+    except (RuntimeError, MemoryError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = lines[-1].removeprefix("sitk::ERROR: ") if lines else first_line(error)
+        raise ReadError(f"{name}: its compressed voxels can't be decoded: {reason}") from error
+
+
+def _decoded_by_gdcm(image: FileDataset) -> npt.NDArray[Any]:
+    """An image of one frame, which GDCM reads from a file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "frame.dcm"
-        alone.save_as(path, enforce_file_format=True)
+        image.save_as(path, enforce_file_format=True)
         reader = _sitk.ImageFileReader()
         reader.SetImageIO("GDCMImageIO")
         reader.SetFileName(str(path))
-        try:
-            decoded = _sitk.GetArrayFromImage(reader.Execute())
-        except (RuntimeError, MemoryError) as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            reason = lines[-1].removeprefix("sitk::ERROR: ") if lines else first_line(error)
-            raise ReadError(f"{name}: its compressed voxels can't be decoded: {reason}") from error
-    if decoded.ndim != 3 or len(decoded) != 1:
-        raise ReadError(f"{name}: expected one image, its compressed voxels are {decoded.shape}")
-    plane: npt.NDArray[Any] = decoded[0]
+        decoded = _sitk.GetArrayFromImage(reader.Execute())
+    plane: npt.NDArray[Any] = decoded.reshape(decoded.shape[-2:])
     return plane
 
 

@@ -43,8 +43,7 @@ def read_itk(path: Path) -> Raw:
         ReadError: broken, truncated, in colour, or without a place in space.
     """
     is_nrrd = path.suffix.lower() in NRRD_SUFFIXES
-    if is_nrrd:
-        _check_lines(path)
+    (_check_lines if is_nrrd else _check_dimensions)(path)
     header, files = _read_header(path), data_files(path)
     reader = _sitk.ImageFileReader()
     reader.SetImageIO("NrrdImageIO" if is_nrrd else "MetaImageIO")  # it would pass over .NRRD
@@ -95,8 +94,12 @@ def data_files(path: Path) -> tuple[Path, ...]:
             raise ReadError(
                 f"{path.name}: its data file {name!r} is outside its folder; put it beside the header"
             )
-        if not (path.parent / name).is_file():
-            raise ReadError(f"{path.name}: its data file {name!r} is missing")
+        try:
+            is_there = (path.parent / name).is_file()
+        except (OSError, ValueError):  # no name for a file
+            is_there = False
+        if not is_there:
+            raise ReadError(f"{path.name}: its data file {name[:80]!r} is missing")
         files.append(path.parent / name)
     return tuple(files)
 
@@ -188,6 +191,13 @@ def _check_parts(header: _Header, files: Sequence[Path], slices: int, needed: in
                 f"{header.name}: its data file {file.name!r} is truncated: {needed // len(files):,} bytes "
                 f"were expected, it has {file.stat().st_size:,}"
             )
+
+
+def _check_dimensions(path: Path) -> None:
+    """Refuse a number of dimensions that is none: the library that reads MetaImages dies of -1."""
+    for said in re.findall(rb"^\s*NDims\s*[=:]?\s*(.*?)\s*$", _start(path), re.IGNORECASE | re.MULTILINE):
+        if not re.fullmatch(rb"[1-9]", said):
+            raise ReadError(f"{path.name} can't be read: its number of dimensions, {said[:30]!r}, is none")
 
 
 def _check_lines(path: Path) -> None:
