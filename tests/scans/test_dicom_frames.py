@@ -134,7 +134,7 @@ def test_three_readers_agree_on_enhanced_objects(
 
 
 def test_highdicom_agrees(tmp_path):
-    highdicom = pytest.importorskip("highdicom", reason="highdicom isn't installed")
+    highdicom = pytest.importorskip("highdicom", reason="highdicom, the second opinion, isn't installed")
     orientation = turned(10, 5, -20)
     frames = [groups(place, orientation, slope=2, intercept=-1000) for place in along(orientation, 6)]
     save(enhanced(stored(), frames, FrameOfReferenceUID="1.2.8"), tmp_path / "a.dcm")
@@ -425,6 +425,7 @@ def test_it_goes_all_the_way(tmp_path):
     store = prepare(tmp_path / "in", out=tmp_path / "store", modality="MR", workers=0, progress=False)
     assert [record.shape for record in store.cases] == [(5, 8, 10)] * 2
     assert len({record.content_hash for record in store.cases}) == 2
+    assert [record.source for record in store.cases] == [("1 DICOM file",)] * 2
     first, second = sorted(find(tmp_path / "in"), key=lambda source: source.case_id)
     assert SourceCase("x", (first,)).stamp() != SourceCase("x", (second,)).stamp()
     assert file_stamp(first.paths) == file_stamp(second.paths)

@@ -83,7 +83,7 @@ class SourceCase:
         """Names of the files, without folders; DICOM files, whose names may identify, are only counted."""
         slices = {path for image in self.scan_sources() if image.is_series for path in image.paths}
         names = tuple(path.name for path in self.files() if path not in slices)
-        return (f"{len(slices)} DICOM files", *names) if slices else names
+        return (f"{len(slices)} DICOM file{'s' * (len(slices) != 1)}", *names) if slices else names
 
     def absolute(self) -> SourceCase:
         """The same case for a worker that runs in another folder; a `LabelSource` stays as it is."""
