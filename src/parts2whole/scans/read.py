@@ -30,6 +30,7 @@ __all__ = [
     "ReadError",
     "ScanSource",
     "Which",
+    "compact",
     "file_stamp",
     "find_scans",
     "instance_numbers",
@@ -180,7 +181,7 @@ def _as_volume(raw: Raw, name: str, which: Which) -> Volume:
     if min(array.shape[-3:]) < 2:
         raise ReadError(f"{name}: a single slice, shape {array.shape[-3:]} (z, y, x), is not a volume")
     notes = (*raw.notes, *odd_geometry(raw))
-    return Volume(_compact(array, name), raw.spacing_mm, raw.origin_mm, raw.direction, raw.modality, notes)
+    return Volume(compact(array, name), raw.spacing_mm, raw.origin_mm, raw.direction, raw.modality, notes)
 
 
 def _choose(raw: Raw, name: str, which: Which) -> npt.NDArray[Any]:
@@ -196,8 +197,12 @@ def _choose(raw: Raw, name: str, which: Which) -> npt.NDArray[Any]:
     return chosen
 
 
-def _compact(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
-    """int16 where voxels are whole numbers that fit, else float32; refuses what isn't finite."""
+def compact(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    """int16 where voxels (..., z, y, x) are whole numbers that fit, else float32.
+
+    Raises:
+        ReadError: some aren't finite.
+    """
     if array.dtype.kind == "f":
         with np.errstate(over="ignore"):
             array = array.astype(np.float32, copy=False)

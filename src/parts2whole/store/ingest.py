@@ -11,10 +11,11 @@ import re
 import socket
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -23,6 +24,7 @@ from parts2whole.files import DiskFullError
 from parts2whole.jobs.run import check_workers, run_jobs
 from parts2whole.scans.case import IngestError, SourceCase, read_case_label, read_channels
 from parts2whole.scans.preprocess import (
+    Modality,
     Preprocess,
     PreprocessError,
     StoredType,
@@ -34,8 +36,8 @@ from parts2whole.scans.preprocess import (
     spacing_text,
     values_lost,
 )
-from parts2whole.scans.read import ReadError
-from parts2whole.scans.volume import VolumeError, content_hash, to_canonical
+from parts2whole.scans.read import ReadError, compact
+from parts2whole.scans.volume import LabelVolume, Volume, VolumeError, content_hash, to_canonical
 from parts2whole.spec import digest
 from parts2whole.store.case_files import MANIFEST, damage, write_case
 from parts2whole.store.ingest_report import IngestReport, print_report
@@ -258,12 +260,75 @@ def _store_case(job: _Job) -> CaseRecord:
     label = read_case_label(case, scan)
     if label is None and _named_as_label(case) and looks_like_label(scan):
         raise IngestError("looks like a label map, by its name and by its voxels; scans only, please")
+    patient = next((source.patient for source in case.scan_sources() if source.patient), case.case_id)
+    return _write_scan(
+        job,
+        scan,
+        label,
+        patient=case.patient or patient,
+        series=next((source.series for source in case.scan_sources()), ""),
+        notes=tuple(note for image in case.scan_sources() for note in image.notes),
+    )
+
+
+def store_scans(
+    scans: Iterable[tuple[str, Volume]],
+    out: Path,
+    *,
+    preprocess: Preprocess,
+    dtype: StoredType,
+    modality: Modality,
+    divisor: float = 1.0,
+) -> Store:
+    """Store scans that are no files as those from files: checked, preprocessed, or set aside with the reason.
+
+    Args:
+        scans: case ids, each taken for a patient of its own, and voxels.
+        out: folder of the store; what is there already stays as it is.
+        preprocess: how scans are brought to [0, 1].
+        dtype: type of the stored voxels.
+        modality: what they are, where ``preprocess`` leaves that open.
+        divisor: of all voxels, before anything else.
+
+    Raises:
+        parts2whole.store.store.StoreError: ``out`` is in use, or was prepared in another way.
+        parts2whole.files.DiskFullError: no space is left.
+    """
+    with FileLock(_lock(out)):
+        store = Store.open_or_create(out, preprocess=preprocess, dtype=dtype)
+        missing = [each for each in scans if not store.has(each[0]) and each[0] not in store.set_aside]
+        for case_id, scan in missing:
+            store.begin()
+            job = _Job(SourceCase(case_id, ()), out, preprocess.replace(modality=modality), dtype, "")
+            try:
+                scan = dataclasses.replace(scan, array=compact(scan.array, case_id))
+                store.add(_write_scan(job, scan, None, patient=case_id, divisor=divisor))
+            except (ReadError, PreprocessError, VolumeError) as error:
+                store.exclude(case_id, str(error))
+        if missing:
+            store.finish()
+    return store
+
+
+def _write_scan(
+    job: _Job,
+    scan: Volume,
+    label: LabelVolume | None,
+    *,
+    patient: str,
+    series: str = "",
+    notes: tuple[str, ...] = (),
+    divisor: float = 1.0,
+) -> CaseRecord:
+    case = job.case
     original = to_canonical(scan).array
     parts = tuple(content_hash(part) for part in original) if original.ndim == 4 else ()
     whole_hash = parts[0] if len(parts) == 1 else content_hash(original)
     if case.box is not None:
         scan = crop(scan, case.box)
         label = None if label is None else crop(label, case.box)
+    if divisor != 1:
+        scan = dataclasses.replace(scan, array=scan.array / np.float32(divisor))
     prepared = prepare_volume(scan, job.preprocess)
     mask = None if label is None else prepare_label(label, job.preprocess)
     stored = quantise(prepared, job.dtype)
@@ -273,7 +338,7 @@ def _store_case(job: _Job) -> CaseRecord:
     vanished = tuple(f"label {value} vanished at {spacing_text(job.preprocess.spacing_mm)}" for value in lost)
     record = CaseRecord(
         case_id=case.case_id,
-        patient=case.patient or next((s.patient for s in case.scan_sources() if s.patient), case.case_id),
+        patient=patient,
         modality=prepared.modality,
         channels=len(stored.array),
         shape=volume.shape,
@@ -284,9 +349,9 @@ def _store_case(job: _Job) -> CaseRecord:
         offset=stored.offset,
         content_hash=whole_hash,
         channel_hashes=parts if len(parts) > 1 else (),
-        series=next((source.series for source in case.scan_sources()), ""),
+        series=series,
         source=case.source(),
-        notes=(*prepared.notes, *(note for image in case.scan_sources() for note in image.notes), *vanished),
+        notes=(*prepared.notes, *notes, *vanished),
         quantisation_error=stored.error,
         stamp=job.stamp,
         labels_lost=lost,

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from parts2whole.scans.read import find_scans
 from parts2whole.scans.volume import Box, Volume
-from parts2whole.store.ingest import IngestReport, SourceCase, store_cases
+from parts2whole.store.ingest import SourceCase, store_cases, store_scans
 from parts2whole.store.split import split_by_patient
 from parts2whole.store.store import Store
 from parts2whole.tasks.base import Item, LabelledData, TaskError
 from parts2whole.tasks.classifying import ClassificationTask
+from parts2whole.tasks.npz import read_npz, scale_alike
 from parts2whole.tasks.spreadsheet import Row, read_rows
 
 BOX_COLUMNS = ("z_min", "z_max", "y_min", "y_max", "x_min", "x_max")
@@ -34,7 +32,8 @@ class Classification(ClassificationTask):
       exclusive); or
     - an ``.npz`` in MedMNIST layout: ``train_images`` (n, D, H, W), ``train_labels`` (n, 1), and the same for
       ``val_`` and ``test_``.  With a test set, its three sides are used as they are; with only ``val_``,
-      that becomes the test side and validation is cut from ``train_``.
+      that becomes the test side and validation is cut from ``train_``.  Bytes, and numbers in [0, 1], need
+      nothing; of others ``preprocess.modality`` says how they are scaled, as of files.
 
     Copies of one scan are one patient, wherever they are listed: of a copy on two sides of an ``.npz``, only
     the one on the test side takes part, or else on the validation side.
@@ -44,9 +43,9 @@ class Classification(ClassificationTask):
         """Prepare the volumes once into ``cache``, and open them."""
         path = Path(self.data)
         folder = self.cache_folder(cache)
-        if path.suffix == ".npz":
+        if path.suffix.lower() == ".npz":
             return self._from_npz(path, folder)
-        if path.suffix == ".csv":
+        if path.suffix.lower() in (".csv", ".tsv"):
             return self._from_csv(path, folder, workers=workers, progress=progress)
         raise TaskError(f"{path} must be a .csv or an .npz file")
 
@@ -65,40 +64,37 @@ class Classification(ClassificationTask):
         store, report = store_cases(
             sources, folder, preprocess=self.preprocess, workers=workers, progress=progress
         )
-        return self._usable(store, items, classes, report)
+        return self._usable(store, items, classes, report.set_aside)
+
+    def prepared_with(self) -> str | None:
+        """Of an ``.npz``, that signed and other numbers are preprocessed as those of files."""
+        return "as files" if Path(self.data).suffix.lower() == ".npz" else None
 
     def _from_npz(self, path: Path, folder: Path) -> LabelledData:
-        with np.load(path, allow_pickle=False) as archive:
-            sides = {key: archive[key] for key in archive.files}
-        has_test = "test_images" in sides
+        npz = read_npz(path)
+        scaling = scale_alike(path, npz, self.preprocess)
+        has_test = "test" in npz.sides
         names = {"train": "train", "val": "validation" if has_test else "test", "test": "test"}
+        scans: list[tuple[str, Volume]] = []
         items: list[Item] = []
-        store = Store.open_or_create(folder, preprocess=self.preprocess, dtype="uint8")
-        for key, side in names.items():
-            if f"{key}_images" not in sides:
-                continue
-            images, labels = sides[f"{key}_images"], sides[f"{key}_labels"].reshape(-1)
-            if len(images) != len(labels):
-                raise TaskError(f"{path}: {len(images)} {key}_images but {len(labels)} {key}_labels")
-            highest = _highest(images)
-            for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        for key, side in npz.sides.items():
+            for i, (image, target) in enumerate(zip(side.images, side.targets, strict=True)):
                 item = f"{key}_{i:06d}"
-                if not store.has(item):
-                    store.write_volume(item, Volume(_as_bytes(image, highest)), patient=item, modality="unit")
-                items.append(Item(item, item, item, int(label), side))
-        store.finish()
-        if not items:
-            raise TaskError(f"{path} is not in MedMNIST layout: it holds {', '.join(sides) or 'nothing'}")
-        classes = tuple(str(i) for i in range(max(item.target or 0 for item in items) + 1))
-        return (
-            LabelledData(store, tuple(items), classes)
-            if has_test
-            else self._cut_validation(store, items, classes)
+                scans.append((item, Volume(image)))
+                items.append(Item(item, item, item, int(target), names[key]))
+        store = store_scans(
+            scans,
+            folder,
+            preprocess=self.preprocess,
+            dtype=scaling.dtype,
+            modality=scaling.modality,
+            divisor=scaling.divisor,
         )
+        found = self._usable(store, items, npz.classes, store.set_aside)
+        return found if has_test else self._cut_validation(found)
 
-    def _cut_validation(self, store: Store, items: list[Item], classes: tuple[str, ...]) -> LabelledData:
+    def _cut_validation(self, whole: LabelledData) -> LabelledData:
         """The data with a validation side of what isn't tested; copies of tested scans are on no other."""
-        whole = LabelledData(store, tuple(items), classes)
         tested = {item.patient for item in whole.items if item.side == "test"}
         train = [item for item in whole.items if item.patient not in tested]
         split = split_by_patient(
@@ -113,14 +109,14 @@ class Classification(ClassificationTask):
             dataclasses.replace(item, side="validation") if item.item_id in chosen else item
             for item in whole.items
         )
-        return LabelledData(store, tuple(sided), classes)
+        return dataclasses.replace(whole, items=tuple(sided))
 
     def _usable(
-        self, store: Store, items: list[Item], classes: tuple[str, ...], report: IngestReport
+        self, store: Store, items: list[Item], classes: tuple[str, ...], set_aside: Mapping[str, str]
     ) -> LabelledData:
         there = {record.case_id for record in store.cases}
         usable = tuple(item for item in items if item.case_id in there)
-        notes = tuple(f"{case} was set aside: {reason}" for case, reason in report.set_aside.items())
+        notes = tuple(f"{case} was set aside: {reason}" for case, reason in set_aside.items())
         if not usable:
             raise TaskError(f"no usable volume in {self.data}. " + "; ".join(notes))
         return LabelledData(store, usable, classes, notes)
@@ -186,16 +182,3 @@ def _box(row: Row, path: Path) -> Box | None:
     if not (0 <= z0 < z1 and 0 <= y0 < y1 and 0 <= x0 < x1):
         raise TaskError(f"{path}, line {row.line}: an empty or negative box")
     return Box((z0, y0, x0), (z1 - z0, y1 - y0, x1 - x0))
-
-
-def _highest(images: npt.NDArray[Any]) -> float:
-    if images.ndim != 4:
-        raise TaskError(f"expected images (n, depth, height, width), got shape {images.shape}")
-    if images.dtype == np.uint8:
-        return 1.0 if images.max() <= 1 else 255.0
-    return float(images.max()) or 1.0
-
-
-def _as_bytes(image: npt.NDArray[Any], highest: float) -> npt.NDArray[np.uint8]:
-    scaled: npt.NDArray[np.uint8] = np.round(image.astype(np.float32) / highest * 255).astype(np.uint8)
-    return scaled
