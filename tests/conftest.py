@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+import shape_checks
 from weights.stand_ins import parity, stand_ins
 
 __all__ = ["parity", "stand_ins"]
 
+shape_checks.install()
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 # The networks in tests are so small that threads wait for each other longer than they work.
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
@@ -26,11 +29,13 @@ def shared() -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def _in_this_process() -> Iterator[None]:
     """Prepare in the process of the test, unless it asks for workers: starting one costs more than the work."""
-    for module in ("jobs.run", "tasks.derived", "verbs.phantom", "verbs.demo"):
-        monkeypatch.setattr(f"parts2whole.{module}.usable_cores", lambda: 0)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("jobs.run", "tasks.derived", "verbs.phantom", "verbs.demo"):
+            patch.setattr(f"parts2whole.{module}.usable_cores", lambda: 0)
+        yield
 
 
 @pytest.fixture(autouse=True)

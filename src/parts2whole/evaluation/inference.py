@@ -10,6 +10,7 @@ from torch import Tensor
 
 from parts2whole.errors import Parts2WholeError
 from parts2whole.scans.volume import size_of
+from parts2whole.shapes import Float
 
 
 class InferenceError(Parts2WholeError, ValueError):
@@ -24,7 +25,7 @@ def sliding_window(
     window: tuple[int, int, int],
     overlap: float = 0.5,
     batch: int = 4,
-) -> Tensor:
+) -> Float[Tensor, "1 classes d h w"]:
     r"""Apply a model to a volume of any size.
 
     The image and the blended logits stay on the image's device; the model sees ``batch`` windows at once

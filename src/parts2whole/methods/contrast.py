@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from parts2whole.methods.base import MethodError
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.heads import Model, pooled_features
+from parts2whole.shapes import Float
 
 
 class ProjectionHead(nn.Sequential):
@@ -28,7 +29,7 @@ class Projector(Model):
         super().__init__(encoder)
         self.head = ProjectionHead(encoder.channels[-1], out)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b features"]:
         """Unit vectors, in float32."""
         return F.normalize(self.head(pooled_features(self.encoder, x)).float(), dim=1)
 
@@ -45,13 +46,20 @@ def check_others(wholes: int) -> None:
         raise MethodError(f"a contrastive loss needs at least 2 wholes in a batch, got {wholes}")
 
 
-def cosines(a: Tensor, b: Tensor) -> Tensor:
+def cosines(a: Float[Tensor, "a f"], b: Float[Tensor, "b f"]) -> Float[Tensor, "a b"]:
     """Products of all rows of two sets of unit vectors, in full precision: (A, F) and (B, F) to (A, B)."""
     with torch.autocast(a.device.type, enabled=False):
         return a.float() @ b.float().T
 
 
-def nt_xent(z: Tensor, everyone: Tensor, *, first: int, parts_per_whole: int, temperature: float) -> Tensor:
+def nt_xent(
+    z: Float[Tensor, "a f"],
+    everyone: Float[Tensor, "n f"],
+    *,
+    first: int,
+    parts_per_whole: int,
+    temperature: float,
+) -> Float[Tensor, ""]:
     """Normalised temperature-scaled cross-entropy: every part must find the other parts of its whole.
 
         -mean over pairs (a, p) of parts of one whole of log(exp(a.p / t) / sum over c != a of exp(a.c / t))
@@ -75,7 +83,9 @@ def nt_xent(z: Tensor, everyone: Tensor, *, first: int, parts_per_whole: int, te
     return -log_share[positive].mean()
 
 
-def found_share(z: Tensor, everyone: Tensor, *, first: int, parts_per_whole: int) -> Tensor:
+def found_share(
+    z: Float[Tensor, "a f"], everyone: Float[Tensor, "n f"], *, first: int, parts_per_whole: int
+) -> Float[Tensor, ""]:
     """Share of the parts whose nearest other part is one of the same whole."""
     row = first + torch.arange(len(z), device=z.device)
     cosine = cosines(z, everyone).scatter(1, row[:, None], -torch.inf)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from parts2whole.networks.base import Encoder, Own
 from parts2whole.networks.blocks import build_decoder
+from parts2whole.shapes import Float
 
 
 class Model(nn.Module):
@@ -47,7 +48,7 @@ class EncoderDecoder(Model):
         self.decoder = build_decoder(encoder, skips=skips)
         self.head = nn.Conv3d(self.decoder.out_channels, out_channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b out d h w"]:
         """Logits at input resolution."""
         logits: Tensor = self.head(self.decoder(self.encoder(x)))
         return logits
@@ -63,7 +64,7 @@ class OwnDecoder(Model):
         super().__init__(encoder)
         self.decoder = own
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b classes d h w"]:
         """Logits at input resolution."""
         logits: Tensor = self.decoder(self.encoder(x))
         if logits.shape[2:] == x.shape[2:]:
@@ -85,13 +86,13 @@ class PooledClassifier(Model):
             layers.append(nn.Dropout(dropout))
         self.head = nn.Sequential(*layers, nn.Linear(width, classes))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b classes"]:
         """Class logits."""
         logits: Tensor = self.head(self.encoder(x)[-1])
         return logits
 
 
-def pooled_features(encoder: Encoder, x: Tensor) -> Tensor:
+def pooled_features(encoder: Encoder, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b features"]:
     """Global average of the deepest map: (B, C, D, H, W) to (B, channels[-1])."""
     pooled: Tensor = encoder(x)[-1].mean(dim=(2, 3, 4))
     return pooled

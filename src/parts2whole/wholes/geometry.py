@@ -18,6 +18,7 @@ from torch import Tensor
 
 from parts2whole.errors import Parts2WholeError
 from parts2whole.scans.volume import Size, size_of
+from parts2whole.shapes import Float, Int
 from parts2whole.wholes.random import BatchGenerator
 
 
@@ -34,8 +35,8 @@ class Boxes:
         size: (B, 3) extent in voxels along (z, y, x).
     """
 
-    start: Tensor
-    size: Tensor
+    start: Int[Tensor, "b 3"]
+    size: Int[Tensor, "b 3"]
 
 
 def check_band(band: Sequence[float], name: str = "part_fraction") -> None:
@@ -74,7 +75,9 @@ def draw_boxes(
     return Boxes(start.long(), size.long())
 
 
-def interpolation_matrix(start: Tensor, size: Tensor, n_in: int, n_out: int, *, antialias: bool) -> Tensor:
+def interpolation_matrix(
+    start: Int[Tensor, " b"], size: Int[Tensor, " b"], n_in: int, n_out: int, *, antialias: bool
+) -> Float[Tensor, "b {n_out} {n_in}"]:
     """Linear interpolation of one axis as a matrix, one for each box.
 
     Sample centres lie half a voxel inside the box's borders (``align_corners=False``), and only voxels
@@ -100,7 +103,9 @@ def interpolation_matrix(start: Tensor, size: Tensor, n_in: int, n_out: int, *, 
     return weights / weights.sum(dim=2, keepdim=True)
 
 
-def crop_resize(volumes: Tensor, boxes: Boxes, size: Size, *, antialias: bool = True) -> Tensor:
+def crop_resize(
+    volumes: Float[Tensor, "b c d h w"], boxes: Boxes, size: Size, *, antialias: bool = True
+) -> Float[Tensor, "bk c {size[0]} {size[1]} {size[2]}"]:
     """Cut one or more boxes out of every volume and resize each to ``size``.
 
     Args:
@@ -141,7 +146,9 @@ def cut_parts(
     return crop_resize(wholes, boxes, size)
 
 
-def resize(volumes: Tensor, size: Size, *, antialias: bool = True) -> Tensor:
+def resize(
+    volumes: Float[Tensor, "b c d h w"], size: Size, *, antialias: bool = True
+) -> Float[Tensor, "b c {size[0]} {size[1]} {size[2]}"]:
     """Resize whole volumes (B, C, D, H, W) to ``size``."""
     start = torch.zeros(len(volumes), 3, dtype=torch.long, device=volumes.device)
     extent = torch.tensor([size_of(volumes)] * len(volumes), device=volumes.device)
