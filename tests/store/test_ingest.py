@@ -251,9 +251,10 @@ def test_it_runs_from_a_script_without_a_main_guard(make, tmp_path):
 def test_label_maps_among_scans_are_set_aside(tmp_path, make):
     blob = np.zeros((12, 20, 20), dtype=np.int16)
     blob[3:9, 5:15, 6:16] = 1
-    write_nifti(Volume(blob), tmp_path / "in" / "case1_label.nii")
-    write_nifti(Volume(blob), tmp_path / "in" / "shape.nii")
-    cases = [SourceCase(name, (tmp_path / "in" / f"{name}.nii",)) for name in ("case1_label", "shape")]
+    folder = tmp_path / "all" / "in"  # two folders below that of this test, whose name says label
+    write_nifti(Volume(blob), folder / "case1_label.nii")
+    write_nifti(Volume(blob), folder / "shape.nii")
+    cases = [SourceCase(name, (folder / f"{name}.nii",)) for name in ("case1_label", "shape")]
     _, report = store(cases, tmp_path, Preprocess("MR"))
     assert "label map" in report.set_aside["case1_label"]
     assert report.prepared == ("shape",)

@@ -186,7 +186,7 @@ def test_several_volumes_and_doubtful_labels(tmp_path):
     for name, kind, note in (
         ("four", "scan", "--volumes_4d"),
         ("blocks", "scan", "nothing in its name"),
-        ("masks__m", "label map", "prepare would take it for a scan"),
+        ("masks__m", "label map", ""),
         ("labels__c", "scan", "prepare passes it over"),
         ("labels__empty", "label map", "empty label map"),
     ):

@@ -7,7 +7,6 @@ second call does only what is missing, or has changed.
 from __future__ import annotations
 
 import dataclasses
-import re
 import socket
 import tempfile
 import time
@@ -23,13 +22,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from parts2whole.files import DiskFullError
 from parts2whole.jobs.run import check_workers, run_jobs
 from parts2whole.scans.case import IngestError, SourceCase, read_case_label, read_channels
+from parts2whole.scans.label_maps import is_label_map, said_to_be_label
 from parts2whole.scans.preprocess import (
     Modality,
     Preprocess,
     PreprocessError,
     StoredType,
     crop,
-    looks_like_label,
     prepare_label,
     prepare_volume,
     quantise,
@@ -45,7 +44,6 @@ from parts2whole.store.location import is_local, to_location
 from parts2whole.store.store import CaseRecord, Store, StoreError
 
 __all__ = [
-    "LABEL_WORDS",
     "IngestError",
     "IngestReport",
     "SourceCase",
@@ -53,8 +51,6 @@ __all__ = [
     "print_report",
     "store_cases",
 ]
-
-LABEL_WORDS = ("label", "labels", "seg", "segmentation", "mask", "gt", "annotation")
 
 
 class UnseenStoreError(StoreError):
@@ -258,8 +254,9 @@ def _store_case(job: _Job) -> CaseRecord:
         )
     scan = read_channels(case)
     label = read_case_label(case, scan)
-    if label is None and _named_as_label(case) and looks_like_label(scan):
-        raise IngestError("looks like a label map, by its name and by its voxels; scans only, please")
+    said = said_to_be_label(case.files()) if label is None else None
+    if said and is_label_map(scan):
+        raise IngestError(f"looks like a label map, by {said} and by its voxels; scans only, please")
     patient = next((source.patient for source in case.scan_sources() if source.patient), case.case_id)
     return _write_scan(
         job,
@@ -357,8 +354,3 @@ def _write_scan(
         labels_lost=lost,
     )
     return write_case(job.folder, record, stored.array, None if mask is None else mask.array, dtype=job.dtype)
-
-
-def _named_as_label(case: SourceCase) -> bool:
-    words = re.split(r"[^a-z]+", " ".join(path.name for path in case.files()).lower())
-    return any(word in LABEL_WORDS for word in words)

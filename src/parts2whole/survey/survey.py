@@ -18,6 +18,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from parts2whole.scans.label_maps import is_label_map, said_to_be_label
 from parts2whole.scans.preprocess import AIR_HU, guess_modality, looks_like_label
 from parts2whole.scans.read import ReadError, ScanSource, find_scans, read_scan
 from parts2whole.scans.volume import (
@@ -28,7 +29,6 @@ from parts2whole.scans.volume import (
     orientation_code,
     to_canonical,
 )
-from parts2whole.store.ingest import LABEL_WORDS
 from parts2whole.survey.beside import count_others, find_labels, look_around
 from parts2whole.survey.propose import Proposal, propose
 from parts2whole.survey.thumbnail import draw_slices
@@ -272,9 +272,8 @@ def _measure(volume: Volume, source: ScanSource, *, passed_over: bool) -> tuple[
     step = max(1, array.size // SAMPLED_VOXELS) | 1  # odd, so that it falls on all columns
     sample = np.ravel(array, order="K")[::step]
     below, above = (float(value) for value in np.percentile(sample, (0.5, 99.5)))
-    named = _named_as_label(source)
-    like_label = low == high or looks_like_label(first)
-    is_label = like_label and (named or passed_over or _in_label_folder(source))
+    said = passed_over or said_to_be_label(source.paths)
+    is_label = bool(said) and is_label_map(first, certain=passed_over)
     modality, reason = (None, "a label map") if is_label else guess_modality(first)
     grid = to_canonical(first)
     facts = Facts(
@@ -298,9 +297,7 @@ def _measure(volume: Volume, source: ScanSource, *, passed_over: bool) -> tuple[
         notes.append(f"holds {facts.volumes} volumes: prepare needs --volumes_4d, an index or channels")
     if is_label and low == high:
         notes.append(f"an empty label map: every voxel is {low:g}")
-    if is_label and not (named or passed_over):
-        notes.append("a label map by its folder and voxels, but prepare would take it for a scan")
-    if not is_label and like_label and low != high:
+    if not (said or low == high) and looks_like_label(first):
         notes.append("its voxels are those of a label map, but nothing in its name says so")
     if not is_label and passed_over:
         notes.append("in a folder of labels, so prepare passes it over, but its voxels vary like a scan's")
@@ -320,17 +317,6 @@ def _values(array: npt.NDArray[Any]) -> tuple[int, ...]:
     for plane in array.reshape(-1, *array.shape[-2:]):
         found.update(int(value) for value in np.unique(plane))
     return tuple(sorted(found))
-
-
-def _named_as_label(source: ScanSource) -> bool:
-    """Whether a file's name is one that `prepare` takes for a label map's."""
-    names = " ".join(path.name for path in source.paths)
-    return any(word in LABEL_WORDS for word in re.split(r"[^a-z]+", names.lower()))
-
-
-def _in_label_folder(source: ScanSource) -> bool:
-    words = re.split(r"[^a-z]+", source.paths[0].absolute().parent.name.lower())
-    return any(word in (*LABEL_WORDS, "labelstr", "labelsts", "masks") for word in words)
 
 
 def _format(source: ScanSource) -> str:
