@@ -56,10 +56,12 @@ class SourceCase:
         case_id: unique, safe as a file name.
         images: one file, or one `ScanSource`, a channel.
         label: its label map, on the same grid: a file, or a `LabelSource` that makes it.
-        patient: cases of one patient share it; None takes the case for a patient of its own.
+        patient: cases of one patient share it; None takes the one in the files' headers, or the case for a
+            patient of its own.
         box: the part of the scan to keep, in voxels (z, y, x) of the file's own array.
         which: of a 4-D file, one volume by its index or ``"channels"`` for all.
         channels: how many it must have; None takes any number.
+        patient_by: what the patient was told by, in words.
     """
 
     case_id: str
@@ -69,6 +71,7 @@ class SourceCase:
     box: Box | None = None
     which: Which = None
     channels: int | None = None
+    patient_by: str = ""
 
     def files(self) -> tuple[Path, ...]:
         """Every file of the case."""

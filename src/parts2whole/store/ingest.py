@@ -352,5 +352,6 @@ def _write_scan(
         quantisation_error=stored.error,
         stamp=job.stamp,
         labels_lost=lost,
+        patient_by=case.patient_by,
     )
     return write_case(job.folder, record, stored.array, None if mask is None else mask.array, dtype=job.dtype)

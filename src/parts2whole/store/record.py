@@ -43,6 +43,7 @@ class CaseRecord:
         notes: what the user should know.
         quantisation_error: largest difference, in [0, 1], made by storing.
         stamp: changes when the source files change.
+        patient_by: what the patient was told by, in words; empty where the data set's own ids say so.
     """
 
     case_id: str
@@ -66,6 +67,7 @@ class CaseRecord:
     stamp: str = ""
     channel_hashes: tuple[str, ...] = ()
     labels_lost: tuple[int, ...] = ()
+    patient_by: str = ""
 
     def hashes(self) -> frozenset[str]:
         """Hashes of the scan and of every channel by itself: what it shares with a copy of any of them."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
@@ -22,6 +23,7 @@ from parts2whole.errors import Parts2WholeError
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.heads import Model
 from parts2whole.scans.case import SourceCase
+from parts2whole.scans.patients import BY_DICOM, PatientError, Told, tell_patients
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.read import find_scans
 from parts2whole.scans.volume import Size, Triple
@@ -32,6 +34,8 @@ from parts2whole.wholes.random import BatchGenerator, sample_generator
 
 Batch = Mapping[str, Tensor]
 
+
+OWN_IDS = "the data set's own ids"
 
 PUBLIC_SALT = b"public data set"
 """Ids of public data sets are hashed with this, so that cases and splits are the same on every machine."""
@@ -89,7 +93,6 @@ class LabelledData:
         classes: names of the classes; index 0 of a segmentation is background.
         notes: what the user should know, such as cases set aside.
         lesions: of a detection task, every lesion of a case, found by a candidate or not.
-        patients_by: what patients are told apart by, in words.
         sources: files of every case, where label maps are read from again to be scored on.
         set_aside: reason for every case that should be there and can't be used.
     """
@@ -99,7 +102,6 @@ class LabelledData:
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
     lesions: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    patients_by: str = "the data set's own names"
     sources: Mapping[str, SourceCase] = dataclasses.field(default_factory=dict)
     set_aside: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -134,6 +136,18 @@ class LabelledData:
     def occurring(self) -> dict[str, frozenset[int]]:
         """Classes that occur in every item, by index: its own, or those in its label map."""
         return {i.item_id: i.holds if i.target is None else frozenset((i.target,)) for i in self.items}
+
+    @property
+    def patients_by(self) -> str:
+        """What patients are told apart by, in words."""
+        ways = Counter(self.store.record(case).patient_by for case in {i.case_id for i in self.items})
+        said = [
+            f"{way or OWN_IDS}{f' ({count} images)' * (len(ways) > 1)}" for way, count in ways.most_common()
+        ]
+        named = {self.store.record(item.case_id).patient for item in self.items}
+        joined = len(named) - len({item.patient for item in self.items})
+        copies = f"; {joined} are joined with others, as scans of theirs are equal voxel for voxel"
+        return " and ".join(said) + copies * (joined > 0)
 
     def expected_classes(self) -> range:
         """Indices of the classes that every side should have: all, or those of the foreground."""
@@ -193,6 +207,8 @@ class Task(Spec, abc.ABC):
         validation_fraction: share of the patients that settings and stopping are chosen on.
         test_fraction: share of the patients that results are reported on.
         split_seed: another seed, another split.
+        patient_pattern: a regular expression with one group, which is the patient, searched for in every
+            image's path from ``data`` on; default: what tables, headers and BIDS names say.
         rows_are_independent: the loss is a mean over samples that don't see each other. Only then may a batch
             be computed in pieces, or divided unevenly over devices.
     """
@@ -205,6 +221,7 @@ class Task(Spec, abc.ABC):
     validation_fraction: float = 0.15
     test_fraction: float = 0.3
     split_seed: int = 0
+    patient_pattern: str | None = None
 
     @property
     @abc.abstractmethod
@@ -293,6 +310,42 @@ class Task(Spec, abc.ABC):
         cases = {labelled.item(item).case_id for item in (*split.validation, *split.test)}
         return {found for case in cases for found in labelled.store.record(case).hashes()}
 
+    def tell_patients(
+        self, cases: Sequence[SourceCase], *, names: Mapping[str, str] | None = None
+    ) -> list[SourceCase]:
+        """The cases with their patients: those that the data set names, or what headers and paths say.
+
+        Args:
+            cases: whose patient is None, or called like the case, where the data set doesn't say.
+            names: of patients that nothing tells, by case.
+
+        Raises:
+            TaskError: ``patient_pattern`` doesn't say who is who.
+        """
+        given: dict[str, Told] = {}
+        for case in cases:
+            header = next((source.patient for source in case.scan_sources() if source.patient), None)
+            if case.patient is not None and (case.patient_by or case.patient != case.case_id):
+                given[case.case_id] = Told(case.patient, case.patient_by)
+            elif header is not None:
+                given[case.case_id] = Told(header, BY_DICOM)
+        root = Path(self.data)
+        try:
+            told = tell_patients(
+                {case.case_id: case.files()[0] for case in cases},
+                roots=[root if root.is_dir() else root.parent],
+                pattern=self.patient_pattern,
+                given=given,
+                names=names,
+            )
+        except PatientError as error:
+            raise TaskError(f"--task.{error}") from error
+        who = {case: (found.patient, found.by) for case, found in told.items()}
+        return [
+            dataclasses.replace(case, patient=who[case.case_id][0], patient_by=who[case.case_id][1])
+            for case in cases
+        ]
+
     def prepared_with(self) -> Any:
         """Settings of a task, as plain data, that change what is stored: other settings, another cache."""
         return None
@@ -316,6 +369,7 @@ class Task(Spec, abc.ABC):
         if self.preprocess.spacing_mm is not None:
             plain += ["labels lost are known"]  # stores of version 0.1.0 don't know them
         plain += [self.prepared_with()] if self.prepared_with() is not None else []
+        plain += [{"patient_pattern": self.patient_pattern}] if self.patient_pattern is not None else []
         return cache / f"{type(self).__name__.lower()}-{digest(plain)}"
 
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
+from parts2whole.scans.patients import BY_DICOM
 from parts2whole.scans.read import find_scans
 from parts2whole.scans.volume import Box, Volume
 from parts2whole.store.ingest import SourceCase, store_cases, store_scans
@@ -19,6 +20,7 @@ from parts2whole.tasks.spreadsheet import Row, read_rows
 
 BOX_COLUMNS = ("z_min", "z_max", "y_min", "y_max", "x_min", "x_max")
 PLACE_COLUMNS = ("path", *BOX_COLUMNS)
+BY_COLUMN = "the column patient"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,16 +56,27 @@ class Classification(ClassificationTask):
         classes = tuple(sorted({row.cells["label"] for row in rows}))
         if len(classes) < 2:
             raise TaskError(f"{path} has only one class, {classes[0]!r}: there is nothing to tell apart")
-        sources, items = [], []
+        sources: list[SourceCase] = []
+        targets: dict[str, int] = {}
+        names: dict[str, str] = {}
         for number, row in enumerate(rows):
             item = f"{number:06d}"
             image = _find_image(path.parent, row.cells["path"])
-            patient = row.cells.get("patient") or _patient_in(image) or row.cells["path"]
-            sources.append(SourceCase(item, (image,), None, patient, box=_box(row, path)))
-            items.append(Item(item, item, patient, classes.index(row.cells["label"])))
+            patient, by = row.cells.get("patient") or None, BY_COLUMN
+            if patient is None:
+                patient, by = _patient_in(image), BY_DICOM
+            sources.append(SourceCase(item, (image,), None, patient, box=_box(row, path), patient_by=by))
+            targets[item], names[item] = classes.index(row.cells["label"]), row.cells["path"]
         store, report = store_cases(
-            sources, folder, preprocess=self.preprocess, workers=workers, progress=progress
+            self.tell_patients(sources, names=names),
+            folder,
+            preprocess=self.preprocess,
+            workers=workers,
+            progress=progress,
         )
+        items = [
+            Item(name, name, store.record(name).patient, t) for name, t in targets.items() if store.has(name)
+        ]
         return self._usable(store, items, classes, report.set_aside)
 
     def prepared_with(self) -> str | None:

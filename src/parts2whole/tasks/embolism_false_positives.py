@@ -98,7 +98,7 @@ class EmbolismFalsePositives(CandidateTask):
         """Prepare the scans once into ``cache``, and make or open their candidates."""
         found = self._find(Path(self.data))
         store, report = store_cases(
-            found.cases,
+            self.tell_patients(found.cases),
             self.cache_folder(cache),
             preprocess=self.preprocess,
             workers=workers,

@@ -89,7 +89,7 @@ class NoduleFalsePositives(CandidateTask):
         excluded = root / "annotations_excluded.csv"
         other = read_findings(excluded) if excluded.exists() else {}
         store, report = store_cases(
-            [SourceCase(series, (path,), patient=series) for series, (path, _) in scans.items()],
+            self.tell_patients([SourceCase(series, (path,)) for series, (path, _) in scans.items()]),
             self.cache_folder(cache),
             preprocess=self.preprocess,
             workers=workers,

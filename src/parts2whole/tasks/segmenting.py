@@ -164,7 +164,7 @@ class SegmentationTask(Task, abc.ABC):
         """Prepare images and labels once into ``cache``, and open them."""
         sources = self.sources()
         store, report = store_cases(
-            sources.cases,
+            self.tell_patients(sources.cases),
             self.cache_folder(cache),
             preprocess=_with_modality(self.preprocess, sources.modality),
             workers=workers,

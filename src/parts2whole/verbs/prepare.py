@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from parts2whole.errors import Parts2WholeError
 from parts2whole.jobs.run import check_workers
+from parts2whole.scans.patients import BY_DICOM, Told, tell_patients
 from parts2whole.scans.preprocess import Modality, Preprocess, StoredType
-from parts2whole.scans.read import ReadError, Which, find_scans
+from parts2whole.scans.read import ReadError, ScanSource, Which, find_scans
 from parts2whole.scans.volume import Triple
 from parts2whole.store.case_files import MANIFEST
 from parts2whole.store.ingest import IngestReport, SourceCase, store_cases
@@ -30,6 +32,7 @@ def prepare(
     percentiles: tuple[float, float] = (0.5, 99.5),
     dtype: StoredType = "int16",
     volumes_4d: Which = None,
+    patient_pattern: str | None = None,
     keep_series_uids: bool = False,
     workers: int | None = None,
     cluster: str | None = None,
@@ -53,6 +56,9 @@ def prepare(
         dtype: type of the stored voxels.
         volumes_4d: of files with several volumes, one by its index, or ``channels`` for all; default sets
             such files aside.
+        patient_pattern: a regular expression with one group, which is the patient, searched for in every
+            scan's path from the folder named; default: the PatientID of DICOM (hashed), BIDS subjects, and
+            equal names in folders of modalities; what these don't tell is a patient of its own.
         keep_series_uids: keep DICOM series UIDs in the manifest; by default they are hashed, as patient ids
             always are.
         workers: processes; default one a core, 0 works in this process.  On a queueing system, how many
@@ -67,6 +73,7 @@ def prepare(
         The store.
 
     Raises:
+        parts2whole.scans.patients.PatientError: ``patient_pattern`` doesn't say who is who.
         PrepareError: no scans found, none of them usable, or ``out`` holds something else.
         parts2whole.files.DiskFullError: no space is left; finished cases are kept.
         parts2whole.jobs.run.JobError: a number of workers or a cluster that can't be used.
@@ -85,7 +92,11 @@ def prepare(
         if not (out / MANIFEST).exists():
             raise PrepareError(f"{out} is not a store, so it is not overwritten; choose another folder")
         remove(out)
-    cases = [SourceCase(source.case_id, (source,), which=volumes_4d) for source in sources]
+    patients = _tell(sources, named, patient_pattern)
+    cases = [
+        SourceCase(source.case_id, (source,), patient=patient, which=volumes_4d, patient_by=by)
+        for source, (patient, by) in zip(sources, patients, strict=True)
+    ]
     try:
         store, report = store_cases(
             cases,
@@ -101,7 +112,36 @@ def prepare(
         raise PrepareError(str(error)) from error
     if not store.cases:
         raise PrepareError(_none_usable(report))
+    if progress:
+        print(_count_patients(store))
     return store
+
+
+def _tell(
+    sources: Sequence[ScanSource], named: Sequence[str | Path], pattern: str | None
+) -> list[tuple[str | None, str]]:
+    """Who every scan is of, and what says so; None is whom the file names, or a patient of its own."""
+    told = tell_patients(
+        {source.case_id: source.paths[0] for source in sources},
+        roots=named,
+        pattern=pattern,
+        given={s.case_id: Told(s.patient, BY_DICOM) for s in sources if s.patient},
+    )
+    found = [told[source.case_id] for source in sources]
+    return [
+        (None if one.by == BY_DICOM or one.patient == source.case_id else one.patient, one.by)
+        for source, one in zip(sources, found, strict=True)
+    ]
+
+
+def _count_patients(store: Store) -> str:
+    """How many patients there are, and what they are told apart by."""
+    patients = {record.patient for record in store.cases}
+    ways = Counter(record.patient_by or "names" for record in store.cases)
+    text = f"{len(store.cases)} scans of {len(patients)} patients, told apart by {' and '.join(ways)}."
+    if len(patients) == 1 < len(store.cases) and BY_DICOM in ways:
+        text += " If that is because ids were made anonymous alike, say who is who with --patient_pattern."
+    return text
 
 
 def _none_usable(report: IngestReport) -> str:
