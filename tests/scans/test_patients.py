@@ -158,3 +158,15 @@ def test_participants_are_known_from_their_table(tmp_path):
     ]
     assert {told[path].by for path in paths[:4]} == {BY_PARTICIPANTS}
     assert told["sub-03/x.nii"].by == BY_BIDS
+
+
+def test_patients_scanned_by_ct_and_mr_are_known_again(shared):
+    """35 patients, 12 of whom have a T1 beside their CT."""
+    files = sorted((shared / "sarcoma").rglob("images/*.nii.gz"))
+    assert len(files) == 47
+    told = tell_patients({str(file): file for file in files}, roots=[shared / "sarcoma"])
+    assert len({one.patient for one in told.values()}) == 35
+    by_name = {}
+    for file in files:
+        by_name.setdefault(file.name, set()).add(told[str(file)].patient)
+    assert all(len(patients) == 1 for patients in by_name.values())

@@ -220,3 +220,88 @@ def test_the_table_of_sides_is_told_and_kept(tmp_path):
     assert kept["sides"]["test"]["patients"] == 3
     assert kept["patients_by"] in told
     assert read_split(tmp_path / "split.json") == split
+
+
+def pairs(folder: Path, names: list[str], **settings) -> Segmentation:
+    """Images and labels of these names, every one another scan."""
+    for number, name in enumerate(names):
+        label = np.zeros((9, 10, 11), np.uint8)
+        label[2:6, 3:7, 4:8] = 1
+        save(folder / "images" / f"{name}.nii.gz", noise(number) + 50 * label)
+        save(folder / "labels" / f"{name}.nii.gz", label)
+    return Segmentation(folder, preprocess=MR, patch_size=(8, 8, 8), **settings)
+
+
+def people(labelled, split) -> list[set[str]]:
+    return [
+        {labelled.item(item).patient for item in side} for side in (split.train, split.validation, split.test)
+    ]
+
+
+def test_sessions_of_a_bids_subject_are_on_one_side(tmp_path, capsys):
+    names = [f"sub-{n:02d}_ses-{s}_T1w" for n in range(10) for s in (1, 2)]
+    for seed in range(3):
+        task = pairs(tmp_path / "data", names, split_seed=seed)
+        labelled, split = opened(task, tmp_path / "cache")
+        sides = people(labelled, split)
+        assert sum(map(len, sides)) == 10
+        assert set.union(*sides) == {f"sub-{n:02d}" for n in range(10)}
+        assert [side.images for side in count_sides(labelled, split)] == [2 * len(side) for side in sides]
+    print_sides(labelled, split)
+    assert "told apart by BIDS subjects." in capsys.readouterr().out
+    assert about_split(labelled, split)["patients_by"] == "BIDS subjects"
+
+
+def test_names_that_say_nothing_of_patients_stay_patients_of_their_own(tmp_path):
+    names = [f"case_{n:04d}_{modality}" for n in range(4) for modality in ("t1", "t2")]
+    labelled, split = opened(pairs(tmp_path / "data", names), tmp_path / "cache")
+    assert set.union(*people(labelled, split)) == set(names)
+    assert labelled.patients_by == "names, each image a patient of its own"
+
+
+def test_a_pattern_tells_patients_apart(tmp_path):
+    names = [f"case_{n:04d}_{modality}" for n in range(6) for modality in ("t1", "t2")]
+    task = pairs(tmp_path / "data", names, patient_pattern=r"(case_\d+)")
+    labelled, split = opened(task, tmp_path / "cache")
+    assert set.union(*people(labelled, split)) == {f"case_{n:04d}" for n in range(6)}
+    assert labelled.patients_by == "patient_pattern"
+    with pytest.raises(TaskError, match=r"--task.patient_pattern '\(t1\)' finds no patient in 6 of 12"):
+        opened(task.replace(patient_pattern="(t1)"), tmp_path / "cache")
+    plain, _ = opened(task.replace(patient_pattern=None), tmp_path / "cache")
+    assert len({item.patient for item in plain.items}) == 12  # another cache: neither undoes the other
+
+
+def test_one_patient_in_two_folders_of_modalities_is_on_one_side_of_a_csv(tmp_path):
+    rows = []
+    for number in range(8):
+        for seed, modality in enumerate(("CT", "MR_T1")):
+            save(tmp_path / modality / "images" / f"P_{number:03d}.nii.gz", noise(10 * number + seed))
+            rows.append(f"{modality}/images/P_{number:03d}.nii.gz,{number % 2}")
+    labelled, split = opened(Classification(listed(tmp_path, rows), preprocess=MR), tmp_path / "cache")
+    sides = people(labelled, split)
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 8
+    assert labelled.patients_by == "equal names in folders of modalities"
+
+
+def test_rows_of_one_file_are_one_patient(tmp_path):
+    rows = []
+    for number in range(6):
+        save(tmp_path / f"{number}.nii.gz", noise(number))
+        rows += [f"{number}.nii.gz,{kind},{4 * kind},{4 * kind + 4},0,8,0,8" for kind in (0, 1)]
+    heading = "path,label,z_min,z_max,y_min,y_max,x_min,x_max"
+    task = Classification(listed(tmp_path, rows, heading=heading), preprocess=MR)
+    labelled, split = opened(task, tmp_path / "cache")
+    assert [side.items for side in count_sides(labelled, split)] == [
+        2 * len(p) for p in people(labelled, split)
+    ]
+
+
+def test_joined_patients_are_counted(tmp_path):
+    task = pairs(tmp_path / "data", [f"c{n}" for n in range(6)])
+    for kind in ("images", "labels"):
+        source = tmp_path / "data" / kind / "c0.nii.gz"
+        (tmp_path / "data" / kind / "again.nii.gz").write_bytes(source.read_bytes())
+    labelled, _ = opened(task, tmp_path / "cache")
+    assert labelled.patients_by == (
+        "names, each image a patient of its own; scans equal voxel for voxel make 1 of them one with another"
+    )

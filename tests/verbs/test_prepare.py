@@ -9,10 +9,13 @@ import pytest
 import parts2whole as p2w
 from parts2whole.files import DiskFullError
 from parts2whole.scans.find import find_scans
-from parts2whole.scans.read import read_scan, read_volume, write_nifti
+from parts2whole.scans.patients import PatientError
+from parts2whole.scans.read import file_stamp, read_scan, read_volume, write_nifti
 from parts2whole.scans.volume import Volume, to_canonical
+from parts2whole.spec import digest
 from parts2whole.store.store import Store
 from parts2whole.verbs.prepare import PrepareError, prepare
+from task_trees import write_series
 
 QUIET = {"workers": 0, "progress": False}
 
@@ -184,3 +187,60 @@ def test_a_real_mixed_tree(shared, tmp_path, monkeypatch):
     assert sorted(record.shape for record in store.cases) == [(20, 512, 512), (41, 512, 512), (112, 101, 122)]
     assert sum("label map" in reason for reason in store.set_aside.values()) == 4
     assert sum("can't tell the modality" in reason for reason in store.set_aside.values()) == 3
+
+
+def test_patients_are_told_apart_by_folders_of_modalities_and_subjects(tmp_path, capsys):
+    for number, name in enumerate(
+        [
+            "CT/images/STS_002",
+            "MR_T1/images/STS_002",
+            "CT/images/STS_003",
+            "sub-01/ses-1/anat/x",
+            "sub-01/ses-2/anat/x",
+        ]
+    ):
+        write_nifti(Volume(hounsfield(number)), tmp_path / "in" / f"{name}.nii.gz")
+    store = prepare(tmp_path / "in", out=tmp_path / "store", modality="MR", workers=0)
+    by_case = {record.case_id: record.patient for record in store.cases}
+    assert (
+        by_case["CT__images__STS_002"] == by_case["MR_T1__images__STS_002"] != by_case["CT__images__STS_003"]
+    )
+    assert by_case["sub-01__ses-1__anat__x"] == by_case["sub-01__ses-2__anat__x"] == "sub-01"
+    assert {record.patient_by for record in store.cases} == {
+        "equal names in folders of modalities",
+        "names, each image a patient of its own",
+        "BIDS subjects",
+    }
+    assert "5 scans of 3 patients, told apart by" in capsys.readouterr().out
+    again = Store.open(tmp_path / "store")
+    assert {record.case_id: record.patient for record in again.cases} == by_case
+
+
+def test_a_pattern_says_who_is_who(scans, tmp_path):
+    store = prepare(scans, out=tmp_path / "store", patient_pattern=r"(s)\d", **QUIET)
+    assert {record.patient for record in store.cases} == {"s"}
+    with pytest.raises(PatientError, match="finds no patient in"):
+        prepare(scans, out=tmp_path / "other", patient_pattern="(x)", **QUIET)
+    assert not (tmp_path / "other").exists()
+
+
+def test_dicom_patients_are_hashed_and_one_for_all_is_pointed_at(tmp_path, capsys):
+    for number in range(3):
+        write_series(tmp_path / "in" / f"scan{number}", hounsfield(number), patient="ANON")
+    store = prepare(tmp_path / "in", out=tmp_path / "store", workers=0)
+    assert len({record.patient for record in store.cases}) == 1
+    assert (
+        "3 scans of 1 patients, told apart by DICOM PatientID (hashed). If that is because"
+        in capsys.readouterr().out
+    )
+    text = (tmp_path / "store" / "manifest.json").read_text()
+    assert "ANON" not in text
+    told = prepare(tmp_path / "in", out=tmp_path / "store", patient_pattern=r"(scan\d)", **QUIET)
+    assert {record.patient for record in told.cases} == {"scan0", "scan1", "scan2"}
+
+
+def test_a_store_of_before_is_not_prepared_again_where_nothing_is_told(scans, tmp_path):
+    """Stamps hold the patient; those of version 0.1.0 did, where no name or header says who is who."""
+    store = prepare(scans, out=tmp_path / "store", **QUIET)
+    for record in store.cases:
+        assert record.stamp == digest([file_stamp([scans / record.source[0]]), None, "None", None, "None"])

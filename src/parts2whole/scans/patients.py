@@ -1,8 +1,8 @@
 """Whose scan is it?  What paths and file names say of patients, so that nobody is on two sides of a split.
 
 In this order: the user's own pattern; what a file or a table says; BIDS (``sub-``, ``ses-``,
-``participants.tsv``); equal names in folders that are named after modalities.  What none of it tells apart stays
-a patient of its own.  Where a rule errs, it takes two patients for one: that costs a split some freedom, while
+``participants.tsv``); equal names in folders that are named after modalities.  What none of it tells stays a
+patient of its own.  Where a rule errs, it takes two patients for one: that costs a split some freedom, while
 the opposite lets a test patient into training.
 """
 
@@ -32,6 +32,8 @@ SUBJECT = re.compile(r"(sub-[A-Za-z0-9+]+)(?=[_.]|$)")
 SESSION = re.compile(r"^(.*[^/_])[/_]ses-[A-Za-z0-9+]+(?=[/_.]|$)")
 BESIDE_RAW = frozenset({"derivatives", "sourcedata", "rawdata"})
 """Folders of a BIDS data set that repeat its subjects."""
+
+OF_IMAGES = frozenset({"images", "imagestr", "imagests"})
 
 MODALITY = re.compile(
     r"(ct|cta|ctpa|cbct|ldct|ncct|mr|mri|mra|mrt|t1|t1w|t1n|t1c|t1ce|t1gd|t1km|t2|t2w|t2f|t2star|flair|dwi|adc|dti"
@@ -138,7 +140,7 @@ def _bids_subject(path: PurePosixPath) -> Told | None:
     if subject or within:
         name = subject[1] if subject else str(within)
         before = folders[: folders.index(name)] if name in folders else folders
-        kept = [part for part in before if not MODALITY.fullmatch(part)]
+        kept = [part for part in before if not (MODALITY.fullmatch(part) or part.lower() in OF_IMAGES)]
         kept = kept[: next((place for place, part in enumerate(kept) if part in BESIDE_RAW), None)]
         return Told("/".join([*kept, name]), BY_BIDS)
     session = SESSION.match(str(path))

@@ -146,7 +146,7 @@ class LabelledData:
         ]
         named = {self.store.record(item.case_id).patient for item in self.items}
         joined = len(named) - len({item.patient for item in self.items})
-        copies = f"; {joined} are joined with others, as scans of theirs are equal voxel for voxel"
+        copies = f"; scans equal voxel for voxel make {joined} of them one with another"
         return " and ".join(said) + copies * (joined > 0)
 
     def expected_classes(self) -> range:
