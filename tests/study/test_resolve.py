@@ -222,3 +222,74 @@ def test_a_class_of_ones_own_is_named_by_its_file_beside_the_study(tmp_path: Pat
     by_name = changed("network", {"BesideTheStudy": {"width": 3}}) | {"imports": ["mine/nets.py"]}
     again = read(tmp_path, by_name)
     assert [c.digest for c in again.finetunings] == [c.digest for c in study.finetunings]
+
+
+TINY, SMALL = {"UNet3D": {"size": "tiny"}}, {"UNet3D": {"size": "small"}}
+
+
+def with_arms(arms: dict[str, Any], network: Any = None) -> dict[str, Any]:
+    plain = {key: value for key, value in PLAIN.items() if key != "network"} | {"arms": arms}
+    return plain | ({"network": network} if network else {})
+
+
+@pytest.mark.parametrize(
+    ("arms", "network", "expected"),
+    [
+        ({"ours": {"method": "Autoencoder", "network": TINY}}, None, "tiny"),
+        (
+            {"ours": {"method": "Autoencoder", "network": TINY}},
+            SMALL,
+            "tiny",
+        ),  # that of all it is compared with
+        (
+            {"ours": "Autoencoder", "theirs": {"method": "SimCLR", "network": SMALL}},
+            None,
+            None,
+        ),  # the default
+        ({"ours": "Autoencoder", "theirs": {"method": "SimCLR", "network": TINY}}, SMALL, "small"),
+        ({"ours": "Autoencoder"}, TINY, "tiny"),
+        ({"ours": "Autoencoder"}, None, None),
+        ({"given": {"init": "medicalnet:weights/resnet_10.pth"}}, SMALL, "small"),
+        ({}, TINY, "tiny"),
+    ],
+)
+def test_scratch_has_the_network_that_it_is_compared_with(
+    tmp_path: Path, arms: dict[str, Any], network: Any, expected: str | None
+) -> None:
+    study = read(tmp_path, with_arms({"scratch": "scratch"} | arms, network))
+    cells = [cell for cell in study.finetunings if cell.arm == "scratch"]
+    assert {cell.settings.get("network") for cell in cells} == {expected and UNet3D(size=expected)}
+    assert not any("network_from" in cell.settings for cell in cells)
+
+
+def test_scratch_beside_weights_of_others_has_their_network(tmp_path: Path) -> None:
+    study = read(tmp_path, with_arms({"scratch": "scratch", "a": "medicalnet:w/a.pth"}))
+    (scratch,) = {c.settings["network_from"] for c in study.finetunings if c.arm == "scratch"}
+    assert scratch == f"medicalnet:{tmp_path / 'w/a.pth'}"
+    own = read(
+        tmp_path, with_arms({"scratch": {"init": "scratch", "network": TINY}, "a": "medicalnet:w/a.pth"})
+    )
+    assert {c.settings.get("network") for c in own.finetunings if c.arm == "scratch"} == {UNet3D(size="tiny")}
+    assert own.notes == ()
+
+
+@pytest.mark.parametrize(
+    "arms",
+    [
+        {"a": {"method": "Autoencoder", "network": TINY}, "b": {"method": "SimCLR", "network": SMALL}},
+        {"a": "medicalnet:w/a.pth", "b": "i3d:w/b.pt"},
+    ],
+)
+def test_scratch_can_not_have_two_networks(tmp_path: Path, arms: dict[str, Any]) -> None:
+    with pytest.raises(StudyError, match=r"arms\.scratch needs network: a, b may have different ones"):
+        read(tmp_path, with_arms({"scratch": "scratch"} | arms))
+
+
+def test_networks_that_differ_from_that_of_scratch_are_said(tmp_path: Path) -> None:
+    arms = {"scratch": "scratch", "a": {"method": "Autoencoder", "network": TINY}, "b": "SimCLR"}
+    study = read(tmp_path, with_arms(arms | {"given": "medicalnet:w/a.pth"}, SMALL))
+    assert study.notes == (
+        "a trains another network than scratch, so between them not only the start differs",
+        "given may bring another network than scratch, so between them not only the start differs",
+    )
+    assert read(tmp_path, with_arms({"scratch": "scratch", "b": "SimCLR"}, SMALL)).notes == ()

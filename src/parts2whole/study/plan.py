@@ -114,6 +114,7 @@ class Study:
         finetunings: one for every value in a cell of the table, in the order they are begun.
         table: how the results table is made.
         keep_models: keep the fine-tuned models of finished fine-tunings.
+        notes: what the user should know before it is run.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Study:
     finetunings: tuple[Finetuning, ...]
     table: Settings
     keep_models: bool = True
+    notes: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """The size of the study in one line."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 import itertools
 import os
 import re
@@ -46,7 +47,10 @@ OF_ARM = ("method", "init", "network", "pretrain", "finetune")
 OF_TASK = ("task", "metric", "pretrain", "finetune", "fractions", "cases", "seeds")
 OF_PRETRAIN = frozenset(["out", "method", "network", "hardware", "resume", "progress"])
 OF_FINETUNE = frozenset(
-    ["task", "out", "init", "network", "fraction", "cases", "seed", "cache", "hardware", "resume", "progress"]
+    [
+        *("task", "out", "init", "network", "network_from", "fraction", "cases", "seed", "cache", "hardware"),
+        *("resume", "progress"),
+    ]
 )
 """Parameters of the verbs that a study sets itself."""
 TABLE = ("metric", "focus", "against", "test", "alternative", "alpha", "margin")
@@ -171,6 +175,7 @@ class _Resolver:
 
     def study(self) -> Study:
         arms = [self._arm(name, given) for name, given in self._some("arms").items()]
+        self.from_scratch, notes = self._from_scratch(arms)
         tasks = {name: self._task(name, given) for name, given in self._some("tasks").items()}
         pretrainings: dict[str, Pretraining] = {}
         finetunings: list[Finetuning] = []
@@ -198,6 +203,7 @@ class _Resolver:
             finetunings=tuple(finetunings),
             table=self._table([arm.name for arm in arms]),
             keep_models=keep,
+            notes=notes,
         )
 
     def _generated(self) -> dict[str, Generated]:
@@ -256,6 +262,40 @@ class _Resolver:
             self._finetune(plain, where),
         )
 
+    def _from_scratch(self, arms: Sequence[_Arm]) -> tuple[Settings, tuple[str, ...]]:
+        """The network of arms from scratch that have none of their own: that of those they are compared with.
+
+        Returns:
+            Settings of `finetune`, and what the user should know.
+
+        Raises:
+            StudyError: the others differ among themselves, and the study doesn't say which network counts.
+        """
+        asking = [arm.name for arm in arms if arm.init == SCRATCH and arm.network is None]
+        usual = inspect.signature(self.verbs.pretrain).parameters["network"].default
+        trained = {arm.name: arm.network or self.network for arm in arms if arm.method is not None}
+        given = {arm.name: arm.init for arm in arms if arm.init not in (None, SCRATCH)}
+        chosen = next(iter(trained.values()), self.network)
+        if not asking or not (trained or given):
+            return ({} if self.network is None else {"network": self.network}), ()
+        alike = len({network or usual for network in trained.values()}) == 1
+        if self.network is None and not (alike or (not trained and len(set(given.values())) == 1)):
+            raise StudyError(
+                f"arms.{asking[0]} needs network: {', '.join([*trained, *given])} may have different ones, and "
+                "from scratch is comparable with what has its own; give it one, or the whole study"
+            )
+        if not trained and self.network is None:
+            return {"network_from": next(iter(given.values()))}, ()
+        if not alike:
+            chosen = self.network
+        others = [name for name, network in trained.items() if (network or usual) != (chosen or usual)]
+        notes = tuple(
+            f"{', '.join(names)} {why} than {', '.join(asking)}, so between them not only the start differs"
+            for names, why in ((others, "trains another network"), (list(given), "may bring another network"))
+            if names
+        )
+        return ({} if chosen is None else {"network": chosen}), notes
+
     def _init(self, text: str) -> str:
         source, colon, path = text.partition(":")
         if text == SCRATCH:
@@ -308,7 +348,6 @@ class _Resolver:
     ) -> Finetuning:
         settings: Settings = self.finetune | given["finetune"] | arm.finetune
         settings |= {"task": task, "seed": seed, "hardware": self.hardware} | labels
-        network = arm.network or self.network
         start = None
         if arm.method is not None:
             start = self._pretraining(arm, task_name, task, given, seed)
@@ -316,8 +355,8 @@ class _Resolver:
             settings["init"] = str(start.folder)
         else:
             settings["init"] = arm.init
-            if arm.init == SCRATCH and network is not None:
-                settings["network"] = network
+            if arm.init == SCRATCH:
+                settings |= {"network": arm.network} if arm.network else self.from_scratch
         words = (task_name, name_labels(labels), arm.name, f"seed{seed}")
         key, folder = self._kept(CELLS, words, settings, start)
         return Finetuning(

@@ -121,7 +121,7 @@ def benchmark(
     study = read_study(spec, out=out, verbs=study_verbs())
     check_paths(study)
     if progress:
-        print(study.describe(), flush=True)
+        print("\n".join([study.describe(), *(f"Note: {note}." for note in study.notes)]), flush=True)
     reused = sum(is_finished(finetuning.folder) for finetuning in study.finetunings)
     if dry_run:
         for finetuning in study.finetunings:
