@@ -72,6 +72,7 @@ def test_images_of_one_patient_are_together(together):
         ("images/subtraction-01_a.nii", "images/subtraction-01_b.nii"),
         ("case1/scan.nii", "case2/scan.nii"),
         ("ct.nii", "mr.nii"),
+        ("images/CT001.nrrd", "images/CT002.nrrd", "images/MR-3.nrrd"),
         ("MRI-Dataset-A/001.nii", "MRI-Dataset-B/001.nii"),
     ],
 )

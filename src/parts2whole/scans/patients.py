@@ -38,7 +38,7 @@ OF_IMAGES = frozenset({"images", "imagestr", "imagests"})
 MODALITY = re.compile(
     r"(ct|cta|ctpa|cbct|ldct|ncct|mr|mri|mra|mrt|t1|t1w|t1n|t1c|t1ce|t1gd|t1km|t2|t2w|t2f|t2star|flair|dwi|adc|dti"
     r"|swi|pd|pdw|dce|dsc|bold|pet|pt|fdg|psma|suv|spect|nm|us)"
-    r"([-_ +]?(contrast|ce|pre|post|native|arterial|venous|portal|delayed|plain|[0-9]{1,2}"
+    r"([-_ +]?(contrast|ce|pre|post|native|arterial|venous|portal|delayed|plain"
     r"|ct|mr|t1|t1w|t2|t2w|flair|dwi|adc|pd|pet|fs))*",
     re.IGNORECASE,
 )

@@ -281,8 +281,8 @@ class _Resolver:
         alike = len({network or usual for network in trained.values()}) == 1
         if self.network is None and not (alike or (not trained and len(set(given.values())) == 1)):
             raise StudyError(
-                f"arms.{asking[0]} needs network: {', '.join([*trained, *given])} may have different ones, and "
-                "from scratch is comparable with what has its own; give it one, or the whole study"
+                f"arms.{asking[0]} needs network: {', '.join([*trained, *given])} may have different ones, "
+                "and from scratch is comparable with what has its own; give it one, or the whole study"
             )
         if not trained and self.network is None:
             return {"network_from": next(iter(given.values()))}, ()
