@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from parts2whole.methods.parts2whole import Parts2Whole
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.tasks.segmentation import Segmentation
 from parts2whole.training.folder import RunFolder, RunFolderError
 from parts2whole.training.lock import hold_folder
 from parts2whole.training.runtime import Hardware, Runtime
@@ -194,3 +196,16 @@ def test_settings_as_version_0_1_0_wrote_them_are_the_same_settings(runtime, tmp
     enter(out, runtime, resume=True, method=Parts2Whole())
     with pytest.raises(RunFolderError, match="method: was"):
         enter(out, runtime, resume=True, method=Parts2Whole(parts_per_whole=2))
+
+
+def test_fields_that_came_later_are_no_change_where_they_have_their_default(runtime, tmp_path):
+    task = Segmentation(Path("data"), preprocess=Preprocess(modality="MR"))
+    out = enter(tmp_path / "run", runtime, task=task).path
+    kept = yaml.safe_load((out / "config.yaml").read_text())
+    del kept["task"]["init_args"]["patient_pattern"]
+    del kept["task"]["init_args"]["preprocess"]["init_args"]["percentiles"]
+    (out / "config.yaml").write_text(yaml.safe_dump(kept))
+    enter(out, runtime, resume=True, task=task)
+    (out / "config.yaml").write_text(yaml.safe_dump(kept))
+    with pytest.raises(RunFolderError, match="task: was"):
+        enter(out, runtime, resume=True, task=task.replace(patient_pattern="(a)"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from parts2whole.spec import to_plain
 from parts2whole.tasks.classification import Classification
 from parts2whole.training.optim import SGD
 from parts2whole.training.runtime import Hardware
+from parts2whole.verbs.compare import CompareError
 
 EXACT = Hardware(accelerator="cpu", precision="32-true")
 SMALL = {
@@ -55,6 +57,9 @@ def cache(tmp_path_factory) -> Path:
         ({"patience": -1}, "patience must be 0 or more, or none, got -1"),
         ({"clip_norm": -1.0}, "clip_norm must be above 0, or none, got -1.0"),
         ({"fraction": 0.0}, r"fraction must be in \(0, 1\], got 0.0"),
+        ({"network_from": "nowhere"}, "either network or network_from"),
+        ({"network_from": "nowhere", "network": None}, "nowhere doesn't exist"),
+        ({"network_from": "scratch", "network": None}, 'network_from must name a run or weights, got "scratch"'),
         ({"cases": 99}, "asked for 99 labelled patients"),
         ({"cases": 3, "fraction": 0.5}, "either fraction or cases, got fraction 0.5 and cases 3"),
         ({"encoder": "frozen"}, "encoder must be one of train, freeze, got 'frozen'"),
@@ -111,3 +116,62 @@ def test_what_can_not_be_probed_is_told(task, cache, settings, message):
     given = {"init": "scratch", "network": p2w.UNet3D(size="tiny"), "cache": cache, "progress": False}
     with pytest.raises(Parts2WholeError, match=message):
         p2w.probe(task, **given | settings)
+
+
+def test_from_scratch_has_the_network_of_what_it_is_compared_with(task, cache, tmp_path):
+    network = p2w.UNet3D(size="tiny", norm="group")
+    given = {"cache": cache, "cases": 4} | SMALL | {"network": None}
+    first = p2w.finetune(task, out=tmp_path / "first", **given | {"network": network})
+    like = p2w.finetune(task, out=tmp_path / "like", network_from=tmp_path / "first", **given)
+    assert first.result["network"] == like.result["network"] == network.to_dict()
+    other = p2w.finetune(task, out=tmp_path / "other", seed=0, **given | {"network": p2w.UNet3D(size="tiny")})
+    assert other.result["network"] != network.to_dict()
+    rows = p2w.probe(
+        task, init="scratch", network_from=tmp_path / "first", cache=cache, cases=4, seeds=1, progress=False
+    ).rows
+    same = p2w.probe(
+        task, init="scratch", network=network, cache=cache, cases=4, seeds=1, progress=False
+    ).rows
+    assert rows == same
+
+
+def numbered(path: Path, labels: dict[str, list[int]]) -> Classification:
+    """Volumes of noise with these classes, by side."""
+    arrays = {}
+    for seed, (side, classes) in enumerate(labels.items()):
+        images = np.random.default_rng(seed).integers(0, 256, (len(classes), 8, 8, 8))
+        arrays |= {f"{side}_images": images.astype(np.uint8), f"{side}_labels": np.array(classes)[:, None]}
+    np.savez(path, **arrays)
+    return Classification(path, patch_size=(8, 8, 8))
+
+
+def test_the_table_says_that_networks_differ(cache, tmp_path):
+    """Two arms by hand: what a small one from scratch and a tiny one pre-trained were, without a word."""
+    task = numbered(tmp_path / "set.npz", {"train": [0, 1] * 4, "val": [0, 1] * 2, "test": [0, 1] * 3})
+    given = {"cache": cache, "cases": 4, "seed": 0} | SMALL
+    p2w.finetune(task, out=tmp_path / "runs" / "a", **given)
+    other = {"network": p2w.UNet3D(size="small"), "steps": 1}
+    p2w.finetune(task, out=tmp_path / "runs" / "b", **given | other)
+    result = tmp_path / "runs" / "b" / "result.json"
+    plain = json.loads(result.read_text()) | {"init": "runs/ours", "method": p2w.Parts2Whole().to_dict()}
+    result.write_text(json.dumps(plain))
+    notes = p2w.compare([tmp_path / "runs"]).table.notes
+    (said,) = (note for note in notes if "more than their start" in note)
+    assert "network.size (scratch tiny; Parts2Whole small)" in said
+    assert "steps (scratch 2; Parts2Whole 1)" in said
+    for alike in ("test cases", "training cases", "data", "optimiser", "code", "batch_size"):
+        assert alike not in said
+
+
+def test_runs_without_a_test_side_are_not_said_to_be_missing(task, cache, tmp_path):
+    p2w.finetune(task, out=tmp_path / "run", cache=cache, **SMALL)
+    with pytest.raises(CompareError, match=r"finished runs in .* have no test figures"):
+        p2w.compare([tmp_path])
+
+
+def test_a_probe_that_nothing_can_be_chosen_for_takes_the_strongest_penalty(tmp_path, cache, capsys):
+    task = numbered(tmp_path / "set.npz", {"train": [0, 1] * 5, "val": [0] * 4, "test": [0, 1] * 3})
+    network = p2w.UNet3D(size="tiny", norm="group")
+    found = p2w.probe(task, init="scratch", network=network, cache=cache, seeds=1, side="test")
+    assert [row["penalty"] for row in found.rows if "penalty" in row] == [0.01]
+    assert "the strongest penalty is taken" in capsys.readouterr().out

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ from parts2whole.scans.volume import Direction, Triple
 
 class StoreError(Parts2WholeError, ValueError):
     """A store that can't be opened or written, or a case that isn't in it."""
+
+
+OWN_IDS = "the data set's own ids"
+"""What told a patient where a record doesn't say."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,6 +107,20 @@ class CaseRecord:
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(CaseRecord))
+
+
+def describe_patients(records: Sequence[CaseRecord], patients: Collection[str]) -> str:
+    """What patients of some cases are told apart by, in words, and how many were joined since.
+
+    Args:
+        records: of the cases.
+        patients: who they are, where those that share a scan are one.
+    """
+    ways = Counter(record.patient_by or OWN_IDS for record in records)
+    said = [f"{way} ({count} images)" if len(ways) > 1 else way for way, count in ways.most_common()]
+    joined = len({record.patient for record in records}) - len(patients)
+    copies = f"; scans equal voxel for voxel make {joined} of them one with another" if joined > 0 else ""
+    return " and ".join(said) + copies
 
 
 def is_plain_name(name: object) -> bool:

@@ -115,6 +115,26 @@ def split_by_patient(
     return Split(train, validated, tested)
 
 
+def join_patients(patients: Mapping[str, str], scans: Mapping[str, str]) -> dict[str, str]:
+    """The patient of every case, where patients that share a scan are taken for one.
+
+    Args:
+        patients: patient id of every case id.
+        scans: what every case is a copy of, or itself.
+    """
+    named: dict[str, str] = {}
+
+    def root(patient: str) -> str:
+        while named.get(patient, patient) != patient:
+            patient = named[patient]
+        return patient
+
+    owners: dict[str, str] = {}
+    for case, patient in patients.items():
+        named[root(patient)] = root(owners.setdefault(scans.get(case, case), patient))
+    return {case: root(patient) for case, patient in patients.items()}
+
+
 def labelled_subset(
     train: Sequence[str],
     patients: Mapping[str, str],

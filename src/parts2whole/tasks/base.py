@@ -9,7 +9,6 @@ from __future__ import annotations
 import abc
 import dataclasses
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
@@ -28,14 +27,13 @@ from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.read import find_scans
 from parts2whole.scans.volume import Size, Triple
 from parts2whole.spec import Spec, digest, to_plain
-from parts2whole.store.split import Split, labelled_subset, split_by_patient
+from parts2whole.store.record import describe_patients
+from parts2whole.store.split import Split, join_patients, labelled_subset, split_by_patient
 from parts2whole.store.store import Store
 from parts2whole.wholes.random import BatchGenerator, sample_generator
 
 Batch = Mapping[str, Tensor]
 
-
-OWN_IDS = "the data set's own ids"
 
 PUBLIC_SALT = b"public data set"
 """Ids of public data sets are hashed with this, so that cases and splits are the same on every machine."""
@@ -140,14 +138,8 @@ class LabelledData:
     @property
     def patients_by(self) -> str:
         """What patients are told apart by, in words."""
-        ways = Counter(self.store.record(case).patient_by for case in {i.case_id for i in self.items})
-        said = [
-            f"{way or OWN_IDS}{f' ({count} images)' * (len(ways) > 1)}" for way, count in ways.most_common()
-        ]
-        named = {self.store.record(item.case_id).patient for item in self.items}
-        joined = len(named) - len({item.patient for item in self.items})
-        copies = f"; scans equal voxel for voxel make {joined} of them one with another"
-        return " and ".join(said) + copies * (joined > 0)
+        records = [self.store.record(case) for case in dict.fromkeys(item.case_id for item in self.items)]
+        return describe_patients(records, {item.patient for item in self.items})
 
     def expected_classes(self) -> range:
         """Indices of the classes that every side should have: all, or those of the foreground."""
@@ -409,18 +401,11 @@ def default_cache() -> Path:
 def same_scan_same_patient(items: Sequence[Item], store: Store) -> tuple[Item, ...]:
     """The items, where patients that share a scan, voxel for voxel, are taken for one."""
     twins = store.duplicates()
-    named: dict[str, str] = {}
-
-    def root(patient: str) -> str:
-        while named.get(patient, patient) != patient:
-            patient = named[patient]
-        return patient
-
-    owner: dict[str, str] = {}
-    for item in items:
-        scan = twins.get(item.case_id, item.case_id)
-        named[root(item.patient)] = root(owner.setdefault(scan, item.patient))
-    return tuple(dataclasses.replace(item, patient=root(item.patient)) for item in items)
+    patients = join_patients(
+        {item.item_id: item.patient for item in items},
+        {item.item_id: twins.get(item.case_id, item.case_id) for item in items},
+    )
+    return tuple(dataclasses.replace(item, patient=patients[item.item_id]) for item in items)
 
 
 def name_some(names: Sequence[str], most: int = 5) -> str:

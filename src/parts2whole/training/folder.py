@@ -7,6 +7,7 @@ settings leaves nothing behind.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ import yaml
 
 from parts2whole.files import LEFT, read_json, sweep, write_json, write_text
 from parts2whole.report.page import PAGE, write_report
-from parts2whole.spec import to_plain
+from parts2whole.spec import Spec, to_plain
 from parts2whole.training.checkpoint import FOLDER as CHECKPOINTS
 from parts2whole.training.checkpoint import list_checkpoints
 from parts2whole.training.cluster import is_first_process
@@ -53,6 +54,7 @@ class RunFolder:
 
     def __init__(self, out: str | Path, settings: Mapping[str, Any], *, resume: Resume) -> None:
         self.path = Path(out)
+        self.given = dict(settings)
         self.settings = {name: to_plain(value) for name, value in settings.items()}
         self.resume = resume
         if is_first_process():
@@ -118,7 +120,8 @@ class RunFolder:
 
     def _refuse_changes(self) -> None:
         """Raise if the run there was started with other settings."""
-        before = _by_name(yaml.safe_load((self.path / CONFIG).read_text()) or {})
+        read = _by_name(yaml.safe_load((self.path / CONFIG).read_text()) or {})
+        before = {key: _with_later_fields(value, self.given.get(key)) for key, value in read.items()}
         now = _by_name(self.settings)
         changed = [
             f"{key}: was {before.get(key)!r}, now {now.get(key)!r}"
@@ -138,6 +141,21 @@ class RunFolder:
                 entry.unlink(missing_ok=True)
         write_text(self.path / CONFIG, yaml.safe_dump(self.settings, sort_keys=False))
         write_json(self.path / ENVIRONMENT, environment)
+
+
+def _with_later_fields(plain: Any, spec: object) -> Any:
+    """What an earlier version kept of a spec, with the defaults of fields that its class has had since."""
+    if not isinstance(spec, Spec) or not isinstance(plain, dict):
+        return plain
+    if plain.get("class_path") != type(spec).__name__:
+        return plain
+    kept = dict(plain.get("init_args") or {})
+    for field in dataclasses.fields(spec):
+        if field.name in kept:
+            kept[field.name] = _with_later_fields(kept[field.name], getattr(spec, field.name))
+        elif field.default is not dataclasses.MISSING:
+            kept[field.name] = _by_name(to_plain(field.default))
+    return {"class_path": plain["class_path"], "init_args": kept}
 
 
 def _by_name(plain: Any) -> Any:

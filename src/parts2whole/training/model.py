@@ -129,9 +129,26 @@ def load_model(folder: Path) -> tuple[Model, ModelCard]:
     target = folder / "weights"
     if not (target / TENSORS).exists() or not (target / CARD).exists():
         raise ModelError(f"{folder} holds no fine-tuned model; give the --out folder of a finished finetune")
+    card = read_card(target)
+    encoder = card.network.build_encoder(card.in_channels)
+    module = build_model(card.task, card.network, encoder, card.classes, decoder=card.decoder)
+    try:
+        module.load_state_dict(load_file(target / TENSORS), strict=True)
+    except Exception as error:
+        raise ModelError(f"{target / TENSORS} doesn't match {CARD}: {error}") from error
+    module.eval()
+    return module, card
+
+
+def read_card(target: Path) -> ModelCard:
+    """The card in the weights folder of a fine-tuning.
+
+    Raises:
+        ModelError: it is damaged.
+    """
     try:
         plain: dict[str, Any] = read_json(target / CARD)
-        card = ModelCard(
+        return ModelCard(
             task=spec_from_dict(plain["task"], Task),  # type: ignore[type-abstract]
             network=spec_from_dict(plain["network"], Network),  # type: ignore[type-abstract]
             in_channels=int(plain["in_channels"]),
@@ -148,14 +165,6 @@ def load_model(folder: Path) -> tuple[Model, ModelCard]:
         raise ModelError(f"{target / CARD}: {error}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{target / CARD} is damaged: {error!r}") from error
-    encoder = card.network.build_encoder(card.in_channels)
-    module = build_model(card.task, card.network, encoder, card.classes, decoder=card.decoder)
-    try:
-        module.load_state_dict(load_file(target / TENSORS), strict=True)
-    except Exception as error:
-        raise ModelError(f"{target / TENSORS} doesn't match {CARD}: {error}") from error
-    module.eval()
-    return module, card
 
 
 def as_function(module: nn.Module, runtime: Runtime) -> Predictor:

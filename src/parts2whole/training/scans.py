@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 
 from parts2whole.methods.base import Method
 from parts2whole.networks.base import Network
 from parts2whole.spec import digest
-from parts2whole.store.split import SplitError, split_by_patient
+from parts2whole.store.record import describe_patients
+from parts2whole.store.split import (
+    Split,
+    SplitError,
+    join_patients,
+    read_split,
+    split_by_patient,
+    write_split,
+)
 from parts2whole.store.store import Store
 from parts2whole.tasks.base import Task, default_cache
 from parts2whole.weights.card import Card
@@ -18,10 +28,20 @@ from parts2whole.wholes.sampler import WholeSize
 
 @dataclasses.dataclass(frozen=True)
 class Sides:
-    """Case ids of the scans to train on and to measure on, and what the user should know of the choice."""
+    """Case ids of the scans to train on and to measure on, and what the user should know of the choice.
+
+    Attributes:
+        train: to train on.
+        validation: to measure on; the same where there is a single patient.
+        patients: of every case; those that share a scan, voxel for voxel, are one.
+        patients_by: what they are told apart by, in words.
+        notes: what the user should know.
+    """
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
+    patients: Mapping[str, str]
+    patients_by: str
     notes: tuple[str, ...]
 
     @property
@@ -29,30 +49,71 @@ class Sides:
         """What is measured on and not trained on."""
         return sorted(set(self.validation) - set(self.train))
 
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Patients and images of both sides."""
+        sides = {"train": self.train, "validation": self.validation}
+        return {
+            name: {"patients": len({self.patients[case] for case in cases}), "images": len(cases)}
+            for name, cases in sides.items()
+        }
+
+    def describe(self) -> str:
+        """Who is where, in a line."""
+        train, validation = (f"{n['images']} scans of {n['patients']} patients" for n in self.counts.values())
+        return f"{train} to train on, {validation} to validate; told apart by {self.patients_by}."
+
+    def write(self, path: Path) -> None:
+        """Save them as a split without a test side."""
+        split = Split(self.train, self.validation, ())
+        write_split(split, path, sides=self.counts, patients_by=self.patients_by)
+
+    def kept_in(self, path: Path) -> Sides:
+        """Those that a run was begun with, as `write` left them; these, where it left none.
+
+        Raises:
+            SplitError: a scan of theirs isn't in the store any more.
+        """
+        if not path.exists():
+            return self
+        kept = read_split(path)
+        lost = sorted({*kept.train, *kept.validation} - set(self.patients))
+        if lost:
+            raise SplitError(f"the store has lost {', '.join(lost[:5])}, which the run was begun with")
+        return dataclasses.replace(self, train=kept.train, validation=kept.validation)
+
 
 def choose_sides(scans: Store, *, held_out: Task | None, validation_fraction: float, seed: int) -> Sides:
-    """Divide the scans by patient, without those that a target task will be validated or tested on.
+    """Divide the scans by patient, without patients that a target task will be validated or tested on.
 
     Raises:
         SplitError: no scans are left, or no such fraction.
         parts2whole.tasks.base.TaskError: the labelled data of ``held_out`` can't be used.
     """
-    records = list(scans.cases)
+    who = join_patients({record.case_id: record.patient for record in scans.cases}, scans.duplicates())
+    cases = [record.case_id for record in scans.cases]
     notes = []
     if held_out is not None:
-        barred = held_out.held_out_hashes(cache=default_cache())
-        records = [record for record in scans.cases if barred.isdisjoint(record.hashes())]
-        left_out = len(scans.cases) - len(records)
-        notes.append(f"{left_out} of {len(scans.cases)} scans belong to the held-out task and are left out")
-    if not records:
+        hashes = held_out.held_out_hashes(cache=default_cache())
+        barred = {record.case_id for record in scans.cases if not hashes.isdisjoint(record.hashes())}
+        people = {who[case] for case in barred}
+        cases = [case for case in cases if who[case] not in people]
+        others = len(scans.cases) - len(cases) - len(barred)
+        more = f", and {others} others of the same patients," if others else ""
+        notes.append(
+            f"{len(barred)} of {len(scans.cases)} scans belong to the held-out task{more} and are left out"
+        )
+    if not cases:
         raise SplitError(f"no scans to train on in {scans.path}" + "".join(f": {note}" for note in notes))
-    patients = {record.case_id: record.patient for record in records}
-    everything = tuple(sorted(patients))
+    patients = {case: who[case] for case in cases}
+    train = validation = tuple(sorted(patients))
     if len(set(patients.values())) < 2 or validation_fraction == 0:
         notes.append("no patient is held out: validation wholes come from the training scans")
-        return Sides(everything, everything, tuple(notes))
-    split = split_by_patient(patients, validation=validation_fraction, test=0, seed=seed)
-    return Sides(tuple(sorted(split.train)), tuple(sorted(split.validation)), tuple(notes))
+    else:
+        split = split_by_patient(patients, validation=validation_fraction, test=0, seed=seed)
+        train, validation = tuple(sorted(split.train)), tuple(sorted(split.validation))
+    by = describe_patients([scans.record(case) for case in cases], set(patients.values()))
+    return Sides(train, validation, who, by, tuple(notes))
 
 
 def make_card(

@@ -19,7 +19,15 @@ from parts2whole.networks.unet3d import UNet3D
 from parts2whole.store.split import Split
 from parts2whole.tasks.base import LabelledData, Task, default_cache
 from parts2whole.training.leak import check_leaks, find_leaks, hashes_of
-from parts2whole.training.model import Decoder, ModelCard, build_model, files_of, load_own_decoder
+from parts2whole.training.model import CARD as MODEL_CARD
+from parts2whole.training.model import (
+    Decoder,
+    ModelCard,
+    build_model,
+    files_of,
+    load_own_decoder,
+    read_card,
+)
 from parts2whole.weights.card import Card
 from parts2whole.weights.load import Initialisation, load_initialisation
 
@@ -89,6 +97,7 @@ class Transfer:
             "task": self.task.to_dict(),
             "init": self.init,
             "method": self.start.card.method if self.start else None,
+            "network": self.network.to_dict(),
             "classes": list(self.labelled.classes),
             "train_cases": list(split.train),
             "validation_cases": list(split.validation),
@@ -132,6 +141,7 @@ def open_transfer(
     init: str | Path,
     *,
     network: Network | None,
+    network_from: str | Path | None = None,
     split: Split | None = None,
     reported: Collection[Side],
     accept_leak: str | None,
@@ -144,6 +154,7 @@ def open_transfer(
         task: the target task.
         init: ``scratch``, a run folder, a weights folder, or ``SOURCE:PATH``.
         network: of the encoder from scratch, default ``UNet3D()``; with weights it must be theirs.
+        network_from: the run or the weights whose network an encoder from scratch has.
         split: of a run that is gone on with; default the task's own.
         reported: sides that something is chosen or reported on, which the weights must not have seen.
         accept_leak: the sentence that accepts it if they have.
@@ -156,6 +167,10 @@ def open_transfer(
         parts2whole.training.leak.LeakError: the weights have seen what is reported on.
         parts2whole.weights.native.WeightsError: ``init`` names no usable weights.
     """
+    if network_from is not None:
+        if network is not None:
+            raise TransferError(f"give either network or network_from, got {network} and {network_from}")
+        network = network_of(network_from)
     start = load_initialisation(init)
     labelled = task.labelled(cache=Path(cache) if cache else default_cache(), progress=progress)
     start = start.adapt(labelled.store.cases[0].channels) if start else None
@@ -181,6 +196,23 @@ def open_transfer(
         mark,
         (*([mark] if mark else []), *notes),
     )
+
+
+def network_of(source: str | Path) -> Network:
+    """The network of a run, fine-tuned or pre-trained, of a weights folder, or of ``SOURCE:PATH``.
+
+    Raises:
+        TransferError: ``scratch`` has none.
+        parts2whole.training.model.ModelError: a damaged model.
+        parts2whole.weights.native.WeightsError: there are no weights, or they are damaged.
+    """
+    weights = Path(source) / "weights"
+    if (weights / MODEL_CARD).exists():
+        return read_card(weights).network
+    start = load_initialisation(source)
+    if start is None:
+        raise TransferError(f'network_from must name a run or weights, got "{source}"')
+    return start.card.network
 
 
 def check_contract(card: Card, labelled: LabelledData, network: Network | None) -> list[str]:

@@ -70,7 +70,13 @@ def compare(
     found = [read_run(folder) for folder in folders]
     rows = result_rows(run for run in found if run.kind == "finetune" and run.finished)
     if not rows:
-        raise CompareError(f"no finished fine-tuning run in {', '.join(map(str, runs))}")
+        there = any(run.kind == "finetune" and run.finished for run in found)
+        named = ", ".join(map(str, runs))
+        raise CompareError(
+            f"the finished runs in {named} have no test figures"
+            if there
+            else f"no finished fine-tuning run in {named}"
+        )
     rows = [row for row in rows if (row["main"] if metric is None else row["metric"] == metric)]
     table = make_table(
         rows,

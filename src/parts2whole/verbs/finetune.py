@@ -54,6 +54,7 @@ def finetune(
     out: str | Path,
     init: str | Path = SCRATCH,
     network: Network | None = None,
+    network_from: str | Path | None = None,
     fraction: float = 1.0,
     cases: int | None = None,
     seed: int = 0,
@@ -85,6 +86,8 @@ def finetune(
             weights.
         network: the encoder when training from scratch; default ``UNet3D()``. With ``init`` the weights
             decide.
+        network_from: from scratch, the network of this run, these weights or this ``SOURCE:PATH``, so that
+            the two can be compared.
         fraction: share of the training patients whose labels are used; subsets of one seed are nested.
         cases: number of training patients instead of a fraction.
         seed: of the labelled subset, fresh weights and samples; equal in all arms that are compared.
@@ -124,7 +127,8 @@ def finetune(
         parts2whole.weights.native.WeightsError: ``init`` names no usable weights.
     """
     settings = {
-        "task": task, "out": out, "init": init, "network": network, "fraction": fraction, "cases": cases,
+        "task": task, "out": out, "init": init, "network": network,
+        "network_from": network_from, "fraction": fraction, "cases": cases,
         "seed": seed, "steps": steps, "batch_size": batch_size, "optimiser": optimiser,
         "schedule": schedule, "encoder": encoder, "decoder": decoder, "encoder_lr": encoder_lr,
         "layer_decay": layer_decay, "encoder_warmup": encoder_warmup, "clip_norm": clip_norm,
@@ -158,6 +162,7 @@ def finetune(
         task,
         init,
         network=network,
+        network_from=network_from,
         split=kept,
         reported=("validation", "test"),
         accept_leak=accept_leak,

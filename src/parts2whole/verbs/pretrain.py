@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from parts2whole.store.store import Store
 from parts2whole.tasks.base import Task
 from parts2whole.training.embedding import EmbedError, embed_parts
 from parts2whole.training.examine import Examiner
-from parts2whole.training.folder import Resume, RunFolder
+from parts2whole.training.folder import SPLIT, Resume, RunFolder
 from parts2whole.training.loop import Plan, fit
 from parts2whole.training.optim import Optimiser, Schedule, choose_optimiser, parameter_groups
 from parts2whole.training.provenance import peak_memory_mb
@@ -98,7 +99,7 @@ def pretrain(
         clip_norm: largest gradient norm; default no clipping.
         seed: of initial weights, wholes and views.
         held_out: a target task whose validation and test scans must not be pre-trained on; scans of the
-            store with the same voxels are left out.
+            store with the same voxels are left out, and all others of their patients.
         validation_fraction: share of the patients held out to measure the loss.
         validation_wholes: fixed wholes, with fixed views, that the validation loss is measured on.
         validate_every: steps between validations.
@@ -106,8 +107,8 @@ def pretrain(
         embed_wholes: at the end, embed parts of so many held-out wholes for the report; 0 doesn't.
         checkpoint_every: steps between resumable checkpoints.
         hardware: devices, precision, loader threads.
-        resume: ``true`` goes on with the run in ``out``, from its newest complete checkpoint; ``auto`` too,
-            or starts one if there is none.
+        resume: ``true`` goes on with the run in ``out``, from its newest complete checkpoint and on its own
+            split; ``auto`` too, or starts one if there is none.
         progress: show a progress bar.
 
     Returns:
@@ -152,6 +153,7 @@ def pretrain(
     check_batch(batch_size, independent=plan.independent, runtime=runtime)
 
     sides = choose_sides(scans, held_out=held_out, validation_fraction=validation_fraction, seed=seed)
+    sides = sides.kept_in(folder.path / SPLIT) if resume else sides
     bank = method.bank if isinstance(method, FixedBank) else None
     sampler_of = partial(WholeSampler, scans, size=size, seed=seed, where=where, weights=weights)
     sampler = sampler_of(cases=sides.train, bank=bank)
@@ -176,7 +178,10 @@ def pretrain(
         panel_every=panel_every,
     )
 
-    with folder.enter(runtime, say=[f"Note: {note}." for note in notes if progress]):
+    lines = [f"{type(method).__name__}: {sides.describe()}", *(f"Note: {note}." for note in notes)]
+    with folder.enter(runtime, say=lines if progress else ()):
+        if runtime.is_main:
+            sides.write(folder.path / SPLIT)
         done = fit(
             module,
             views=partial(make_views, method),
@@ -198,12 +203,14 @@ def pretrain(
             "method": method.to_dict(),
             "network": network.to_dict(),
             "steps": done.step,
-            "validation_loss": done.values[-1] if done.values else None,
+            "validation_loss": done.values[-1] if done.values and math.isfinite(done.values[-1]) else None,
             **examiner.baselines,
             "collapsed": examiner.collapsed,
             "train_cases": len(sides.train),
             "validation_cases": len(sides.validation),
             "held_out_cases": sides.held_out,
+            "sides": sides.counts,
+            "patients_by": sides.patients_by,
             "duration_s": done.seconds,
             "data_fingerprint": scans.fingerprint(),
             "notes": notes,

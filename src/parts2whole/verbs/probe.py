@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,6 +70,7 @@ def probe(
     *,
     init: str | Path,
     network: Network | None = None,
+    network_from: str | Path | None = None,
     fraction: float = 1.0,
     cases: int | None = None,
     seeds: int = 3,
@@ -85,6 +87,7 @@ def probe(
         init: a pre-training run folder, a weights folder or ``SOURCE:PATH`` of published weights, or
             ``scratch`` for the untrained network.
         network: the untrained network, where ``init`` is ``scratch``; default ``UNet3D()``.
+        network_from: of the untrained network, the run or the weights whose network it is.
         fraction: share of the training patients whose labels are used.
         cases: number of training patients instead of a fraction.
         seeds: repetitions, each with other labelled patients.
@@ -113,6 +116,7 @@ def probe(
         task,
         init,
         network=network,
+        network_from=network_from,
         reported=("validation", side),
         accept_leak=accept_leak,
         cache=cache,
@@ -122,7 +126,10 @@ def probe(
     tested = validation if side == "validation" else transfer.split.test
     if not tested:
         raise ProbeError(f"{task.data} has no {side} cases by the split of {type(task).__name__}")
-    for note in transfer.notes if progress else ():
+    notes = list(transfer.notes)
+    if not task.can_judge(labelled, validation):
+        notes.append("nothing can be judged on the validation items: the strongest penalty is taken")
+    for note in notes if progress else ():
         print(f"Note: {note}.", flush=True)
     name = transfer.start.card.method["class_path"] if transfer.start else "untrained"
     name = str(name).rpartition(".")[2]
@@ -151,6 +158,12 @@ def probe(
     return Probed(tuple(rows))
 
 
+def _best_penalty(figures: Mapping[float, float]) -> float:
+    """The penalty with the highest figure; where none is defined, the strongest one."""
+    defined = {penalty: figure for penalty, figure in figures.items() if math.isfinite(figure)}
+    return max(defined, key=lambda penalty: defined[penalty]) if defined else min(figures)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Frozen:
     """An encoder whose features are read, once an item.
@@ -174,7 +187,7 @@ class _Frozen:
         names = self.labelled.classes
         models = fit_voxel_probes(self._voxels(task, train), PENALTIES, seed=seed)
         found = score_voxel_probes(models, self._voxels(task, validation), classes=names)
-        best = max(PENALTIES, key=lambda penalty: found[penalty]["iou_mean"])
+        best = _best_penalty({penalty: found[penalty]["iou_mean"] for penalty in PENALTIES})
         if tested != validation:
             found = score_voxel_probes({best: models[best]}, self._voxels(task, tested), classes=names)
         return [{"probe": "voxel linear", "penalty": best} | found[best]]
@@ -184,7 +197,7 @@ class _Frozen:
     ) -> list[Row]:
         """As `probe_voxels`, of whole items, and k-NN beside it."""
         (x, y), chosen, measured = (self._pooled(task, items) for items in (train, validation, tested))
-        best = max(PENALTIES, key=lambda penalty: linear_probe(x, y, *chosen, C=penalty)["auc"])
+        best = _best_penalty({C: linear_probe(x, y, *chosen, C=C)["auc"] for C in PENALTIES})
         return [
             {"probe": "linear", "penalty": best} | linear_probe(x, y, *measured, C=best),
             {"probe": "k-NN"} | knn_probe(x, y, *measured, k=min(10, len(x))),
