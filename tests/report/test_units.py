@@ -12,7 +12,7 @@ from parts2whole.report.formats import to_html, to_latex, to_markdown, to_text
 from parts2whole.report.page import write_report
 from parts2whole.report.runs import read_run
 from parts2whole.report.summary import judge_finetuning
-from parts2whole.report.tables import make_table
+from parts2whole.report.tables import higher_is_better, make_table
 
 MakeRun = Callable[..., Path]
 DISTANCES = ("hd95_mm_mean", "assd_mm_1", "surface_distance_mean", "gap_mm")
@@ -69,3 +69,10 @@ def test_a_distance_in_a_chart(tmp_path: Path, finetuned: MakeRun, metric, perce
     log.write_text(log.read_text().replace("dice_mean", metric))
     (chart,) = [one for one in run_charts(read_run(run)) if metric.split("_")[0] in one.value.lower()]
     assert chart.percent is percent
+
+
+def test_a_class_of_any_name_leaves_the_direction_of_its_metric():
+    assert higher_is_better("dice_bone_loss")
+    assert higher_is_better("surface_dice_error_of_mm")
+    assert not higher_is_better("hd95_mm_dice")
+    assert not higher_is_better("dice_loss")

@@ -9,6 +9,8 @@ import pytest
 from parts2whole.scans.case import SourceCase, read_channels
 from parts2whole.scans.read import ReadError
 from parts2whole.tasks.base import Task, TaskError
+from parts2whole.tasks.brain_tumour_segmentation import BrainTumourSegmentation
+from parts2whole.tasks.brats import find_cases
 from parts2whole.tasks.channels import group_channels
 from parts2whole.tasks.pairs import pair_folders
 
@@ -79,3 +81,15 @@ def test_the_names_and_order_of_training_count(tmp_path):
 def test_one_channel_stays_one_file_a_case():
     case = SourceCase("c_0000", (Path("c_0000.nii"),))
     assert group_channels([case], 1) == [case]
+
+
+def test_two_files_for_one_modality_of_brats_are_no_guess(tmp_path):
+    files = ("x_t1.nii", "x_flair.nii", "x_FLAIR.NII.GZ", "y_flair.nii.gz")
+    touch(tmp_path, *files)
+    twice, once = find_cases([tmp_path / name for name in sorted(files)])
+    assert twice.problem == "x_FLAIR.NII.GZ and x_flair.nii are both its flair: keep one of them"
+    assert once.problem == ""
+    first, second = BrainTumourSegmentation(tmp_path).find_inputs([tmp_path])
+    with pytest.raises(ReadError, match="both its flair"):
+        read_channels(first)
+    assert second.files() == (tmp_path / "y_flair.nii.gz",)

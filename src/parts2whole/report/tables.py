@@ -17,6 +17,9 @@ from parts2whole.report.alike import Alike
 from parts2whole.report.marks import How, TableError, Varied
 
 BEST_OTHER = "best other"
+HIGHER_IS_BETTER = ("dice_", "iou_", "surface_dice_", "mean_iou_", "auc_", "average_precision_")
+"""How metrics begin whose names end in that of a class, which may be anything: ``dice_bone_loss``."""
+
 WORDS = {"dice": "Dice", "iou": "IoU", "auc": "AUC", "ap": "AP", "hd95": "HD95", "infonce": "InfoNCE"}
 
 
@@ -247,7 +250,9 @@ def metric_title(metric: str) -> str:
 
 
 def higher_is_better(metric: str) -> bool:
-    """Whether a large value of a metric is good, judged by its name."""
+    """Whether a large value of a metric is good, judged by its name, which may end in that of a class."""
+    if metric.startswith(HIGHER_IS_BETTER) and not metric.endswith("dice_loss"):
+        return True
     low = ("loss", "distance", "error", "hd95", "assd", "brier")
     return not any(word in metric.lower() for word in low) and "mm" not in metric.lower().split("_")
 

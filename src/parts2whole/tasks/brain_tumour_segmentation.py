@@ -114,7 +114,7 @@ class BrainTumourSegmentation(SegmentationTask):
             SourceCase(case.name, (ScanSource(case.name, tuple(case.files.values()), problem),))
             if (problem := self._problem(case, needs=self.modalities))
             else self._source(case)
-            for case in find_cases([path for path in files if path.name.endswith(SUFFIXES)])
+            for case in find_cases([path for path in files if path.name.lower().endswith(SUFFIXES)])
         ]
 
     def classes_in(self, values: Sequence[int]) -> tuple[str, ...]:
@@ -142,6 +142,8 @@ class BrainTumourSegmentation(SegmentationTask):
         return SourceCase(case.name, images, label, patient=case.patient)
 
     def _problem(self, case: BratsCase, *, needs: Sequence[str]) -> str:
+        if case.problem:
+            return case.problem
         missing = [part for part in needs if part not in case.files]
         there = [part for part in (*MODALITIES, "seg") if part in case.files]
         return f"no {', no '.join(missing)} (it has {', '.join(there)})" if missing else ""
@@ -150,7 +152,7 @@ class BrainTumourSegmentation(SegmentationTask):
         root = Path(self.data)
         if not root.is_dir():
             raise TaskError(f"{root} is not a folder; --task.data must name a folder of BraTS cases")
-        cases = find_cases([path for path in sorted(root.rglob("*")) if path.name.endswith(SUFFIXES)])
+        cases = find_cases([path for path in sorted(root.rglob("*")) if path.name.lower().endswith(SUFFIXES)])
         if not cases:
             raise TaskError(
                 f"no BraTS case in {root}: expected files like <case>_flair.nii.gz, <case>-t2f.nii.gz or "

@@ -47,11 +47,12 @@ _PARTS = {
 
 @dataclasses.dataclass(frozen=True)
 class BratsCase:
-    """The files of one case, by ``t1``, ``t2``, ``t1ce``, ``flair`` and ``seg``."""
+    """The files of one case, by ``t1``, ``t2``, ``t1ce``, ``flair`` and ``seg``; what is wrong with them."""
 
     name: str
     edition: str
     files: dict[str, Path]
+    problem: str = ""
 
     @property
     def patient(self) -> str:
@@ -94,17 +95,20 @@ def find_cases(paths: list[Path]) -> list[BratsCase]:
     """Cases among files, sorted by name; files that follow no naming are passed over."""
     found: dict[tuple[str, str], dict[str, Path]] = defaultdict(dict)
     unnamed: list[Path] = []
+    twice: dict[tuple[str, str], str] = {}
     for path in paths:
         name, edition, part = _read_name(path)
         if part:
-            found[name, edition][part] = path
+            first = found[name, edition].setdefault(part, path)
+            if first != path:
+                twice[name, edition] = f"{first.name} and {path.name} are both its {part}: keep one of them"
         elif _MISNAMED.fullmatch(path.name):
             unnamed.append(path)
     for path in unnamed:
         case = found.get((path.parent.name, "2017-2021"))
         if case is not None:
             case.setdefault("seg", path)
-    return [BratsCase(name, edition, files) for (name, edition), files in sorted(found.items())]
+    return [BratsCase(*key, files, twice.get(key, "")) for key, files in sorted(found.items())]
 
 
 def _read_name(path: Path) -> tuple[str, str, str]:

@@ -28,8 +28,11 @@ from parts2whole.tasks.base import TaskError
 from parts2whole.tasks.segmenting import FoundCases, SegmentationTask, class_indices
 
 LAYOUTS = (
-    (re.compile(r"volume-(\d+)\.nii(\.gz)?"), re.compile(r"segmentation-(\d+)\.nii(\.gz)?")),
-    (re.compile(r"imagesTr/liver_(\d+)\.nii(\.gz)?"), re.compile(r"labelsTr/liver_(\d+)\.nii(\.gz)?")),
+    (re.compile(r"volume-(\d+)\.nii(\.gz)?", re.I), re.compile(r"segmentation-(\d+)\.nii(\.gz)?", re.I)),
+    (
+        re.compile(r"imagesTr/liver_(\d+)\.nii(\.gz)?", re.I),
+        re.compile(r"labelsTr/liver_(\d+)\.nii(\.gz)?", re.I),
+    ),
 )
 """Images and labels of LiTS, and of Decathlon Task03."""
 
@@ -75,7 +78,7 @@ class LiverSegmentation(SegmentationTask):
             raise TaskError(
                 f"{root} is not a folder; --task.data must name the folder of LiTS or Task03_Liver"
             )
-        files = [path for path in sorted(root.rglob("*")) if path.name.endswith((".nii", ".nii.gz"))]
+        files = [path for path in sorted(root.rglob("*")) if path.name.lower().endswith((".nii", ".nii.gz"))]
         images: dict[int, Path] = {}
         labels: dict[int, Path] = {}
         for image, label in LAYOUTS:

@@ -1,0 +1,102 @@
+"""From `dataset.json` to masks: names in every figure, label values in every mask, channels found again."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import parts2whole as p2w
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.training.model import load_model
+from parts2whole.training.runtime import Hardware
+from parts2whole.verbs.evaluate import evaluate
+from parts2whole.verbs.predict import predict
+
+EXACT = Hardware(accelerator="cpu", precision="32-true")
+VALUES = {"background": 0, "left kidney": 300, "liver": 5, "ignore": 9}
+
+
+def write(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, np.eye(4)), path)
+
+
+def write_channels(
+    folder: Path, name: str, label: np.ndarray, seed: int, channels: tuple[int, ...] = (0, 1)
+) -> None:
+    noise = np.random.default_rng(seed).normal(100, 10, label.shape).astype(np.float32)
+    for channel in channels:
+        write(folder / f"{name}_000{channel}.nii.gz", noise + (channel + 1) * (label % 9))
+
+
+@pytest.fixture(scope="module")
+def label() -> np.ndarray:
+    found = np.zeros((16, 16, 16), np.int16)
+    found[2:8, 2:8, 2:8], found[9:14, 9:14, 2:8], found[:, :, 12:] = 5, 300, 9
+    return found
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, label) -> Path:
+    folder = tmp_path_factory.mktemp("named")
+    for case in range(5):
+        write_channels(folder / "data/imagesTr", f"c{case}", label, case)
+        write(folder / f"data/labelsTr/c{case}.nii.gz", label)
+    about = {
+        "labels": VALUES,
+        "channel_names": {"0": "T1", "1": "T2"},
+        "numTraining": 5,
+        "file_ending": ".nii.gz",
+    }
+    (folder / "data/dataset.json").write_text(json.dumps(about))
+    task = p2w.Segmentation(
+        folder / "data", preprocess=Preprocess(modality="MR"), patch_size=(16, 16, 16), test_fraction=0.2
+    )
+    p2w.finetune(
+        task,
+        out=folder / "run",
+        cache=folder / "cache",
+        network=p2w.UNet3D(size="tiny"),
+        steps=2,
+        batch_size=2,
+        validate_every=2,
+        hardware=EXACT,
+        progress=False,
+    )
+    return folder / "run"
+
+
+def test_names_are_in_results_tables_and_the_card(run):
+    result = json.loads((run / "result.json").read_text())
+    assert result["classes"] == ["background", "liver", "left kidney"]
+    names = {key for key in result["test"] if key.startswith("dice_") and not key.endswith("_pooled")}
+    assert names == {"dice_liver", "dice_left_kidney", "dice_mean"}
+    (row,) = csv.DictReader((run / "test_cases.csv").open(newline=""))
+    assert {"dice_liver", "hd95_mm_left_kidney"} <= set(row)
+    _, card = load_model(run)
+    assert (card.values, card.channel_names) == ((0, 5, 300), ("0000", "0001"))
+
+
+def test_masks_hold_label_values_and_never_what_is_ignored(run, label, tmp_path):
+    write_channels(tmp_path / "new", "a", label, 11)
+    write_channels(tmp_path / "new", "b", label, 12, channels=(1,))
+    done = predict(run, [tmp_path / "new"], out=tmp_path / "masks", hardware=EXACT, progress=False)
+    assert [path.name for path in done.written] == ["a.nii.gz"]
+    assert done.set_aside == {"b": "it has no b_0000; the model has 2 channels"}
+    mask = np.asarray(nib.load(done.written[0]).dataobj)
+    assert set(np.unique(mask)) <= {0, 5, 300}
+    first, second = csv.DictReader(done.table.open(newline=""))
+    for name, value in (("liver", 5), ("left kidney", 300)):
+        assert float(first[f"ml_{name}"]) == pytest.approx(np.count_nonzero(mask == value) / 1000)
+    assert (second["file"], second["status"]) == ("b_0001.nii.gz", "failed")
+
+
+def test_evaluate_gives_what_finetune_gave(run, tmp_path):
+    again = evaluate(run, cache=run.parent / "cache", out=tmp_path, hardware=EXACT, progress=False)
+    told = json.loads((run / "result.json").read_text())["test"]
+    assert again.metrics["dice_liver"] == pytest.approx(told["dice_liver"], nan_ok=True)
