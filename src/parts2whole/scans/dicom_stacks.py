@@ -23,6 +23,9 @@ from parts2whole.scans.dicom_voxels import Voxels
 SAME_DIRECTION = 0.01
 """Orientations whose cosines differ by less are one stack."""
 
+MOST_GRIDS = 1000
+"""Orientations and sizes in one series; images of more are each alone."""
+
 SAME_PLACE_MM = 1e-3
 """Slices whose places along the normal differ by less share it."""
 
@@ -151,10 +154,11 @@ def _by_grid(slices: Sequence[Slice]) -> list[list[Slice]]:
     )
     groups: list[list[Slice]] = []
     left = np.arange(len(slices))
-    while len(left):
+    while len(left) and len(groups) < MOST_GRIDS:
         like = np.abs(looks[left] - looks[left[0]]).max(axis=1) < SAME_DIRECTION
         groups.append([slices[i] for i in left[like]])
         left = left[~like]
+    groups += [[slices[int(i)]] for i in left]
     return sorted(groups, key=len, reverse=True)
 
 
@@ -171,7 +175,7 @@ def _split(grid: list[Slice], voxels: Voxels, left_out: Counter[str]) -> _Split:
             or _best(whole, _by_count(whole), everywhere=True)
         )
         if split is not None:
-            return _without_copied_stacks(split, voxels, left_out)
+            return _without_copied_stacks(whole, split, voxels, left_out)
         grid = _without_copies(grid, voxels, left_out)
         whole = _Whole(grid)
     ways = (_by_value(whole), _by_count(whole), _by_two_values(whole))
@@ -228,9 +232,9 @@ class _Whole:
     def texts(self, name: str) -> list[str]:
         if name != IN_PLANE:
             return [each.marks.get(name, "") for each in self.slices]
-        first = self.slices[0]
-        axes = first.orientation.reshape(2, 3)
-        return [str(np.rint(axes @ (each.position - first.position)) + 0.0) for each in self.slices]
+        axes = self.slices[0].orientation.reshape(2, 3)
+        across = np.array([each.position for each in self.slices]) - self.slices[0].position
+        return [f"{x:.0f} {y:.0f}" for x, y in np.rint(across @ axes.T) + 0.0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -377,28 +381,29 @@ def _without_copies(grid: list[Slice], voxels: Voxels, left_out: Counter[str]) -
     return kept
 
 
-def _without_copied_stacks(split: _Split, voxels: Voxels, left_out: Counter[str]) -> _Split:
+def _without_copied_stacks(whole: _Whole, split: _Split, voxels: Voxels, left_out: Counter[str]) -> _Split:
     """Stacks all of whose slices are in none of the others."""
-    stacks: list[list[Slice]] = []
-    for stack in split.stacks:
-        others = [other for other in split.stacks if len(other) > len(stack) or other in stacks]
-        if any(_are_copies(stack, other, voxels) for other in others):
-            left_out[COPIES] += len(stack)
+    run_of = {id(each): run for each, run in zip(whole.slices, whole.run, strict=True)}
+    at: dict[int, list[tuple[int, Slice]]] = defaultdict(list)
+    for number, stack in enumerate(split.stacks):
+        for each in stack:
+            at[run_of[id(each)]].append((number, each))
+    kept: set[int] = set()
+    for number, stack in enumerate(split.stacks):
+        holders = kept | {i for i, other in enumerate(split.stacks) if len(other) > len(stack)}
+        for each in stack:
+            here = at[run_of[id(each)]]
+            holders = {i for i, other in here if i in holders and _is_copy(each, other, voxels)}
+            if not holders:
+                kept.add(number)
+                break
         else:
-            stacks.append(stack)
-    return dataclasses.replace(split, stacks=stacks)
-
-
-def _are_copies(stack: list[Slice], other: list[Slice], voxels: Voxels) -> bool:
-    """Whether every slice of a stack is in the other, too."""
-    places = _places([*other, *stack])
-    own, others = places[len(other) :], places[: len(other)]
-    near = [int(np.argmin(np.abs(others - place))) for place in own]
-    return all(_is_copy(each, other[i], voxels) for each, i in zip(stack, near, strict=True))
+            left_out[COPIES] += len(stack)
+    return dataclasses.replace(split, stacks=[split.stacks[number] for number in sorted(kept)])
 
 
 def _is_copy(one: Slice, other: Slice, voxels: Voxels) -> bool:
-    return bool(np.abs(one.position - other.position).max() < SAME_POSITION_MM) and voxels.same(one, other)
+    return voxels.same(one, other) and bool(np.abs(one.position - other.position).max() < SAME_POSITION_MM)
 
 
 def _places(stack: Sequence[Slice]) -> npt.NDArray[np.float64]:
