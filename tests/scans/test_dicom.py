@@ -178,7 +178,7 @@ def test_slices_at_one_place(tmp_path):
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "colour"),
         ({"ImagePositionPatient": None, "ImageOrientationPatient": None}, "no place in the patient"),
         ({"NumberOfFrames": 4}, "multi-frame"),
-        ({"Rows": None}, "not an image but CT Image Storage"),
+        ({"Rows": None}, "an image without rows and columns"),
         ({"Rows": 60000, "Columns": 60000}, "more than any scan"),
     ],
 )

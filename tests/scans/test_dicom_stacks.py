@@ -50,7 +50,8 @@ ODD = {
     "dose page of another size": (lambda d: add(d, np.zeros((30, 40)), ImagePositionPatient=None, ImageOrientationPatient=None, PixelSpacing=None), "no place in the patient"),
     "screen capture in colour": (lambda d: add(d, voxels(1)[0], SamplesPerPixel=3, PhotometricInterpretation="RGB"), "a colour image"),
     "screen capture with a palette": (lambda d: add(d, voxels(1)[0], PhotometricInterpretation="PALETTE COLOR"), "a colour image"),
-    "no pixels": (lambda d: add(d, voxels(1)[0], Rows=None, Columns=None), "not an image but"),
+    "no pixels": (lambda d: add(d, voxels(1)[0], Rows=None, Columns=None), "an image without rows and columns (CT Image Storage)"),
+    "structures": (lambda d: add(d, voxels(1)[0], Rows=None, Columns=None, SOPClassUID="1.2.840.10008.5.1.4.1.1.481.3"), "not an image but RT Structure Set Storage"),
     "thumbnail": (lambda d: add(d, voxels(1)[0][:4, :4], 32.5), "of another orientation or size"),
     "other zoom": (lambda d: add(d, voxels(1)[0], 32.5, PixelSpacing=[1.6, 1.4]), "of another orientation or size"),
     "derived image at a slice's place": (lambda d: add(d, voxels(1, 9)[0], 32.5, ImageType=["DERIVED", "SECONDARY", "MIP"]), "of another ImageType"),
@@ -418,6 +419,17 @@ def test_dynamic_mr_in_interleaved_order(tmp_path):
         InstanceNumber=lambda p, k, n: 3 * k + p,
     )
     assert_apart(tmp_path, [z] * 3, planes, "AcquisitionTime")
+
+
+@pytest.mark.parametrize("grid", ["the same places", "half a slice apart", "an overlap at the same places"])
+@pytest.mark.parametrize("tag", ["AcquisitionNumber", "EchoTime", "AcquisitionTime"])
+def test_a_lost_slice_costs_its_own_volume_alone(tmp_path, grid, tag):
+    first, second = GRIDS[grid]
+    planes, _ = passes(tmp_path, [first, np.delete(second, 4)], **{tag: lambda p, k, n: f"{12 + p}0000"})
+    whole, broken = sorted(find(tmp_path), key=lambda source: source.case_id)
+    check(whole, planes, first)
+    assert broken.problem.startswith(f"missing slices: about 1 of {len(second)}, in 1 gap")
+    assert broken.notes == (f"one of 2 volumes of its series, told apart by {tag}",)
 
 
 def test_nothing_tells_apart(tmp_path):

@@ -188,8 +188,12 @@ def class_name(header: Any) -> str:
 
 def _not_an_image(header: Any) -> str | None:
     """Why an object, whatever its place, is no slice of a scan."""
-    if not (header.get("Rows") and header.get("Columns")) or header.get("SOPClassUID") in NOT_SCANS:
-        return f"not an image but {class_name(header)}"
+    name = class_name(header)
+    has_size = bool(header.get("Rows") and header.get("Columns"))
+    if header.get("SOPClassUID") in NOT_SCANS or (not has_size and "Image" not in name):
+        return f"not an image but {name}"
+    if not has_size:
+        return f"an image without rows and columns ({name})"
     photometric = str(header.get("PhotometricInterpretation") or "")
     if (header.get("SamplesPerPixel") or 1) > 1 or photometric.startswith(("RGB", "YBR", "PALETTE")):
         return "a colour image"
@@ -244,7 +248,7 @@ def _frames(header: Any) -> Iterator[_View]:
             (*(items[name] for name in MEASURES if name in items), header),
             marks,
             items.get("PlanePositionSequence", {}).get("ImagePositionPatient"),
-            items.get("PlaneOrientationSequence", {}).get("ImageOrientationPatient"),
+            items.get("PlaneOrientationSequence", header).get("ImageOrientationPatient"),
         )
 
 

@@ -178,8 +178,12 @@ def _split(grid: list[Slice], voxels: Voxels, left_out: Counter[str]) -> _Split:
             return _without_copied_stacks(whole, split, voxels, left_out)
         grid = _without_copies(grid, voxels, left_out)
         whole = _Whole(grid)
-    ways = (_by_value(whole), _by_count(whole), _by_two_values(whole))
-    return next((found for way in ways if (found := _best(whole, way, alone=True))), _Split([grid]))
+    return (
+        _best(whole, _by_value(whole), alone=True)
+        or _best(whole, _by_count(whole), alone=True)
+        or _best(whole, _by_two_values(whole), alone=True)
+        or next((split for way in _by_value(whole) if (split := _partly_judged(whole, way))), _Split([grid]))
+    )
 
 
 def _best(
@@ -305,9 +309,22 @@ def _judged(whole: _Whole, way: _Way, *, alone: bool, everywhere: bool) -> _Spli
         return None
     if way.by == IN_PLANE and (single or not _lie_together(whole, stacks)):
         return None
-    if whole.most > 1 or way.is_contrast:
-        return found
-    return found if not whole.is_as_planned and (way.is_number or whole.is_in_turn) else None
+    return found if whole.most > 1 or _is_telling(whole, way) else None
+
+
+def _partly_judged(whole: _Whole, way: _Way) -> _Split | None:
+    """The stacks of one way that is beyond doubt, though some are no volume, such as for a lost slice."""
+    stacks = [group for group in way.groups if _is_spread(group)]
+    if not 1 < len(stacks) == len(way.groups) <= max(whole.most, 2) or min(map(len, stacks)) < SHORTEST:
+        return None
+    if not all(map(_is_simple, stacks)) or all(map(_uneven, stacks)) or not _lie_together(whole, stacks):
+        return None
+    return _Split(stacks, by=way.by) if whole.most > 1 or _is_telling(whole, way) else None
+
+
+def _is_telling(whole: _Whole, way: _Way) -> bool:
+    """Whether a way may divide slices none of which share a place."""
+    return way.is_contrast or (not whole.is_as_planned and (way.is_number or whole.is_in_turn))
 
 
 def _are_passes(whole: _Whole, stacks: list[list[Slice]], *, everywhere: bool) -> bool:
