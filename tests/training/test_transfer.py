@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.scans.preprocess import Preprocess
+from parts2whole.tasks.base import TaskError
 from parts2whole.tasks.classification import Classification
+from parts2whole.tasks.segmentation import Segmentation
 from parts2whole.training.leak import ACCEPTANCE, LeakError
 from parts2whole.training.transfer import Transfer, TransferError, open_transfer
 from parts2whole.weights.card import Card
@@ -110,3 +113,70 @@ def test_other_intensities_and_spacings_are_told(task, folder):
     other = transfer(task, folder, weights(folder, preprocess=Preprocess("MR", spacing_mm=(2.0, 1.0, 1.0))))
     assert any("trained on MR" in note for note in other.notes)
     assert any("trained at spacing (2.0, 1.0, 1.0), this task uses None" in note for note in other.notes)
+
+
+# --- the weights decide the preprocessing ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pairs(folder) -> Segmentation:
+    """CT in Hounsfield units at 2 mm; nothing is said of how to prepare it."""
+    return Segmentation.example(folder / "pairs").replace(preprocess=Preprocess(), patch_size=(8, 8, 8))
+
+
+THEIRS = Preprocess("CT", window_hu=(-160.0, 240.0), spacing_mm=(4.0, 4.0, 4.0))
+
+
+def test_the_weights_decide_what_the_task_leaves_open(pairs, folder):
+    found = transfer(pairs, folder, weights(folder, preprocess=THEIRS))
+    assert found.task.preprocess == found.labelled.store.preprocess == THEIRS
+    assert found.make_card(found.split.train, decoder="fresh").preprocess == THEIRS
+    assert {record.spacing_mm for record in found.labelled.store.cases} == {(4.0, 4.0, 4.0)}
+    (note,) = [note for note in found.notes if "prepared as those of the weights" in note]
+    assert "window_hu (-160.0, 240.0)" in note
+    assert "spacing_mm (4.0, 4.0, 4.0)" in note
+    assert transfer(pairs, folder).task == pairs
+    beside = transfer(pairs, folder, network=None, network_from=weights(folder, preprocess=THEIRS))
+    assert beside.start is None
+    assert (beside.task, beside.network) == (found.task, found.network)
+
+
+def test_what_the_task_says_counts_more_than_the_weights(pairs, folder):
+    at = weights(folder, preprocess=THEIRS)
+    asked = pairs.replace(preprocess=Preprocess("CT", spacing_mm=(3.0, 3.0, 3.0)))
+    found = transfer(asked, folder, at)
+    assert found.task.preprocess == THEIRS.replace(spacing_mm=(3.0, 3.0, 3.0))
+    assert any("at spacing (4.0, 4.0, 4.0), this task uses (3.0, 3.0, 3.0)" in note for note in found.notes)
+    with pytest.raises(TransferError, match="set the task's preprocess"):
+        transfer(pairs.replace(preprocess=Preprocess("CT", window_hu=(0.0, 80.0))), folder, at)
+
+
+def test_a_modality_that_cannot_be_told_is_that_of_the_weights(pairs, folder):
+    moved = folder / "positive"
+    for path in (*pairs.data.rglob("*.nii"), *pairs.data.rglob("*.nii.gz")):
+        image = nib.load(path)
+        array = np.asarray(image.dataobj)
+        shifted = array if path.parent.name == "labels" else (array + 3000).astype(np.int16)
+        (moved / path.parent.name).mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(shifted, image.affine), moved / path.parent.name / path.name)
+    task = pairs.replace(data=moved)
+    with pytest.raises(TaskError, match="can't tell the modality"):
+        transfer(task, folder)
+    theirs = Preprocess("MR", percentiles=(2.0, 98.0))
+    found = transfer(task, folder, weights(folder, preprocess=theirs))
+    assert found.labelled.store.cases[0].modality == "MR"
+    assert found.task.preprocess == theirs
+
+
+def test_published_weights_that_take_any_intensities_decide_nothing(pairs, folder):
+    given = weights(folder, preprocess=Preprocess("unit", spacing_mm=(4.0, 4.0, 4.0)))
+    assert transfer(pairs, folder, given).task == pairs
+
+
+def test_the_card_knows_the_spacings_of_the_files(pairs, folder):
+    found = transfer(pairs.replace(preprocess=Preprocess("CT", spacing_mm=(4.0, 4.0, 4.0))), folder)
+    low, high = found.make_card(found.split.train, decoder="fresh").spacing_range_mm
+    files = {path.name.partition(".")[0]: path for path in (pairs.data / "images").iterdir()}
+    zooms = np.array([nib.load(files[case]).header.get_zooms()[::-1] for case in found.split.train])
+    assert low == pytest.approx(zooms.min(axis=0))
+    assert high == pytest.approx(zooms.max(axis=0))

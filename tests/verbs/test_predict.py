@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -94,6 +95,27 @@ def test_volumes_in_ml_are_those_of_the_mask_that_was_written(run, tmp_path, mon
     voxel_ml = 0.7 * 0.9 * 2.5 / 1000  # the determinant of a triangular matrix is the product of its diagonal
     assert float(row["ml_3"]) == pytest.approx(5 * voxel_ml, abs=1e-6)
     assert float(row["ml_7"]) == pytest.approx(11 * voxel_ml, abs=1e-6)
+
+
+def test_a_spacing_unlike_those_of_training_is_noted_and_how_it_was_treated(run, tmp_path):
+    for name, mm in (("like", 2.0), ("coarse", 2.5), ("fine", 0.4)):
+        write(tmp_path / "in" / f"{name}.nii.gz", scan(1), np.diag([1, 1, mm, 1.0]))
+    done = predict(run, [tmp_path / "in"], out=tmp_path / "m", hardware=EXACT, progress=False)
+    assert set(done.notes) == {"coarse", "fine"}
+    notes = {row["scan"]: row["notes"] for row in rows_of(tmp_path / "m")}
+    assert (
+        "2.5 x 1 x 1 mm, is far from 1 mm to 1 mm of the training scans; it was not resampled"
+        in notes["coarse"]
+    )
+    assert notes["coarse"] in done.summary()
+    assert not notes["like"]
+    card = run / "weights/model.json"
+    new = card.read_text()
+    try:  # as version 0.1.0 wrote it
+        card.write_text(json.dumps({k: v for k, v in json.loads(new).items() if k != "spacing_range_mm"}))
+        assert not predict(run, [tmp_path / "in"], out=tmp_path / "old", hardware=EXACT, progress=False).notes
+    finally:
+        card.write_text(new)
 
 
 def test_what_fails_is_listed_with_its_reason_and_the_scans_after_it_are_segmented(run, tmp_path, capsys):

@@ -36,7 +36,8 @@ Settings = Mapping[str, str]
 def read_settings(run: Run) -> dict[str, str]:
     """What a fine-tuning was made with, in words, by the names that settings have on the command line."""
     config = {key: value for key, value in run.config.items() if key not in START | OWN}
-    found = dict(_flatten(config))
+    used = run.result.get("task")  # how scans were prepared may have been decided by the weights
+    found = dict(_flatten(config | ({"task": used} if isinstance(used, Mapping) else {})))
     found.pop("task.data", None)  # where it lies; what it is, its fingerprint says
     found |= dict(_flatten({"network": _network(run) or "unknown"}))
     for side, name in (("train", BY_SEED), ("validation", "validation cases"), ("test", "test cases")):

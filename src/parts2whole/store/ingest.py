@@ -318,7 +318,8 @@ def _write_scan(
     divisor: float = 1.0,
 ) -> CaseRecord:
     case = job.case
-    original = to_canonical(scan).array
+    canonical = to_canonical(scan)
+    original = canonical.array
     parts = tuple(content_hash(part) for part in original) if original.ndim == 4 else ()
     whole_hash = parts[0] if len(parts) == 1 else content_hash(original)
     if case.box is not None:
@@ -353,5 +354,6 @@ def _write_scan(
         stamp=job.stamp,
         labels_lost=lost,
         patient_by=case.patient_by,
+        file_spacing_mm=canonical.spacing_mm,
     )
     return write_case(job.folder, record, stored.array, None if mask is None else mask.array, dtype=job.dtype)

@@ -44,6 +44,7 @@ class CaseRecord:
         source: names of the files it was made from, without folders.
         has_label: whether a label map is stored.
         label_values: the values in it, ascending.
+        file_spacing_mm: distance between voxels (z, y, x) of the files; None in stores of version 0.1.0.
         labels_lost: values of the label file that resampling has lost, ascending.
         notes: what the user should know.
         quantisation_error: largest difference, in [0, 1], made by storing.
@@ -73,6 +74,7 @@ class CaseRecord:
     channel_hashes: tuple[str, ...] = ()
     labels_lost: tuple[int, ...] = ()
     patient_by: str = ""
+    file_spacing_mm: Triple | None = None
 
     def hashes(self) -> frozenset[str]:
         """Hashes of the scan and of every channel by itself: what it shares with a copy of any of them."""

@@ -288,6 +288,28 @@ class Task(Spec, abc.ABC):
             sides[side] = tuple(item.item_id for item in mine)
         return Split(**sides)
 
+    def prepared_like(self, theirs: Preprocess) -> Self:
+        """The task with the preprocessing of weights, as far as its own is left at the default of its class.
+
+        Spacing, window (of CT) and percentiles (of MR) are taken where the class leaves them open; so is the
+        modality, unless the data set says it.  Weights that take any intensities decide nothing.
+        """
+        usual, mine = type(self).__dataclass_fields__["preprocess"].default, self.preprocess
+        if theirs.modality == "unit" or not isinstance(usual, Preprocess):
+            return self
+        fields = ["spacing_mm"]
+        fields += ["window_hu"] if theirs.modality != "MR" else []
+        fields += ["percentiles"] if theirs.modality != "CT" else []
+        fields += ["modality"] if self.modality_said() is None else []
+        taken = {f: getattr(theirs, f) for f in fields if getattr(mine, f) == getattr(usual, f)}
+        if usual.modality != "auto":
+            taken.pop("modality", None)
+        return self.replace(preprocess=mine.replace(**taken))
+
+    def modality_said(self) -> str | None:
+        """The modality that the data set as a whole names; None where it names none."""
+        return None
+
     def can_judge(self, labelled: LabelledData, items: Sequence[str]) -> bool:
         """Whether `monitor` is defined on these items, whatever a model predicts.
 

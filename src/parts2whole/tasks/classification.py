@@ -6,8 +6,10 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 from parts2whole.scans.patients import BY_DICOM
+from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.read import find_scans
 from parts2whole.scans.volume import Box, Volume
 from parts2whole.store.ingest import SourceCase, store_cases, store_scans
@@ -78,6 +80,10 @@ class Classification(ClassificationTask):
             Item(name, name, store.record(name).patient, t) for name, t in targets.items() if store.has(name)
         ]
         return self._usable(store, items, classes, report.set_aside)
+
+    def prepared_like(self, theirs: Preprocess) -> Self:
+        """As those of weights; but arrays of an ``.npz`` have no spacing and no modality."""
+        return self if Path(self.data).suffix.lower() == ".npz" else super().prepared_like(theirs)
 
     def prepared_with(self) -> str | None:
         """Of an ``.npz``, that signed and other numbers are preprocessed as those of files."""

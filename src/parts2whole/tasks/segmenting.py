@@ -201,6 +201,10 @@ class SegmentationTask(Task, abc.ABC):
         found = self.to_classes(np.array(record.label_values), classes)
         return frozenset(range(1, len(classes))).intersection(found.tolist())
 
+    def modality_said(self) -> str | None:
+        """As its ``dataset.json`` has it."""
+        return self.sources().modality
+
     def can_judge(self, labelled: LabelledData, items: Sequence[str]) -> bool:
         """Whether an item has foreground: overlap with nothing is undefined."""
         return any(labelled.item(item).holds for item in items)

@@ -16,6 +16,7 @@ from parts2whole.files import read_json, write_json
 from parts2whole.networks.base import Encoder, Network
 from parts2whole.networks.heads import Model, OwnDecoder
 from parts2whole.scans.preprocess import Preprocess
+from parts2whole.scans.volume import Triple
 from parts2whole.spec import UnknownClassError, from_plain, spec_from_dict, to_plain
 from parts2whole.tasks.base import LabelledData, Predictor, Task
 from parts2whole.tasks.channels import channel_names
@@ -49,6 +50,8 @@ class ModelCard:
         decoder: what is on the encoder.
         mask_values: of a segmentation, the value of every class in written masks; empty in cards of version
             0.1.0, where values are names.
+        spacing_range_mm: smallest and largest spacing (z, y, x) of the files it was fine-tuned on; None in
+            cards of version 0.1.0.
         channel_names: what files of single channels are called after ``_``; empty if a file holds them all.
     """
 
@@ -63,6 +66,7 @@ class ModelCard:
     decoder: Decoder = "fresh"
     mask_values: tuple[int, ...] = ()
     channel_names: tuple[str, ...] = ()
+    spacing_range_mm: tuple[Triple, Triple] | None = None
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -160,6 +164,7 @@ def read_card(target: Path) -> ModelCard:
             decoder=plain.get("decoder", "fresh"),
             mask_values=from_plain(plain.get("mask_values", []), tuple[int, ...]),
             channel_names=from_plain(plain.get("channel_names", []), tuple[str, ...]),
+            spacing_range_mm=from_plain(plain.get("spacing_range_mm"), tuple[Triple, Triple] | None),
         )
     except UnknownClassError as error:
         raise ModelError(f"{target / CARD}: {error}") from error

@@ -16,8 +16,10 @@ from parts2whole.errors import Parts2WholeError
 from parts2whole.networks.base import Encoder, Network
 from parts2whole.networks.heads import Model
 from parts2whole.networks.unet3d import UNet3D
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.scans.volume import Triple
 from parts2whole.store.split import Split
-from parts2whole.tasks.base import LabelledData, Task, default_cache
+from parts2whole.tasks.base import LabelledData, Task, TaskError, default_cache
 from parts2whole.training.leak import check_leaks, find_leaks, hashes_of
 from parts2whole.training.model import CARD as MODEL_CARD
 from parts2whole.training.model import (
@@ -122,6 +124,7 @@ class Transfer:
             decoder=decoder,
             mask_values=values,
             channel_names=channel_names,
+            spacing_range_mm=spacing_range(self.labelled, train),
         )
 
     def choose_labels(self, *, fraction: float, cases: int | None, seed: int) -> tuple[str, ...]:
@@ -143,6 +146,7 @@ def open_transfer(
     network: Network | None,
     network_from: str | Path | None = None,
     split: Split | None = None,
+    before: Preprocess | None = None,
     reported: Collection[Side],
     accept_leak: str | None,
     cache: str | Path | None,
@@ -154,8 +158,10 @@ def open_transfer(
         task: the target task.
         init: ``scratch``, a run folder, a weights folder, or ``SOURCE:PATH``.
         network: of the encoder from scratch, default ``UNet3D()``; with weights it must be theirs.
-        network_from: the run or the weights whose network an encoder from scratch has.
+        network_from: the run or the weights whose network and preprocessing an encoder from scratch has.
         split: of a run that is gone on with; default the task's own.
+        before: the preprocessing of a run that is gone on with; default what the weights say, see
+            `parts2whole.tasks.base.Task.prepared_like`.
         reported: sides that something is chosen or reported on, which the weights must not have seen.
         accept_leak: the sentence that accepts it if they have.
         cache: where prepared labelled data are kept; default ``~/.cache/parts2whole``.
@@ -167,14 +173,18 @@ def open_transfer(
         parts2whole.training.leak.LeakError: the weights have seen what is reported on.
         parts2whole.weights.native.WeightsError: ``init`` names no usable weights.
     """
+    like: Card | ModelCard | None = None
     if network_from is not None:
         if network is not None:
             raise TransferError(f"give either network or network_from, got {network} and {network_from}")
-        network = network_of(network_from)
+        like = card_of(network_from)
+        network = like.network
     start = load_initialisation(init)
-    labelled = task.labelled(cache=Path(cache) if cache else default_cache(), progress=progress)
+    like = start.card if start else like
+    kept = Path(cache) if cache else default_cache()
+    task, labelled, told = _prepare(task, like.preprocess if like else None, before, kept, progress)
     start = start.adapt(labelled.store.cases[0].channels) if start else None
-    notes = [*labelled.notes, *(check_contract(start.card, labelled, network) if start else ())]
+    notes = [*labelled.notes, *told, *(check_contract(start.card, labelled, network) if start else ())]
     split = split or task.split(labelled)
     for side in ("train", "validation"):
         if not getattr(split, side):
@@ -198,8 +208,8 @@ def open_transfer(
     )
 
 
-def network_of(source: str | Path) -> Network:
-    """The network of a run, fine-tuned or pre-trained, of a weights folder, or of ``SOURCE:PATH``.
+def card_of(source: str | Path) -> Card | ModelCard:
+    """The card of a run, fine-tuned or pre-trained, of a weights folder, or of ``SOURCE:PATH``.
 
     Raises:
         TransferError: ``scratch`` has none.
@@ -208,11 +218,43 @@ def network_of(source: str | Path) -> Network:
     """
     weights = Path(source) / "weights"
     if (weights / MODEL_CARD).exists():
-        return read_card(weights).network
+        return read_card(weights)
     start = load_initialisation(source)
     if start is None:
         raise TransferError(f'network_from must name a run or weights, got "{source}"')
-    return start.card.network
+    return start.card
+
+
+def _prepare(
+    task: Task, theirs: Preprocess | None, before: Preprocess | None, cache: Path, progress: bool
+) -> tuple[Task, LabelledData, list[str]]:
+    """The task with the preprocessing that counts, its data, and what the user should know of it."""
+    alike = task if theirs is None else task.prepared_like(theirs)
+    if before is not None:
+        alike = task.replace(preprocess=before)
+    try:
+        labelled = alike.labelled(cache=cache, progress=progress)
+    except TaskError:
+        # Files may say their modality, and that counts more than what the weights were trained on.
+        mine = task.preprocess.modality
+        if before is not None or alike.preprocess.modality == mine:
+            raise
+        alike = alike.replace(preprocess=alike.preprocess.replace(modality=mine))
+        labelled = alike.labelled(cache=cache, progress=progress)
+    fields = [field.name for field in dataclasses.fields(Preprocess)]
+    changed = [f for f in fields if getattr(alike.preprocess, f) != getattr(task.preprocess, f)]
+    said = ", ".join(f"{f} {getattr(alike.preprocess, f)}" for f in changed)
+    asked = ", ".join(f"{getattr(task.preprocess, f)}" for f in changed)
+    note = f"scans are prepared as those of the weights were: {said}, where the task's default is {asked}"
+    return alike, labelled, [note] if changed else []
+
+
+def spacing_range(labelled: LabelledData, items: Sequence[str]) -> tuple[Triple, Triple]:
+    """Smallest and largest spacing (z, y, x) in mm of the files of some items, axis by axis."""
+    records = (labelled.store.record(labelled.item(item).case_id) for item in items)
+    axes = list(zip(*(record.file_spacing_mm or record.spacing_mm for record in records), strict=True))
+    (a, b, c), (d, e, f) = (tuple(map(of, axes)) for of in (min, max))
+    return (a, b, c), (d, e, f)
 
 
 def check_contract(card: Card, labelled: LabelledData, network: Network | None) -> list[str]:
@@ -243,6 +285,11 @@ def check_contract(card: Card, labelled: LabelledData, network: Network | None) 
         raise TransferError(
             f"the encoder was trained with window {theirs.window_hu} HU, this task uses {ours.window_hu}; "
             "set the task's preprocess.window_hu alike"
+        )
+    if record.modality == "MR" == theirs.modality and theirs.percentiles != ours.percentiles:
+        notes.append(
+            f"the encoder was trained with percentiles {theirs.percentiles}, "
+            f"this task uses {ours.percentiles}"
         )
     if theirs.spacing_mm != ours.spacing_mm:
         notes.append(

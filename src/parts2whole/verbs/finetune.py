@@ -9,9 +9,10 @@ from typing import Any, Literal, get_args
 from torch import nn
 
 from parts2whole.errors import Parts2WholeError
-from parts2whole.files import write_rows
+from parts2whole.files import read_json, write_rows
 from parts2whole.networks.base import Network
-from parts2whole.spec import check_specs
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.spec import check_specs, spec_from_dict
 from parts2whole.store.split import Split, read_split, write_split
 from parts2whole.tasks.base import Examination, Task
 from parts2whole.tasks.sides import about_split, describe_sides, remarks, undefined_in
@@ -164,12 +165,13 @@ def finetune(
         network=network,
         network_from=network_from,
         split=kept,
+        before=_prepared_before(folder.path, task) if kept else None,
         reported=("validation", "test"),
         accept_leak=accept_leak,
         cache=cache,
         progress=progress,
     )
-    labelled = transfer.labelled
+    task, labelled = transfer.task, transfer.labelled
     train = kept.train if kept else transfer.choose_labels(fraction=fraction, cases=cases, seed=seed)
     split = Split(train, transfer.split.validation, transfer.split.test)
     if not task.can_judge(labelled, split.validation):
@@ -187,7 +189,8 @@ def finetune(
 
     with folder.enter(runtime, say=[*lines, *(f"Note: {note}." for note in notes)] if progress else ()):
         if runtime.is_main:
-            write_split(split, folder.path / SPLIT, **about_split(labelled, split))
+            about = about_split(labelled, split) | {"preprocess": task.preprocess.to_dict()}
+            write_split(split, folder.path / SPLIT, **about)
         done = fit(
             module,
             views=task.augment,
@@ -246,6 +249,12 @@ def finetune(
             draw_cases(folder.path / "panels", task, predictor, labelled, on_test)
             folder.close(result)
     return Finetuned(folder.path, result)
+
+
+def _prepared_before(folder: Path, task: Task) -> Preprocess:
+    """How a run that is gone on with prepared its scans; in version 0.1.0 the task alone decided."""
+    kept = read_json(folder / SPLIT).get("preprocess")
+    return spec_from_dict(kept, Preprocess) if kept else task.preprocess
 
 
 def _check_encoder(

@@ -18,7 +18,7 @@ from parts2whole.errors import Parts2WholeError, is_out_of_memory, sentence
 from parts2whole.files import DiskFullError, write_rows
 from parts2whole.scans.case import SourceCase, read_channels
 from parts2whole.scans.nifti import smallest_integer
-from parts2whole.scans.preprocess import onto_grid, prepare_volume, quantise, to_unit
+from parts2whole.scans.preprocess import onto_grid, prepare_volume, quantise, spacing_text, to_unit
 from parts2whole.scans.read import strip_suffix, user_salt, write_label_like
 from parts2whole.scans.source import hashed
 from parts2whole.scans.volume import Box, LabelVolume, Volume, to_canonical
@@ -39,6 +39,8 @@ from parts2whole.training.model import ModelCard, as_function, load_model
 from parts2whole.training.runtime import Hardware, Runtime
 
 TABLE, PROBABILITIES = "predictions.csv", "probabilities.csv"
+FAR = 2.0
+"""A spacing that differs by more than this factor from all that the model has seen is noted."""
 Points = npt.NDArray[np.float64]
 """Places (n, 3) in voxels (z, y, x)."""
 
@@ -194,7 +196,12 @@ def _predict_one(
     scan = read_channels(case)
     image = _network_input(scan, card)
     where = None if named is None else _voxels(named, case, image.volume)
-    notes = (*image.notes, *(note for source in case.scan_sources() for note in source.notes))
+    far = _far_spacing(scan, card)
+    notes = (
+        *image.notes,
+        *([far] if far else []),
+        *(note for source in case.scan_sources() for note in source.notes),
+    )
     if isinstance(card.task, SegmentationTask):
         mask = _segment(card.task, model, image, scan, card, where)
         write_label_like(case.images[0], mask.array, path)
@@ -250,6 +257,25 @@ def _write_table(path: Path, before: Sequence[dict[str, Any]], now: Sequence[dic
     again = {(row["folder"], row["file"]) for row in now}
     kept = [row for row in before if row.get("mask") or (row.get("folder"), row.get("file")) not in again]
     write_rows(path, [*kept, *now])
+
+
+def _far_spacing(scan: Volume, card: ModelCard) -> str:
+    """A note on a spacing unlike those that the model was fine-tuned on; empty if it is like them."""
+    if card.spacing_range_mm is None:
+        return ""
+    spacing, (low, high) = to_canonical(scan).spacing_mm, card.spacing_range_mm
+    if all(a / FAR <= mm <= b * FAR for mm, a, b in zip(spacing, low, high, strict=True)):
+        return ""
+    wanted = card.preprocess.spacing_mm
+    treated = (
+        f"it was resampled to {spacing_text(wanted)}, as they were"
+        if wanted
+        else "it was not resampled, as they weren't: what it shows has another size in voxels"
+    )
+    return (
+        f"its spacing (z, y, x), {spacing_text(spacing)}, is far from {spacing_text(low)} to "
+        f"{spacing_text(high)} of the training scans; {treated}"
+    )
 
 
 def _volumes_ml(mask: LabelVolume, card: ModelCard) -> dict[str, float]:
