@@ -13,9 +13,8 @@ import numpy as np
 from study_page import study_section
 
 from parts2whole.report.formats import to_markdown
-from parts2whole.report.results import result_rows
+from parts2whole.report.results import tabulate
 from parts2whole.report.runs import read_run
-from parts2whole.report.tables import make_table
 
 NOTES = Path(__file__).with_name("real_data_notes.md")
 """What was tried and why: prose, without numbers that a command could write."""
@@ -113,9 +112,7 @@ def transfer(cells: Sequence[Path]) -> list[str]:
         return []
     lines = ["### Transfer: test cases, same splits, labels and seeds in both arms", ""]
     for metric in ("dice_mean", "iou_mean"):
-        rows = result_rows(finished)
-        table = make_table(rows, metric=metric, test="paired", alternative="two-sided")
-        lines += [to_markdown(table).strip(), ""]
+        lines += [to_markdown(tabulate(finished, metric=metric)).strip(), ""]
     return [*lines, "Dice of every run (test cases):", "", *every_seed(finished)]
 
 

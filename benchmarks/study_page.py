@@ -14,7 +14,7 @@ from typing import Any
 
 from parts2whole.report.contrast import correlate, paired_curves, pretraining_names
 from parts2whole.report.results import main_metric, task_names
-from parts2whole.report.runs import Run, read_run
+from parts2whole.report.runs import Run
 from parts2whole.report.study import read_listing
 
 NOTES = Path(__file__).with_name("study_notes")
@@ -26,10 +26,10 @@ def study_section(folder: Path, page: Path) -> list[str]:
     listing = read_listing(folder)
     if listing is None:
         raise SystemExit(f"{folder} is not the folder of a benchmark")
-    runs = [read_run(folder / path) for path in listing["runs"]]
+    runs = listing.read()
     pretrainings = [run for run in runs if run.kind == "pretrain"]
     cells = [run for run in runs if run.kind == "finetune" and run.finished]
-    lines = [f"## {listing['name']}", "", describe(folder, pretrainings, cells), ""]
+    lines = [f"## {listing.name}", "", describe(folder, pretrainings, cells), ""]
     if pretrainings:
         lines += ["### Pre-training", "", *pretraining_table(pretrainings), ""]
     figure = folder / "contrast.png"
@@ -46,7 +46,7 @@ def study_section(folder: Path, page: Path) -> list[str]:
         ]
     if cells:
         lines += ["### Transfer", "", (folder / "table.md").read_text().strip(), ""]
-        lines += ["Every run:", "", *every_run(folder / "results.csv", listing["arms"]), ""]
+        lines += ["Every run:", "", *every_run(folder / "results.csv", listing.arms), ""]
     notes = NOTES / f"{folder.name}.md"
     return [*lines, notes.read_text().strip(), ""] if notes.exists() else lines
 

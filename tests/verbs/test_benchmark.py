@@ -20,7 +20,7 @@ import yaml
 
 import parts2whole as p2w
 from parts2whole.cli import main
-from parts2whole.verbs.benchmark import BenchmarkError
+from parts2whole.report.tables import TableError
 
 PLAIN: dict[str, Any] = {
     "data": {"stores": {"pool": {"scans": "labelled/images", "modality": "MR"}}},
@@ -163,7 +163,7 @@ def test_a_metric_that_is_not_measured_is_told(folder: Path, finished: Path) -> 
     wrong = yaml.safe_load((folder / "study.yaml").read_text())
     wrong["tasks"]["Balls"]["metric"] = "iou"
     (folder / "wrong.yaml").write_text(yaml.safe_dump(wrong, sort_keys=False))
-    with pytest.raises(BenchmarkError, match="no metric 'iou'; it has"):
+    with pytest.raises(TableError, match="no metric 'iou'; it has"):
         p2w.benchmark(folder / "wrong.yaml", out=finished, workers=0, progress=False)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import math
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -23,10 +22,10 @@ from parts2whole.report.contrast import contrast_charts, pretraining_names
 from parts2whole.report.curves import Chart, comparison_charts, overlay_charts, run_charts
 from parts2whole.report.figures import error_colours
 from parts2whole.report.formats import to_html
-from parts2whole.report.results import arm_names, result_rows, run_names
-from parts2whole.report.runs import Plain, Run, RunError, as_number, find_runs, read_run
+from parts2whole.report.results import arm_names, result_rows, run_names, tabulate
+from parts2whole.report.runs import Plain, Run, as_number
 from parts2whole.report.sections import case_tables, encode, show_embeddings, show_pictures, show_slices
-from parts2whole.report.study import STUDY, read_listing
+from parts2whole.report.study import STUDY, Listing, read_listing, read_runs
 from parts2whole.report.summary import (
     Verdict,
     format_duration,
@@ -36,7 +35,7 @@ from parts2whole.report.summary import (
     list_facts,
     total_cost,
 )
-from parts2whole.report.tables import Table, make_table
+from parts2whole.report.tables import Table
 
 HERE = Path(__file__).parent
 PAGE = "report.html"
@@ -59,15 +58,9 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
         RunError: there is no run in ``folder``.
     """
     folder = Path(folder)
-    listing = read_listing(folder)
-    found = tuple(folder / run for run in listing["runs"]) if listing else find_runs(folder)
-    if not found:
-        raise RunError(
-            f"{folder} holds no run: expected metrics.jsonl or result.json in it, or in a folder below it"
-        )
-    single = folder in found
-    runs = [read_run(path) for path in ([folder] if single else found)]
-    context = _run_context(runs[0]) if single else _folder_context(folder, runs, listing or {})
+    runs = read_runs(folder)
+    single = next((run for run in runs if run.folder == folder), None)
+    context = _run_context(single) if single else _folder_context(folder, runs, read_listing(folder))
     return write_text(Path(out) if out else folder / PAGE, _render(context))
 
 
@@ -86,11 +79,11 @@ def _run_context(run: Run) -> Plain:
     )
 
 
-def _folder_context(folder: Path, runs: Sequence[Run], listing: Plain) -> Plain:
+def _folder_context(folder: Path, runs: Sequence[Run], listing: Listing | None) -> Plain:
     """What the page of a folder of runs shows; ``listing`` is what a benchmark says of itself."""
     pretrained = [run for run in runs if run.kind == "pretrain"]
     finetuned = [run for run in runs if run.kind == "finetune"]
-    tables, notes = _tables(result_rows(finetuned), folder, listing)
+    tables, notes = _tables(finetuned, folder, listing)
     certain = compare_patients(finetuned, tables[0], resamples=RESAMPLES).summary() if tables else ""
     verdicts = judge_comparison(tables[0]) if tables else []
     judged = [(run, judge_pretraining(run)) for run in pretrained]
@@ -110,7 +103,7 @@ def _folder_context(folder: Path, runs: Sequence[Run], listing: Plain) -> Plain:
         facts += [(f"Pre-training, {called[run.folder]}", verdict.headline) for run, verdict in judged[:4]]
     facts += list_facts(pretrained[0]) if len(pretrained) == 1 else list_facts(runs[0])[-2:]
     return _context(
-        title=str(listing.get("name") or folder.resolve().name),
+        title=listing.name if listing else folder.resolve().name,
         kind="Benchmark" if listing else "Comparison",
         verdicts=[*_unfinished(runs), *verdicts],
         facts=facts,
@@ -168,24 +161,15 @@ def _context(
     }
 
 
-def _tables(rows: Sequence[Plain], folder: Path, listing: Plain) -> tuple[list[Table], list[str]]:
+def _tables(runs: list[Run], folder: Path, listing: Listing | None) -> tuple[list[Table], list[str]]:
     """The table of main metrics, then one for each other metric; or the reason why there is none."""
+    rows = result_rows(runs)
     if not rows:
         return [], []
-    there = {str(row["arm"]) for row in rows}
-    how = {
-        key: value
-        for key, value in (listing.get("table") or {}).items()
-        if key not in ("focus", "against") or value in there
-    }
-    metric = how.pop("metric", None)
-    how |= {"arms": listing["arms"]} if listing else {}
+    make = listing.tabulate if listing else tabulate
+    others = dict.fromkeys(str(row["metric"]) for row in rows if not row["main"])
     try:
-        first = make_table(rows, metric=metric, **how)
-        others = dict.fromkeys(
-            str(row["metric"]) for row in rows if not (row["main"] or math.isnan(row["value"]))
-        )
-        return [first, *(make_table(rows, metric=name, **how) for name in list(others)[:12])], []
+        return [make(runs), *(make(runs, metric=name) for name in list(others)[:12])], []
     except ValueError as error:
         return [], [f"{folder.name}: no results table ({error})"]
 

@@ -6,9 +6,52 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from parts2whole.report.alike import read_settings, weights_folders
+from parts2whole.report.marks import TableError
 from parts2whole.report.runs import Plain, Run, as_number, read_mapping
+from parts2whole.report.tables import Table, make_table
+
+
+def finished_finetunings(runs: Iterable[Run]) -> list[Run]:
+    """Those of some runs that have results for a table."""
+    return [run for run in runs if run.kind == "finetune" and run.finished]
+
+
+def tabulate(
+    runs: Iterable[Run],
+    *,
+    arms: Sequence[str] | None = None,
+    focus: str | None = None,
+    against: str | None = None,
+    **how: Any,
+) -> Table:
+    """The table of finished fine-tunings; which rows and arms one has is decided here, for every table.
+
+    Args:
+        runs: others than finished fine-tunings are passed over.
+        arms: in the order of a study, others are left out; default all, in the order of `sort_arms`.
+        focus: arm of interest; one of ``arms`` that has no result yet is passed over, as is ``against``.
+        against: arm it is compared with.
+        how: other arguments of `parts2whole.report.tables.make_table`, such as ``metric``; default the one
+            that each task is judged by.
+
+    Raises:
+        TableError: no results, a task without the metric it is to be judged by, or as `make_table`.
+    """
+    done = finished_finetunings(runs)
+    for run in done:
+        wanted, there = run.result.get("monitor"), test_figures(run)
+        if wanted and wanted not in there:
+            raise TableError(
+                f"{run.name} has no metric {wanted!r}; it has {', '.join(there)}: correct the task's metric "
+                "in the study and run it again; nothing is lost"
+            )
+    rows = result_rows(done)
+    waiting = set(arms or ()) - {row["arm"] for row in rows}
+    focus, against = (None if arm in waiting else arm for arm in (focus, against))
+    return make_table(rows, arms=arms, focus=focus, against=against, **how)
 
 
 def result_rows(runs: Iterable[Run]) -> list[Plain]:
@@ -20,7 +63,7 @@ def result_rows(runs: Iterable[Run]) -> list[Plain]:
         ``subset`` (which cases were trained on), ``weights`` (where the initial weights are), ``run`` (its
         name) and ``settings`` (what it was made with, see `parts2whole.report.alike`).
     """
-    done = [run for run in runs if run.kind == "finetune" and run.finished]
+    done = finished_finetunings(runs)
     arms, tasks = arm_names(done), task_names(done)
     settings = {run.folder: read_settings(run) for run in done}
     return [

@@ -2,45 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from parts2whole.files import write_bytes, write_json
-from parts2whole.report.runs import Plain, read_mapping
+from parts2whole.report.results import tabulate
+from parts2whole.report.runs import Run, RunError, find_runs, read_mapping, read_run
+from parts2whole.report.tables import Table
 
 LISTING, STUDY = "benchmark.json", "study.yaml"
 
 
-def write_study(
-    folder: Path,
-    *,
-    name: str,
-    source: Path,
-    arms: Sequence[str],
-    runs: Sequence[Path],
-    table: Mapping[str, Any],
-) -> Path:
-    """Write ``benchmark.json``: what belongs to the study, and how its table is made; and copy its file.
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """What belongs to a study, and how its table is made.
 
-    Args:
-        folder: of the benchmark.
+    Attributes:
         name: title of the report.
-        source: the study's file.
         arms: in the order of the study.
-        runs: folders of finished pre-trainings and cells; others in ``folder`` are of earlier settings.
+        runs: folders of finished pre-trainings and fine-tunings; others beside them are of earlier settings.
         table: arguments of `parts2whole.report.tables.make_table`.
+        metrics: what tasks are judged by, by their names; others by custom. None, in studies of version
+            0.1.0, leaves it to what each run has kept.
     """
-    content = {
-        "name": name,
-        "arms": list(arms),
-        "table": dict(table),
-        "runs": [run.relative_to(folder).as_posix() for run in runs],
-    }
-    write_bytes(folder / STUDY, source.read_bytes())
-    return write_json(folder / LISTING, content)
+
+    name: str
+    arms: tuple[str, ...]
+    runs: tuple[Path, ...]
+    table: Mapping[str, Any]
+    metrics: Mapping[str, str] | None = None
+
+    def read(self) -> list[Run]:
+        """The runs, each fine-tuning judged by what the study now judges its task by."""
+        return [self._judged(read_run(path)) for path in self.runs]
+
+    def _judged(self, run: Run) -> Run:
+        if self.metrics is None:
+            return run
+        metric = self.metrics.get(str(run.result.get("task_name")))
+        kept = {key: value for key, value in run.result.items() if key != "monitor"}
+        return dataclasses.replace(run, result=kept | ({"monitor": metric} if metric else {}))
+
+    def tabulate(self, runs: list[Run], **changed: Any) -> Table:
+        """The study's table of some of its runs; see `parts2whole.report.results.tabulate`."""
+        return tabulate(runs, arms=self.arms, **{**self.table, **changed})
+
+    def write(self, folder: Path, *, source: Path) -> Path:
+        """Write ``benchmark.json`` into the study's folder, and a copy of its file, ``source``."""
+        content = {
+            "name": self.name,
+            "arms": list(self.arms),
+            "table": dict(self.table),
+            "metrics": None if self.metrics is None else dict(self.metrics),
+            "runs": [run.relative_to(folder).as_posix() for run in self.runs],
+        }
+        write_bytes(folder / STUDY, source.read_bytes())
+        return write_json(folder / LISTING, content)
 
 
-def read_listing(folder: Path) -> Plain | None:
-    """What `write_study` left; None where the folder is no benchmark's."""
-    return read_mapping(folder / LISTING, []) or None
+def read_listing(folder: Path) -> Listing | None:
+    """What `Listing.write` left; None where the folder is no benchmark's."""
+    plain = read_mapping(folder / LISTING, [])
+    if not plain:
+        return None
+    return Listing(
+        name=str(plain.get("name") or folder.resolve().name),
+        arms=tuple(plain.get("arms") or ()),
+        runs=tuple(folder / run for run in plain.get("runs") or ()),
+        table=plain.get("table") or {},
+        metrics=plain.get("metrics"),
+    )
+
+
+def read_runs(folder: str | Path) -> list[Run]:
+    """The runs in a folder: of a benchmark's those that belong to it, else all, itself included.
+
+    Raises:
+        RunError: there is none.
+    """
+    listing = read_listing(Path(folder))
+    found = listing.read() if listing else [read_run(path) for path in find_runs(folder)]
+    if not found:
+        raise RunError(
+            f"{folder} holds no run: expected metrics.jsonl or result.json in it, or in a folder below it"
+        )
+    return found

@@ -11,7 +11,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -22,10 +21,10 @@ from parts2whole.report.contrast_figure import write_contrast_figure
 from parts2whole.report.figures import FigureError
 from parts2whole.report.formats import to_csv, to_html, to_latex, to_markdown, to_text
 from parts2whole.report.page import write_report
-from parts2whole.report.results import result_rows, test_figures
-from parts2whole.report.runs import read_run
-from parts2whole.report.study import write_study
-from parts2whole.report.tables import Table, make_table
+from parts2whole.report.results import finished_finetunings, result_rows
+from parts2whole.report.runs import Run
+from parts2whole.report.study import Listing
+from parts2whole.report.tables import Table
 from parts2whole.study.job import do_job
 from parts2whole.study.plan import Generated, Study
 from parts2whole.study.progress import Reporter
@@ -115,6 +114,7 @@ def benchmark(
         StudyError: the study can't be read; nothing has been run.
         parts2whole.training.stop.Interrupted: Ctrl-C or SIGTERM; finished cells stay.
         BenchmarkError: not a single cell could be finished.
+        parts2whole.report.tables.TableError: a metric that a task's fine-tunings don't have.
         parts2whole.jobs.run.JobError: a number of workers or a cluster that can't be used.
     """
     check_workers(workers, cluster)
@@ -126,7 +126,8 @@ def benchmark(
     if dry_run:
         for finetuning in study.finetunings:
             print(f"{'finished' if is_finished(finetuning.folder) else 'to do':<8}  {finetuning.title}")
-        return Benchmark(study.out, _table(study), reused, reused, {})
+        listing = _list(study)
+        return Benchmark(study.out, _table(listing, listing.read()), reused, reused, {})
     gpus = torch.cuda.device_count()
     count = workers if workers is not None or cluster or not gpus else gpus
     try:
@@ -137,8 +138,7 @@ def benchmark(
         code = getattr(error, "exit_code", INTERRUPTED)
         message = "stopped; finished cells stay, run the same command to go on"
         raise Interrupted(message, exit_code=code) from None
-    table = _table(study)
-    _write(study, table)
+    table = _write(study)
     finished = sum(is_finished(finetuning.folder) for finetuning in study.finetunings)
     done = Benchmark(study.out, table, finished, reused, failures)
     if not finished:
@@ -238,52 +238,38 @@ def _lost(job: Job) -> Outcome:
     return Outcome(job.title, job.kind, job.digest, 0.0, message)
 
 
-def _table(study: Study) -> Table | None:
-    rows = _rows(study)
-    if not rows:
-        return None
-    if "metric" not in study.table:
-        rows = [row for row in rows if row["main"]]
-    arms = [arm for arm in study.arms if any(row["arm"] == arm for row in rows)]
-    settings = {
-        key: value for key, value in study.table.items() if key not in ("focus", "against") or value in arms
-    }
-    return make_table(rows, arms=arms, **settings)
-
-
-def _rows(study: Study) -> list[dict[str, Any]]:
-    """Results of finished cells, each judged by its task's metric."""
-    wanted = {
-        finetuning.folder: finetuning.metric
-        for finetuning in study.finetunings
-        if is_finished(finetuning.folder)
-    }
-    runs = []
-    for folder, metric in wanted.items():
-        run = read_run(folder)
-        if metric and metric not in test_figures(run):
-            raise BenchmarkError(
-                f"{run.name} has no metric {metric!r}; it has {', '.join(test_figures(run))}: correct the "
-                "task's metric in the study and run it again; nothing is lost"
-            )
-        runs.append(dataclasses.replace(run, result=run.result | ({"monitor": metric} if metric else {})))
-    return result_rows(runs)
-
-
-def _write(study: Study, table: Table | None) -> None:
-    """The tables, every cell's result in one file, and the report."""
-    runs = [one.folder for one in study.pretrainings.values() if is_finished(one.folder)]
-    runs += [finetuning.folder for finetuning in study.finetunings if is_finished(finetuning.folder)]
-    write_study(
-        study.out, name=study.name, source=study.source, arms=study.arms, runs=runs, table=study.table
+def _list(study: Study) -> Listing:
+    """What of the study is finished, and how it is judged."""
+    folders = [one.folder for one in study.pretrainings.values()]
+    folders += [one.folder for one in study.finetunings]
+    return Listing(
+        study.name,
+        study.arms,
+        tuple(folder for folder in folders if is_finished(folder)),
+        study.table,
+        {one.task: one.metric for one in study.finetunings if one.metric},
     )
+
+
+def _table(listing: Listing, runs: list[Run]) -> Table | None:
+    done = finished_finetunings(runs)
+    return listing.tabulate(done) if done else None
+
+
+def _write(study: Study) -> Table | None:
+    """The tables, every fine-tuning's result in one file, and the report."""
+    listing = _list(study)
+    runs = listing.read()
+    table = _table(listing, runs)
+    listing.write(study.out, source=study.source)
     if table is not None:
         for name, write in FORMATS.items():
             write_text(study.out / name, write(table))
-        rows = [{key: value for key, value in row.items() if key != "settings"} for row in _rows(study)]
+        rows = [{key: value for key, value in row.items() if key != "settings"} for row in result_rows(runs)]
         write_rows(study.out / "results.csv", rows)
     if runs:
-        pretrained = [read_run(one.folder) for one in study.pretrainings.values() if one.folder in runs]
         with contextlib.suppress(FigureError):  # too few validations to draw
+            pretrained = [run for run in runs if run.kind == "pretrain"]
             write_contrast_figure(study.out / "contrast.png", pretrained)
         write_report(study.out)
+    return table

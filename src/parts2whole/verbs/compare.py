@@ -10,9 +10,9 @@ from typing import Literal
 from parts2whole.errors import Parts2WholeError
 from parts2whole.files import write_text
 from parts2whole.report.formats import to_csv, to_html, to_latex, to_markdown, to_text
-from parts2whole.report.results import result_rows
-from parts2whole.report.runs import find_runs, read_run
-from parts2whole.report.tables import Table, make_table
+from parts2whole.report.results import finished_finetunings, tabulate, test_figures
+from parts2whole.report.study import read_runs
+from parts2whole.report.tables import Table
 
 
 class CompareError(Parts2WholeError, ValueError):
@@ -66,20 +66,14 @@ def compare(
         CompareError: no finished fine-tuning run, or an unknown kind of file.
         parts2whole.report.tables.TableError: unknown arms, or a cell run twice.
     """
-    folders = [folder for path in runs for folder in find_runs(path)]
-    found = [read_run(folder) for folder in folders]
-    rows = result_rows(run for run in found if run.kind == "finetune" and run.finished)
-    if not rows:
-        there = any(run.kind == "finetune" and run.finished for run in found)
-        named = ", ".join(map(str, runs))
-        raise CompareError(
-            f"the finished runs in {named} have no test figures"
-            if there
-            else f"no finished fine-tuning run in {named}"
-        )
-    rows = [row for row in rows if (row["main"] if metric is None else row["metric"] == metric)]
-    table = make_table(
-        rows,
+    found = finished_finetunings(run for path in runs for run in read_runs(path))
+    named = ", ".join(map(str, runs))
+    if not found:
+        raise CompareError(f"no finished fine-tuning run in {named}")
+    if not any(map(test_figures, found)):
+        raise CompareError(f"the finished runs in {named} have no test figures")
+    table = tabulate(
+        found,
         metric=metric,
         focus=focus,
         against=against,

@@ -22,9 +22,8 @@ from parts2whole.evaluation.statistics import (
     rounding_range,
 )
 from parts2whole.report.certainty import Certainty, compare_patients
-from parts2whole.report.results import result_rows
-from parts2whole.report.runs import find_runs, read_run
-from parts2whole.report.tables import make_table
+from parts2whole.report.results import finished_finetunings, tabulate
+from parts2whole.report.study import read_runs
 
 NEED_RUNS = (
     "The paired t-test, Wilcoxon, permutation and bootstrap need the results of every run, not their mean "
@@ -170,11 +169,10 @@ def patients(
         StatisticsError: no finished fine-tuning runs.
         parts2whole.report.tables.TableError: an unknown arm.
     """
-    found = [read_run(folder) for path in runs for folder in find_runs(path)]
-    rows = [row for row in result_rows(found) if row["main"]]
-    if not rows:
+    found = finished_finetunings(run for path in runs for run in read_runs(path))
+    if not found:
         raise StatisticsError(f"no finished fine-tuning run in {', '.join(map(str, runs))}")
-    table = make_table(rows, focus=focus, against=against)
+    table = tabulate(found, focus=focus, against=against)
     return compare_patients(found, table, resamples=resamples, confidence=confidence, seed=seed)
 
 

@@ -1,0 +1,105 @@
+"""Which rows and arms a table has: decided alike for a study, its page, `compare` and `stats patients`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import parts2whole as p2w
+from parts2whole.report.formats import to_html
+from parts2whole.report.page import write_report
+from parts2whole.report.results import tabulate
+from parts2whole.report.runs import RunError, read_run
+from parts2whole.report.study import Listing, read_listing, read_runs
+from parts2whole.report.tables import TableError
+
+MakeRun = Callable[..., Path]
+TASK = "Hippocampus"
+WAITING = ("scratch", "SimCLR", "Parts2Whole")
+
+
+@pytest.fixture
+def study(tmp_path: Path, finetuned: MakeRun) -> Listing:
+    """Two arms of three are finished, and a run of earlier settings lies beside them."""
+    folders = []
+    for arm, dice in (("scratch", 0.7), ("SimCLR", 0.8)):
+        for seed in (0, 1):
+            folder = finetuned(tmp_path / "cells" / f"{arm}-{seed}", dice=dice + 0.01 * seed, seed=seed)
+            (folder / "cell.json").write_text(
+                json.dumps({"arm": arm, "task_name": TASK, "monitor": "iou_mean"})
+            )
+            folders.append(folder)
+    earlier = finetuned(tmp_path / "cells" / "earlier", dice=0.1)
+    (earlier / "cell.json").write_text(json.dumps({"arm": "scratch", "task_name": TASK}))
+    return Listing("A study", WAITING, tuple(folders), {"focus": "Parts2Whole", "against": "scratch"}, {})
+
+
+def written(study: Listing, folder: Path) -> Path:
+    (folder / "source.yaml").write_text("arms: {}\n")
+    study.write(folder, source=folder / "source.yaml")
+    return folder
+
+
+def test_a_planned_arm_without_results_is_passed_over_and_an_unknown_one_is_not(study: Listing) -> None:
+    table = study.tabulate(study.read())
+    assert table.arms == ("scratch", "SimCLR")
+    assert (table.focus, table.rivals) == ("SimCLR", ("scratch",))
+    with pytest.raises(TableError, match="'MoCo' is not an arm; there are scratch, SimCLR"):
+        study.tabulate(study.read(), focus="MoCo")
+    with pytest.raises(TableError, match="'Parts2Whole' is not an arm"):  # nobody has planned it
+        tabulate(study.read(), focus="Parts2Whole")
+
+
+def test_arms_keep_the_order_of_the_study_and_others_stay_out(study: Listing) -> None:
+    assert tabulate(study.read(), arms=("SimCLR", "scratch")).arms == ("SimCLR", "scratch")
+    only = tabulate(study.read(), arms=("scratch",))
+    assert [tuple(row.cells) for row in only.rows] == [("scratch",)]
+
+
+def test_the_study_says_what_a_task_is_judged_by_not_what_a_run_was_told_once(
+    study: Listing, tmp_path: Path
+) -> None:
+    """The runs were finished when the study still asked for IoU."""
+
+    def main(metrics: dict[str, str] | None) -> str:
+        again = read_listing(written(Listing("", WAITING, study.runs, {}, metrics), tmp_path))
+        (row,) = again.tabulate(again.read()).rows
+        return row.metric
+
+    assert main({TASK: "surface_distance_mean"}) == "surface_distance_mean"
+    assert main({}) == "dice_mean"  # by custom
+    assert main(None) == "iou_mean"  # a study of version 0.1.0
+
+
+def test_the_page_shows_the_table_of_the_study(study: Listing, tmp_path: Path) -> None:
+    listing = Listing("", WAITING, study.runs, {}, {TASK: "surface_distance_mean"})
+    text = write_report(written(listing, tmp_path)).read_text()
+    captions = re.findall("<caption>(.*?)</caption>", text)
+    assert captions == [
+        f"{TASK}: {name}" for name in ("surface distance mean", "IoU mean, %", "Dice mean, %")
+    ]
+    assert to_html(listing.tabulate(listing.read())) in text
+
+
+def test_a_metric_that_runs_do_not_have_is_told_with_those_they_have(study: Listing, tmp_path: Path) -> None:
+    folder = written(Listing("", WAITING, study.runs, {}, {TASK: "auc"}), tmp_path)
+    message = "scratch-0 has no metric 'auc'; it has dice_mean, iou_mean"
+    with pytest.raises(TableError, match=message):
+        p2w.compare([folder])
+    assert "no results table" in write_report(folder).read_text()
+
+
+def test_runs_of_earlier_settings_are_in_no_table(study: Listing, tmp_path: Path) -> None:
+    assert len(read_runs(tmp_path)) == 5
+    folder = written(study, tmp_path)
+    assert {run.name for run in read_runs(folder)} == {path.name for path in study.runs}
+    (row,) = p2w.compare([folder]).table.rows
+    assert row.cells["scratch"].values == {0: 0.7, 1: pytest.approx(0.71)}
+    alone = study.runs[0]
+    assert [run.name for run in read_runs(alone)] == [read_run(alone).name]
+    with pytest.raises(RunError, match="holds no run"):
+        read_runs(written(Listing("", (), (), {}, {}), tmp_path))
