@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -12,6 +13,7 @@ import pytest
 
 import parts2whole as p2w
 from parts2whole.scans.preprocess import Preprocess
+from parts2whole.tasks.base import TaskError
 from parts2whole.training.model import load_model
 from parts2whole.training.runtime import Hardware
 from parts2whole.verbs.evaluate import evaluate
@@ -100,3 +102,40 @@ def test_evaluate_gives_what_finetune_gave(run, tmp_path):
     again = evaluate(run, cache=run.parent / "cache", out=tmp_path, hardware=EXACT, progress=False)
     told = json.loads((run / "result.json").read_text())["test"]
     assert again.metrics["dice_liver"] == pytest.approx(told["dice_liver"], nan_ok=True)
+
+
+def test_other_data_may_lack_a_class_but_not_have_another(run, label, tmp_path):
+    about = {"labels": VALUES, "channel_names": {"0": "T1", "1": "T2"}}
+    (tmp_path / "dataset.json").write_text(json.dumps(about))
+    for case in range(2):
+        fewer = np.where(label == 5, 0, label)
+        write_channels(tmp_path / "imagesTr", f"d{case}", fewer, 20 + case)
+        write(tmp_path / f"labelsTr/d{case}.nii.gz", fewer)
+    settings = {"data": tmp_path, "cache": tmp_path / "cache", "hardware": EXACT, "progress": False}
+    found = evaluate(run, out=tmp_path / "out", **settings)
+    rows = list(csv.DictReader(found.csv.open(newline="")))
+    assert len(rows) == 2
+    for row in rows:
+        assert row["dice_liver"] in ("nan", "0.0")  # none was there to be found
+        assert 0 <= float(row["dice_left_kidney"]) <= 1
+    (tmp_path / "dataset.json").write_text(
+        json.dumps(about | {"labels": VALUES | {"left kidney": 2, "cyst": 300}})
+    )
+    with pytest.raises(
+        TaskError, match=r"knows the classes background, liver, left kidney.* have background, cyst"
+    ):
+        evaluate(run, out=tmp_path / "out2", **settings)
+
+
+def test_a_model_of_version_0_1_0_called_classes_by_values(run, tmp_path):
+    old = tmp_path / "old"
+    shutil.copytree(run, old)
+    card = json.loads((old / "weights/model.json").read_text())
+    del card["mask_values"], card["channel_names"]
+    (old / "weights/model.json").write_text(json.dumps(card | {"classes": ["0", "5", "300"]}))
+    settings = {"cache": run.parent / "cache", "hardware": EXACT, "progress": False}
+    found = evaluate(old, out=tmp_path / "out", **settings).metrics
+    assert found == pytest.approx(evaluate(run, out=tmp_path / "out2", **settings).metrics, nan_ok=True)
+    scans = [run.parent / f"data/imagesTr/c0_000{channel}.nii.gz" for channel in (0, 1)]
+    done = predict(old, scans, out=tmp_path / "masks", hardware=EXACT, progress=False)
+    assert set(np.unique(np.asarray(nib.load(done.written[0]).dataobj))) <= {0, 5, 300}

@@ -196,6 +196,19 @@ class SegmentationTask(Task, abc.ABC):
             store, items, classes, (*notes, *lost, *sources.notes), sources=wanted, set_aside=set_aside
         )
 
+    def with_classes(self, labelled: LabelledData, classes: Sequence[str]) -> LabelledData:
+        """The data seen with a model's classes, where these are more: not every class is in all data.
+
+        Data with a class that the model doesn't know stay as they are.
+        """
+        if labelled.classes == tuple(classes) or not set(labelled.classes) <= set(classes):
+            return labelled
+        items = tuple(
+            dataclasses.replace(item, holds=self.holds(labelled.store.record(item.case_id), classes))
+            for item in labelled.items
+        )
+        return dataclasses.replace(labelled, classes=tuple(classes), items=items)
+
     def holds(self, record: CaseRecord, classes: Sequence[str]) -> frozenset[int]:
         """Foreground classes in a stored label map, by index."""
         found = self.to_classes(np.array(record.label_values), classes)

@@ -11,6 +11,7 @@ from parts2whole.evaluation.regions import GRIDS
 from parts2whole.files import write_json, write_rows
 from parts2whole.store.split import read_split
 from parts2whole.tasks.base import LabelledData, TaskError, default_cache
+from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.leak import check_leaks, find_leaks
 from parts2whole.training.model import ModelCard, as_function, load_model
 from parts2whole.training.runtime import Hardware, Runtime
@@ -92,6 +93,12 @@ def evaluate(
         side = "all"
     kept = Path(cache) if cache else default_cache()
     labelled = task.labelled(cache=kept, progress=progress)
+    if isinstance(task, SegmentationTask):
+        labelled = task.with_classes(labelled, card.classes)
+        if not card.mask_values and tuple(map(str, task.mask_values(labelled.classes))) == card.classes:
+            card = dataclasses.replace(
+                card, classes=labelled.classes
+            )  # version 0.1.0 called classes by values
     if labelled.classes != card.classes:
         raise TaskError(
             f"the model knows the classes {', '.join(card.classes)}, "
