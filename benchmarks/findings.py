@@ -68,7 +68,9 @@ def write_page(known: dict) -> None:
             lines.append(f"| {row['tried']} | {row['times']:,} | {row['outcome']} | {verdict} |")
     lines += ["", "Written by:", ""]
     lines += [f"- `{s['command']}` on {s['date']} ({s['machine']}): {name}" for name, s in known.items()]
-    PAGE.write_text("\n".join(lines) + "\n" + CLOSING)
+    page = PAGE.read_text() if PAGE.exists() else ""
+    _, start, others = page.partition("\n<!-- ")  # what other scripts have put below, between markers
+    PAGE.write_text("\n".join(lines) + "\n" + CLOSING + start + others)
 
 
 def show(findings: list[Finding]) -> None:
