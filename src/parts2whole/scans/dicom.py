@@ -1,6 +1,7 @@
 """DICOM series: files in, volumes out, each with the order of its slices, or the reason why it is none.
 
-`dicom_slices` makes slices of headers, `dicom_stacks` sorts them into volumes, `dicom_voxels` decodes them.
+`dicom_slices` makes slices of headers, `dicom_sort` volumes of slices (with `dicom_stacks`: is it one, and
+`dicom_apart`: is it several), and `dicom_voxels` decodes them.
 Patient ids leave this module only as salted hashes.
 """
 
@@ -19,7 +20,7 @@ from pydicom.errors import InvalidDicomError
 
 from parts2whole.files import replacing
 from parts2whole.scans.dicom_slices import NO_PLACE, TAGS, Other, Slice, kind_of, slices_of
-from parts2whole.scans.dicom_stacks import BROKEN_COPIES, COPIES, sort_slices
+from parts2whole.scans.dicom_sort import BROKEN_COPIES, COPIES, sort_slices
 from parts2whole.scans.dicom_voxels import BROKEN, Voxels, read_slices
 from parts2whole.scans.source import Raw, ReadError, ScanSource, first_line
 

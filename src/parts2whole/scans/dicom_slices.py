@@ -73,6 +73,9 @@ GROUP_MARKS = {
 }
 """The same in the functional groups of a multi-frame object."""
 
+DIMENSION = "dimension "
+"""Begins the marks of the dimensions that a multi-frame object says it has."""
+
 VECTORS = (
     *("EnergyWindowVector", "DetectorVector", "PhaseVector", "RotationVector", "RRIntervalVector"),
     *("TimeSlotVector", "AngularViewVector", "TimeSliceVector"),
@@ -228,7 +231,7 @@ def _frames(header: Any) -> Iterator[_View]:
     """A view of every frame: its own functional groups, those that all share, the header."""
     shared = _first(header, "SharedFunctionalGroupsSequence")
     dimensions = [
-        f"dimension {keyword_for_tag(item.get('DimensionIndexPointer') or 0) or number}"
+        f"{DIMENSION}{keyword_for_tag(item.get('DimensionIndexPointer') or 0) or number}"
         for number, item in enumerate(header.get("DimensionIndexSequence") or (), 1)
     ]
     for own in header.PerFrameFunctionalGroupsSequence:

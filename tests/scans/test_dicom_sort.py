@@ -301,6 +301,22 @@ def test_places_within_the_plane_tell_apart(tmp_path):
         assert volume.origin_mm == pytest.approx((x, -20, 0))
 
 
+def test_slices_that_are_a_little_off_within_the_plane_are_one_volume(tmp_path):
+    """Half a millimetre to and fro is how a patient breathes, and no second acquisition."""
+    for number, plane in enumerate(voxels(12)):
+        add(tmp_path, plane, name=str(number), position=(-10 + 0.55 * (number % 2), -20.0, 3.0 * number))
+    (source,) = usable(tmp_path)
+    np.testing.assert_array_equal(read_scan(source).array, voxels(12))
+
+
+@pytest.mark.parametrize("lean", [0.2, 0.5, 1.0, 1.7])
+def test_missing_slices_of_a_leaning_stack_are_missing_slices(tmp_path, lean):
+    for number, plane in enumerate(voxels(24)):
+        if number not in (7, 8, 15):
+            add(tmp_path, plane, name=str(number), position=(-10 + lean * number, -20.0, 3.0 * number))
+    assert only(tmp_path).problem.startswith("missing slices: about 3 of 24, in 2 gaps")
+
+
 def test_two_tags_together(tmp_path):
     """Two echoes of magnitude and phase."""
     z = np.arange(6) * 3.0
