@@ -1,4 +1,4 @@
-"""What tells the slices of one grid apart: the value of a tag, of two, or the order of a tag that counts them.
+"""What tells the slices of one grid apart: the value of a tag, or of two, or the order of one that counts.
 
 No single tag does: many scanners rightly have one AcquisitionNumber a slice, and some number two passes that
 overlap.  So slices are first looked at whole.  Where they are no regular stack, or may be two that are woven
