@@ -83,7 +83,7 @@ def told(*runs: tuple[str, int, dict[str, str]], row: str = "row") -> list[str]:
     alike = Alike()
     for arm, seed, settings in runs:
         alike.add(row, arm, seed, settings)
-    return alike.describe({row: "Liver, 10 %"})
+    return alike.describe({row: "Liver, 10 %"}, ["a", "b", "c"])
 
 
 def test_equal_arms_are_passed_over_and_others_named() -> None:

@@ -214,7 +214,7 @@ def test_the_table_of_sides_is_told_and_kept(tmp_path):
     task = segmentation(tmp_path / "data", {0}, patient_separator="n")  # no name has it: each its own
     labelled, split = opened(task, tmp_path / "cache")
     told = "\n".join(describe_sides(labelled, split))
-    assert "training    5 patients, 5 images; patients with each class: 1: " in told
+    assert "training    5 patients, 5 images; patients with '1': " in told
     write_split(split, tmp_path / "split.json", **about_split(labelled, split))
     kept = json.loads((tmp_path / "split.json").read_text())
     assert kept["sides"]["test"]["patients"] == 3

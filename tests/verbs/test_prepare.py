@@ -211,7 +211,7 @@ def test_patients_are_told_apart_by_folders_of_modalities_and_subjects(tmp_path,
         "names, each image a patient of its own",
         "BIDS subjects",
     }
-    assert "5 scans of 3 patients, told apart by" in capsys.readouterr().out
+    assert "Patients: 3 (5 scans), told apart by" in capsys.readouterr().out
     again = Store.open(tmp_path / "store")
     assert {record.case_id: record.patient for record in again.cases} == by_case
 
@@ -230,7 +230,7 @@ def test_dicom_patients_are_hashed_and_one_for_all_is_pointed_at(tmp_path, capsy
     store = prepare(tmp_path / "in", out=tmp_path / "store", workers=0)
     assert len({record.patient for record in store.cases}) == 1
     assert (
-        "3 scans of 1 patients, told apart by DICOM PatientID (hashed). If that is because"
+        "Patients: 1 (3 scans), told apart by DICOM PatientID (hashed). If that is because"
         in capsys.readouterr().out
     )
     text = (tmp_path / "store" / "manifest.json").read_text()

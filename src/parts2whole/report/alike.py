@@ -62,20 +62,21 @@ class Alike:
         if settings:
             self._rows.setdefault(row, {}).setdefault(arm, {})[seed] = settings
 
-    def describe(self, names: Mapping[Any, str]) -> list[str]:
+    def describe(self, names: Mapping[Any, str], arms: Sequence[str]) -> list[str]:
         """What sets arms apart beside their start: one sentence for the rows that have it in common.
 
         Args:
             names: of the table's rows.
+            arms: in the order of the table.
         """
         said: dict[str, list[Hashable]] = {}
-        for row, arms in self._rows.items():
-            for text in _differences(arms):
+        for row, runs in self._rows.items():
+            for text in _differences({arm: runs[arm] for arm in arms if arm in runs}):
                 said.setdefault(text, []).append(row)
         together: dict[tuple[Hashable, ...], list[str]] = {}
         for text, rows in said.items():
             together.setdefault(tuple(rows), []).append(text)
-        everywhere = tuple(row for row, arms in self._rows.items() if len(arms) > 1)
+        everywhere = tuple(row for row, runs in self._rows.items() if len(runs) > 1)
         return [
             "Arms differ in more than their start"
             + ("" if rows == everywhere else f" in {'; '.join(names[row] for row in rows)}")

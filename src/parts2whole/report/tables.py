@@ -232,7 +232,7 @@ def make_table(
         *_notes(tuple(made.values()), focus, rivals, how),
         *_name_undefined(undefined, titles),
         *_name_missing(there, shared, titles, how),
-        *alike.describe(titles),
+        *alike.describe(titles, arms),
         varied.describe(),
     )
     return Table(arms, tuple(made.values()), focus, rivals, test, alternative, alpha, notes)

@@ -36,8 +36,8 @@ class Side:
     def describe(self) -> str:
         """In one line."""
         items = f", {_count(self.items, 'item')}" if self.items != self.images else ""
-        held = ", ".join(f"{name}: {number}" for name, number in self.classes.items())
-        classes = f"; patients with each class: {held}" if held else ""
+        held = ", ".join(f"{name!r}: {number}" for name, number in self.classes.items())
+        classes = f"; patients with {held}" if held else ""
         people = f"{_count(self.patients, 'patient')}, {_count(self.images, 'image')}{items}"
         return f"  {NAMES[self.name]:<11} {people}{classes}"
 

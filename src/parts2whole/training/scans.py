@@ -60,8 +60,8 @@ class Sides:
 
     def describe(self) -> str:
         """Who is where, in a line."""
-        train, validation = (f"{n['images']} scans of {n['patients']} patients" for n in self.counts.values())
-        return f"{train} to train on, {validation} to validate; told apart by {self.patients_by}."
+        train, validation = (f"{n['patients']} ({n['images']} scans)" for n in self.counts.values())
+        return f"patients to train on: {train}, to validate: {validation}; told apart by {self.patients_by}."
 
     def write(self, path: Path) -> None:
         """Save them as a split without a test side."""

@@ -138,7 +138,7 @@ def _count_patients(store: Store) -> str:
     """How many patients there are, and what they are told apart by."""
     patients = {record.patient for record in store.cases}
     ways = Counter(record.patient_by or "names" for record in store.cases)
-    text = f"{len(store.cases)} scans of {len(patients)} patients, told apart by {' and '.join(ways)}."
+    text = f"Patients: {len(patients)} ({len(store.cases)} scans), told apart by {' and '.join(ways)}."
     if len(patients) == 1 < len(store.cases) and BY_DICOM in ways:
         text += " If that is because ids were made anonymous alike, say who is who with --patient_pattern."
     return text
