@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 import parts2whole as p2w
@@ -20,6 +21,7 @@ from parts2whole.spec import spec_from_dict
 from parts2whole.store.store import Store
 from parts2whole.tasks.base import Task
 from parts2whole.training.model import load_model
+from parts2whole.training.optim import Optimiser, Schedule
 from parts2whole.training.runtime import Hardware
 from parts2whole.weights.base import WeightSource
 
@@ -129,6 +131,35 @@ def test_an_unfinished_run_is_finished_as_if_never_stopped(here: Path) -> None:
     assert tensors.keys() == EXPECTED["pretrain_tensors"].keys()
     for name, value in tensors.items():
         same(figures(value), EXPECTED["pretrain_tensors"][name])
+
+
+def fine_tuning(run: Path) -> dict[str, Any]:
+    """The settings of a fine-tuning of 0.1.0, as arguments of `finetune`."""
+    kept = yaml.safe_load((run / "config.yaml").read_text())
+    specs = {"task": Task, "network": Network, "optimiser": Optimiser, "schedule": Schedule}
+    settings = {key: spec_from_dict(kept[key], family) for key, family in specs.items() if kept[key]}
+    plain = ("init", "fraction", "seed", "steps", "batch_size", "validate_every", "checkpoint_every")
+    return settings | {key: kept[key] for key in plain} | {"hardware": EXACT, "progress": False}
+
+
+def test_a_fine_tuning_comes_out_as_before(here: Path) -> None:
+    """Its split, too: every class was on every side."""
+    done = p2w.finetune(out="again", **fine_tuning(here / "finetune-scratch"))
+    wanted = EXPECTED["runs"]["finetune-scratch"]
+    same(done.result, {side: wanted[side] for side in ("train_cases", "validation_cases", "test_cases")})
+    same(done.result["test"], wanted["test"])
+    assert done.result["best_step"] == wanted["best_step"]
+
+
+def test_a_fine_tuning_that_was_begun_goes_on_with_its_own_split(here: Path) -> None:
+    run = here / "finetune-scratch"
+    (run / "result.json").unlink()
+    shutil.rmtree(run / "weights", ignore_errors=True)
+    split = json.loads((run / "split.json").read_text())
+    split["train"][0], split["test"][0] = split["test"][0], split["train"][0]  # as another rule drew it
+    (run / "split.json").write_text(json.dumps(split))
+    done = p2w.finetune(out=run, resume=True, **fine_tuning(run))
+    assert {side: done.result[f"{side}_cases"] for side in split} == split
 
 
 def test_finished_cells_of_a_study_are_not_run_again(here: Path, tmp_path_factory: Any) -> None:
