@@ -340,7 +340,8 @@ class Task(Spec, abc.ABC):
         for case in cases:
             header = next((source.patient for source in case.scan_sources() if source.patient), None)
             if case.patient is not None and (case.patient_by or case.patient != case.case_id):
-                given[case.case_id] = Told(case.patient, case.patient_by)
+                by = BY_DICOM if case.patient == header else ""
+                given[case.case_id] = Told(case.patient, case.patient_by or by)
             elif header is not None:
                 given[case.case_id] = Told(header, BY_DICOM)
         root = Path(self.data)

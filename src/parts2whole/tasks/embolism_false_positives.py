@@ -29,6 +29,7 @@ from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.read import ScanSource, find_scans
 from parts2whole.scans.volume import Size, Volume, content_hash
 from parts2whole.store.ingest import SourceCase, store_cases
+from parts2whole.store.record import OWN_IDS
 from parts2whole.store.store import Store
 from parts2whole.tasks.base import (
     PUBLIC_SALT,
@@ -191,7 +192,7 @@ def _cad_pe(root: Path) -> _Found:
         if match:
             (references if match[2] else scans)[f"CT{match[1]}"] = path
     cases = [
-        SourceCase(case, (scans[case],), references[case], patient=case)
+        SourceCase(case, (scans[case],), references[case], patient=case, patient_by=OWN_IDS)
         for case in sorted(set(scans) & set(references))
     ]
     set_aside = dict.fromkeys(sorted(set(scans) - set(references)), "no reference (RefStd)")
@@ -213,7 +214,9 @@ def _fumpe(root: Path) -> _Found:
             set_aside[folder.name] = f"{len(usable)} usable DICOM series, expected one ({problems})"
         else:
             label = FumpeLabel(reference, usable[0].paths)
-            cases.append(SourceCase(folder.name, (usable[0],), label, patient=folder.name))
+            cases.append(
+                SourceCase(folder.name, (usable[0],), label, patient=folder.name, patient_by=OWN_IDS)
+            )
     return _Found(cases, set_aside)
 
 
