@@ -24,7 +24,7 @@ def fumpe(root: Path, patients: int = 4) -> Path:
     for number in range(1, patients + 1):
         hu, label = angiogram(number)
         name = f"PAT{number:03d}"
-        write_series(root / "CT_scans" / name, hu, patient=name, spacing=(1.5, 1.5, 1.5), downwards=True)
+        write_series(root / "CT_scans" / name, hu, patient="ANON", spacing=(1.5, 1.5, 1.5), downwards=True)
         by_instance = np.moveaxis(label[::-1] > 0, 0, 2)  # instance 1 is the highest slice
         savemat(root / "GroundTruth" / f"{name}.mat", {"Mask": by_instance.astype(np.uint8)})
     return root
@@ -63,6 +63,8 @@ def test_candidates_of_fumpe_with_slices_counted_downwards(tmp_path):
     for number in range(1, 5):
         stored = labelled.store.read_label(f"PAT{number:03d}")
         assert np.array_equal(stored > 0, angiogram(number)[1] > 0)
+    assert {item.patient for item in labelled.items} == {f"PAT{number:03d}" for number in range(1, 5)}
+    assert labelled.patients_by == "the data set's own ids"
 
 
 def test_fumpe_cases_that_do_not_fit(tmp_path):
