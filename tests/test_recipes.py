@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from parts2whole.study.check import check_paths
 from parts2whole.study.plan import name_labels
 from parts2whole.study.read import StudyError
 from parts2whole.study.resolve import read_study
-from parts2whole.verbs.benchmark import benchmark, check_paths, study_verbs
+from parts2whole.verbs.benchmark import benchmark, study_verbs
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 CELLS = {

@@ -1,5 +1,6 @@
 """A study: arms x tasks x labels x seeds, read from YAML and laid out before anything runs.
 
 Read in this order: `plan` (what a study is made of), `read` (values of the file), `resolve` (the file laid
-out), `work` (what is left to do), `job` (one piece of it, in a worker), `devices` and `progress`.
+out), `check` (what it names is there), `work` (what is left to do), `job` (one piece of it, in a worker),
+`devices` and `progress`.
 """

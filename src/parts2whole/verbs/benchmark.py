@@ -25,10 +25,10 @@ from parts2whole.report.results import finished_finetunings, result_rows
 from parts2whole.report.runs import Run
 from parts2whole.report.study import Listing
 from parts2whole.report.tables import Table
+from parts2whole.study.check import check_paths
 from parts2whole.study.job import do_job
 from parts2whole.study.plan import Generated, Study
 from parts2whole.study.progress import Reporter
-from parts2whole.study.read import StudyError
 from parts2whole.study.resolve import Verbs, load_generator, read_study
 from parts2whole.study.work import Job, Outcome, is_finished, make_jobs
 from parts2whole.tasks.base import default_cache
@@ -111,7 +111,7 @@ def benchmark(
         The table and what failed.
 
     Raises:
-        StudyError: the study can't be read; nothing has been run.
+        parts2whole.study.read.StudyError: the study can't be read; nothing has been run.
         parts2whole.training.stop.Interrupted: Ctrl-C or SIGTERM; finished cells stay.
         BenchmarkError: not a single cell could be finished.
         parts2whole.report.tables.TableError: a metric that a task's fine-tunings don't have.
@@ -144,31 +144,6 @@ def benchmark(
     if not finished:
         raise BenchmarkError(done.summary())
     return done
-
-
-def check_paths(study: Study) -> None:
-    """Raise `StudyError` for data or weights that don't exist and that the study doesn't make itself."""
-    made = [generated.folder for generated in study.generated] + [store.folder for store in study.stores]
-    wanted = {f"tasks.{name}.task.data": str(task.data) for name, task in study.tasks.items()}
-    for store in study.stores:
-        for scans in store.settings["scans"]:
-            if not set("*?[") & set(str(scans)):
-                wanted[f"data.stores ({store.folder.name})"] = str(scans)
-    for one in study.pretrainings.values():
-        wanted[f"{one.arm}: pretrain.store"] = str(one.settings["store"])
-    for finetuning in study.finetunings:
-        if finetuning.pretraining is None and finetuning.settings["init"] != "scratch":
-            source, _, path = str(finetuning.settings["init"]).rpartition(":")
-            wanted[f"arms.{finetuning.arm}.init"] = path if source else str(finetuning.settings["init"])
-    missing = [
-        f"{where}: {path} doesn't exist"
-        for where, path in wanted.items()
-        if not any(Path(path).is_relative_to(folder) for folder in made) and not Path(path).exists()
-    ]
-    if missing:
-        raise StudyError(
-            f"{study.source}: " + "; ".join(missing) + ". Paths are relative to the study's file"
-        )
 
 
 def study_verbs() -> Verbs:
