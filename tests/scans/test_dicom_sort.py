@@ -104,8 +104,28 @@ def test_slices_that_lost_their_place_are_no_oddity(tmp_path):
     paths[9].unlink()
     assert only(tmp_path).problem == (
         "missing slices: about 1 of 8, in 1 gap; the usual distance is 2.5 mm, the largest 5 mm; "
-        "1 image has no place in the patient (secondary capture?)"
+        "1 image left out: no place in the patient (secondary capture?)"
     )
+
+
+def test_what_is_left_out_is_named_where_slices_are_missing(tmp_path):
+    paths = write_series(tmp_path, voxels(10))
+    write_slice(paths[4], np.zeros((12, 12), np.int16), (-10.0, -20.0, 40.0), uid=UID)
+    assert only(tmp_path).problem == (
+        "missing slices: about 1 of 10, in 1 gap; the usual distance is 2.5 mm, the largest 5 mm; "
+        "1 image left out: of another orientation or size"
+    )
+
+
+def test_two_studies_under_one_series_uid_are_two_scans(tmp_path):
+    write_series(tmp_path / "a", voxels(6), StudyInstanceUID="1.2.1", PatientID="A")
+    write_series(tmp_path / "b", voxels(6, 9), StudyInstanceUID="1.2.2", PatientID="B")
+    one, other = usable(tmp_path, 2)
+    assert one.case_id != other.case_id
+    assert one.patient != other.patient
+    assert {read_scan(each).array.tobytes() for each in (one, other)} == {
+        read_scan(only(tmp_path / name)).array.tobytes() for name in "ab"
+    }
 
 
 def test_reasons_of_a_series_that_is_no_scan_are_all_named(tmp_path):
@@ -207,7 +227,10 @@ def test_two_different_slices_at_one_position(tmp_path, same_uid):
     instance = "1.2.5.7" if same_uid else "1.2.5.99"
     add(tmp_path, voxels(1, 9)[0], 47.5, AcquisitionNumber=1, AcquisitionTime="120007.5", SOPInstanceUID=instance, InstanceNumber=21)  # fmt: skip
     under = " under one SOPInstanceUID" if same_uid else ""
-    assert only(tmp_path).problem == f"up to 2 images at one position{under}, and nothing tells them apart"
+    assert (
+        only(tmp_path).problem
+        == f"up to 2 images at one position{under}, and no tag sorts all of them into regular volumes"
+    )
 
 
 def passes(folder, places, *, shuffle=None, modality="CT", **tags):
@@ -451,7 +474,10 @@ def test_a_lost_slice_costs_its_own_volume_alone(tmp_path, grid, tag):
 def test_nothing_tells_apart(tmp_path):
     z = np.arange(8) * 3.0
     passes(tmp_path, [z, z], InstanceNumber=None)
-    assert only(tmp_path).problem == "up to 2 images at one position, and nothing tells them apart"
+    assert (
+        only(tmp_path).problem
+        == "up to 2 images at one position, and no tag sorts all of them into regular volumes"
+    )
 
 
 def test_passes_that_share_air(tmp_path):

@@ -65,8 +65,11 @@ def find_series(paths: Iterable[Path], *, salt: bytes, keep_uids: bool = False) 
         except BROKEN:
             broken[path.parent].append(path)
     sources: list[ScanSource] = []
+    studies = Counter(uid for _, uid in series)
     for (study, uid), files in sorted(series.items()):
-        sources += _sources(study, uid, files, broken, salt, keep_uids)
+        # Copied headers give series of several studies one UID, which then isn't a name.
+        known_by = f"{study} {uid}" if studies[uid] > 1 else uid or study or str(files.files[0])
+        sources += _sources(known_by, uid, files, broken, salt, keep_uids)
     for folder, lost in broken.items():
         name = f"DICOM-broken-{_hashed(str(folder), salt)}"
         problem = f"{len(lost)} file{'s are' if len(lost) > 1 else ' is'} broken DICOM"
@@ -186,10 +189,10 @@ def _header(path: Path) -> Any:
 
 
 def _sources(
-    study: str, uid: str, series: _Series, broken: Mapping[Path, list[Path]], salt: bytes, keep_uids: bool
+    known_by: str, uid: str, series: _Series, broken: Mapping[Path, list[Path]], salt: bytes, keep_uids: bool
 ) -> list[ScanSource]:
     """The volumes of one series."""
-    name = f"{series.modality}-{_hashed(uid or study or str(series.files[0]), salt)}"
+    name = f"{series.modality}-{_hashed(known_by, salt)}"
     common: dict[str, Any] = {
         "patient": _hashed(series.person, salt),
         "series": uid if keep_uids else _hashed(uid, salt),
@@ -208,8 +211,8 @@ def _sources(
     for number, stack in enumerate(found.stacks, 1):
         case = name if len(found.stacks) == 1 else f"{name}-{number}"
         trouble = stack.problem
-        if trouble and series.lost:
-            trouble += f"; {_images(series.lost)} {'has' if series.lost == 1 else 'have'} {NO_PLACE}"
+        if trouble:  # what was left out may be what is missing
+            trouble = "; ".join([trouble, *notes])
         paths = tuple(dict.fromkeys(each.path for each in stack.slices))
         frames: tuple[tuple[int, int], ...] = ()
         if any(each.frame is not None for each in stack.slices):

@@ -70,7 +70,8 @@ def uneven(ordered: Sequence[Slice]) -> str | None:
         one_name = any(len({each.instance for each in run}) < len(run) for run in runs)
         return (
             f"up to {max(map(len, runs))} images at one position"
-            f"{' under one SOPInstanceUID' if one_name else ''}, and nothing tells them apart"
+            f"{' under one SOPInstanceUID' if one_name else ''}, and no tag sorts all of them into "
+            "regular volumes"
         )
     places = places_of(ordered)
     steps = np.diff(places)
