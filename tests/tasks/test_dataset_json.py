@@ -82,6 +82,9 @@ def test_version_2_takes_the_files_of_its_ending_and_counts_them(tmp_path):
     assert found.modality == "CT"
     assert any("numTraining 2" in note and "1 cases" in note for note in found.notes)
     assert any("mood" in note for note in found.notes)
+    touch(tmp_path, "imagesTr/a_0000.NII.GZ")
+    with pytest.raises(TaskError, match=r"a_0000\.NII\.GZ and a_0000\.nii\.gz"):
+        read_dataset_json(tmp_path).cases(None)
 
 
 def test_dataset_names_its_own_files(tmp_path):
@@ -193,6 +196,14 @@ def test_regions_are_unions_and_masks_get_their_values(tmp_path):
     # nnU-Net paints 7, then 8 over it, then 9: what a perfect prediction would become.
     painted = np.select([label == 3, label == 2, label == 1], [9, 8, 7], 0)
     assert np.array_equal(np.array(values)[classes], painted)
+
+
+def test_masks_that_do_not_tell_regions_apart_are_noted(tmp_path):
+    labels = {"background": 0, "core": 2, "whole": [1, 2]}
+    said = read_dataset_json(write(tmp_path, labels=labels, regions_class_order=[2, 1]))
+    assert said.notes == ("by its regions_class_order, masks hold 1 for whole and core+whole alike",)
+    nested = dict(reversed(labels.items()))
+    assert read_dataset_json(write(tmp_path, labels=nested, regions_class_order=[1, 2])).notes == ()
 
 
 def test_the_fourth_axis_is_channels_and_their_number_is_checked(tmp_path):

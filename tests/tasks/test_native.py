@@ -14,8 +14,10 @@ from parts2whole.scans.case import SourceCase
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import Box
 from parts2whole.store.ingest import store_cases
+from parts2whole.store.split import Split
 from parts2whole.tasks.base import TaskError
 from parts2whole.tasks.native import read_original
+from parts2whole.tasks.sides import count_sides, remarks
 
 AFFINE = np.array([[-1.0, 0, 0, 30], [0, 0, 1.5, -8], [0, 0.8, 0, 5], [0, 0, 0, 1]])
 """Axes flipped and swapped, three spacings."""
@@ -97,5 +99,10 @@ def test_labels_that_resampling_loses_are_named_even_where_all_cases_lose_them(t
     (note,) = labelled.notes
     assert note.startswith("label 9 of c0, c1, c2, c3 vanished at 4 mm")
     assert "label 9 vanished at 4 mm" in labelled.store.record("c2").notes
+    split = Split(train=("c0",), validation=("c1",), test=("c2", "c3"))
+    train, validation, test = count_sides(labelled, split)
+    assert train.classes == validation.classes == {"1": 1, "9": 0}
+    assert test.classes == {"1": 2, "9": 2}  # scored on the voxels of the file
+    assert not any("9 among the 2 test" in remark for remark in remarks(task, labelled, split))
     native = task.replace(preprocess=Preprocess(modality="MR"))
     assert native.labelled(cache=tmp_path / "cache", workers=0, progress=False).notes == ()

@@ -139,6 +139,27 @@ def test_labels_that_contradict_each_other_are_refused(tmp_path, rows, reason):
         Classification(listed(tmp_path, rows), preprocess=MR).labelled(cache=tmp_path / "cache")
 
 
+@pytest.mark.parametrize(("one", "other"), [("01", "1"), ("1", "1.0"), ("P1", "p1"), ("A  B", "A B")])
+def test_a_patient_in_two_spellings_is_refused(tmp_path, one, other):
+    rows = [f"a.nii,x,{one}", f"b.nii,y,{other}", "c.nii,y,2", "d.nii,y,"]
+    path = listed(tmp_path, rows, heading="path,label,patient")
+    named = " and ".join(map(repr, sorted((one, other))))
+    with pytest.raises(TaskError, match=f"one patient in several ways, or nearly so: {named};"):
+        Classification(path, preprocess=MR).labelled(cache=tmp_path / "cache")
+
+
+def test_a_column_of_patients_with_blanks_is_noted(tmp_path):
+    for number in range(6):
+        save(tmp_path / f"{number}.nii.gz", noise(number))
+    rows = [f"{number}.nii.gz,{number % 2},{'' if number == 4 else number % 3}" for number in range(6)]
+    path = listed(tmp_path, rows, heading="path,label,patient")
+    labelled, _ = opened(Classification(path, preprocess=MR), tmp_path / "cache")
+    assert labelled.notes == (
+        "1 of 6 rows name no patient, though others do: they are told apart by folders and names",
+    )
+    assert len(set(labelled.patients().values())) == 4
+
+
 def test_blanks_and_marks_make_no_class_of_their_own(tmp_path):
     rows = [f"{n}.nii.gz;{'benign' if n % 2 else 'malignant'}{' ' * (n % 3)}" for n in range(6)]
     for number in range(6):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -15,10 +16,11 @@ from parts2whole.cli import main
 from parts2whole.phantom.example import write_data_set
 from parts2whole.phantom.write_lidc import Lidc
 from parts2whole.scans.preprocess import Preprocess
+from parts2whole.scans.volume import LabelVolume
 from parts2whole.store.store import Store
 from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.runtime import Hardware
-from parts2whole.verbs.predict import PredictError, predict
+from parts2whole.verbs.predict import PredictError, _volumes_ml, predict
 
 EXACT = Hardware(accelerator="cpu", precision="32-true")
 
@@ -95,6 +97,12 @@ def test_volumes_in_ml_are_those_of_the_mask_that_was_written(run, tmp_path, mon
     voxel_ml = 0.7 * 0.9 * 2.5 / 1000  # the determinant of a triangular matrix is the product of its diagonal
     assert float(row["ml_3"]) == pytest.approx(5 * voxel_ml, abs=1e-6)
     assert float(row["ml_7"]) == pytest.approx(11 * voxel_ml, abs=1e-6)
+
+
+def test_classes_that_share_a_value_share_a_volume():
+    card = SimpleNamespace(classes=("background", "whole", "core+whole", "node"), values=(0, 1, 1, 2))
+    mask = LabelVolume(np.array([[[0, 1, 1, 1, 2]]], np.uint8), (10.0, 10.0, 10.0))
+    assert _volumes_ml(mask, card) == pytest.approx({"whole or core+whole": 3, "node": 1})
 
 
 def test_a_spacing_unlike_those_of_training_is_noted_and_how_it_was_treated(run, tmp_path):

@@ -68,6 +68,7 @@ class Item:
         lesions: what a candidate hits, of `LabelledData.lesions`.
         irrelevant: a candidate on a finding that counts neither as a lesion nor as a false positive.
         holds: foreground classes in its label map, by index, for segmentation.
+        lost: those that its label file has, and resampling left no voxel of: not learned, but scored.
     """
 
     item_id: str
@@ -79,6 +80,7 @@ class Item:
     lesions: tuple[str, ...] = ()
     irrelevant: bool = False
     holds: frozenset[int] = frozenset()
+    lost: frozenset[int] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)

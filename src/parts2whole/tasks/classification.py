@@ -15,7 +15,7 @@ from parts2whole.scans.volume import Box, Volume
 from parts2whole.store.ingest import SourceCase, store_cases, store_scans
 from parts2whole.store.split import split_by_patient
 from parts2whole.store.store import Store
-from parts2whole.tasks.base import Item, LabelledData, TaskError
+from parts2whole.tasks.base import Item, LabelledData, TaskError, name_some
 from parts2whole.tasks.classifying import ClassificationTask
 from parts2whole.tasks.npz import read_npz, scale_alike
 from parts2whole.tasks.spreadsheet import Row, read_rows
@@ -79,7 +79,15 @@ class Classification(ClassificationTask):
         items = [
             Item(name, name, store.record(name).patient, t) for name, t in targets.items() if store.has(name)
         ]
-        return self._usable(store, items, classes, report.set_aside)
+        found = self._usable(store, items, classes, report.set_aside)
+        unnamed = sum(not row.cells.get("patient") for row in rows)
+        if self.patient_pattern is not None or not 0 < unnamed < len(rows):
+            return found
+        note = (
+            f"{unnamed} of {len(rows)} rows name no patient, though others do: they are told apart by "
+            "folders and names"
+        )
+        return dataclasses.replace(found, notes=(*found.notes, note))
 
     def prepared_like(self, theirs: Preprocess) -> Self:
         """As those of weights; but arrays of an ``.npz`` have no spacing and no modality."""
@@ -142,12 +150,12 @@ class Classification(ClassificationTask):
 
 
 def _read_rows(path: Path) -> list[Row]:
-    """Lines of the CSV, checked: every volume has one label, and every label one spelling."""
+    """Lines of the CSV, checked: every volume has one label, and every label and patient one spelling."""
     rows = read_rows(path, ("path", "label"), optional=("patient", *BOX_COLUMNS))
     if not rows:
         raise TaskError(f"{path} lists no volumes")
     labels: dict[tuple[str, ...], tuple[Row, str]] = {}
-    spellings: dict[str, set[str]] = defaultdict(set)
+    spellings: dict[tuple[str, str], set[str]] = defaultdict(set)
     for row in rows:
         label, volume = row.cells["label"], tuple(v for k, v in row.cells.items() if k in PLACE_COLUMNS)
         if not (row.cells["path"] and label):
@@ -157,18 +165,20 @@ def _read_rows(path: Path) -> list[Row]:
             raise TaskError(
                 f"{path}: {row.cells['path']} is {other!r} in line {first.line}, {label!r} in line {row.line}"
             )
-        spellings[_spelt(label)].add(label)
-    doubtful = [sorted(found) for found in spellings.values() if len(found) > 1]
-    if doubtful:
-        named = "; ".join(" and ".join(map(repr, found)) for found in doubtful)
-        raise TaskError(
-            f"{path} spells one class in several ways, or nearly so: {named}; write each in one way"
-        )
+        for what, name in (("class", label), ("patient", row.cells.get("patient") or "")):
+            spellings[what, _spelt(name)].add(name)
+    for what in ("class", "patient"):
+        doubtful = [sorted(found) for (of, _), found in spellings.items() if of == what and len(found) > 1]
+        if doubtful:
+            named = name_some([" and ".join(map(repr, found)) for found in doubtful])
+            raise TaskError(
+                f"{path} spells one {what} in several ways, or nearly so: {named}; write each in one way"
+            )
     return rows
 
 
 def _spelt(label: str) -> str:
-    """What two labels have in common that a person would take for one: case and blanks, 1 and 1.0."""
+    """What two names have in common that a person would take for one: case and blanks, 1, 01 and 1.0."""
     try:
         return repr(float(label))
     except ValueError:

@@ -23,6 +23,7 @@ import dataclasses
 import functools
 import json
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -215,6 +216,14 @@ def _understand(path: Path, plain: dict[str, Any]) -> DatasetJson:
     count = take.pop("numTraining", None)
     unknown = sorted(set(take) - TOLD - ({"dataset"} if isinstance(dataset, str) else set()))
     notes = [f"{FILE} has keys that mean nothing here: {name_some(unknown)}"] if unknown else []
+    written: dict[int, list[str]] = defaultdict(list)
+    for name, value in meaning.written.items():
+        written[value].append(name)
+    notes += [
+        f"by its regions_class_order, masks hold {value} for {' and '.join(names)} alike"
+        for value, names in written.items()
+        if len(names) > 1
+    ]
     if str(size).upper() == "4D" and len(channels) == 1:
         notes.append(f"{FILE} says tensorImageSize 4D, and names one channel")
     if any(name.casefold() == "nonorm" for name in channels):

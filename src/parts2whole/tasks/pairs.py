@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from parts2whole.scans.find import name_twins
 from parts2whole.scans.read import SUFFIXES, ReadError, scan_files, strip_suffix
 from parts2whole.store.ingest import SourceCase
 from parts2whole.tasks.base import TaskError, name_some
@@ -106,6 +107,8 @@ def by_stem(folder: Path, ending: str | None = None) -> dict[str, Path]:
             files = sorted(
                 p for p in folder.iterdir() if p.name.lower().endswith(ending.lower()) and p.name[0] != "."
             )
+            for problem in name_twins(files).values():
+                raise ReadError(f"{folder}: {problem}")
     except ReadError as error:
         raise TaskError(str(error)) from error
     return {strip_suffix(path.name): path for path in files}

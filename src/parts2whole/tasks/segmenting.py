@@ -187,7 +187,11 @@ class SegmentationTask(Task, abc.ABC):
         if not set(holders) - {0, self.ignored_value}:
             raise TaskError(f"the labels in {self.data} hold nothing but background")
         items = tuple(
-            dataclasses.replace(item, holds=self.holds(store.record(item.case_id), classes))
+            dataclasses.replace(
+                item,
+                holds=self.holds(store.record(item.case_id), classes),
+                lost=self.lost(store.record(item.case_id), classes) if item.centre is None else frozenset(),
+            )
             for item in self.items(store, sources)
             if item.case_id not in other
         )
@@ -217,6 +221,11 @@ class SegmentationTask(Task, abc.ABC):
     def modality_said(self) -> str | None:
         """As its ``dataset.json`` has it."""
         return self.sources().modality
+
+    def lost(self, record: CaseRecord, classes: Sequence[str]) -> frozenset[int]:
+        """Foreground classes in a label file of which the stored label map has no voxel, by index."""
+        found = self.to_classes(np.array(record.labels_lost, np.int64), classes)
+        return frozenset(range(1, len(classes))).intersection(found.tolist())
 
     def can_judge(self, labelled: LabelledData, items: Sequence[str]) -> bool:
         """Whether an item has foreground: overlap with nothing is undefined."""

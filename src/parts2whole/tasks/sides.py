@@ -73,7 +73,7 @@ def remarks(task: Task, labelled: LabelledData, split: Split) -> list[str]:
             f"{task.monitor} is undefined on the validation side: the step is chosen by the validation loss "
             "instead, and nothing stops early"
         )
-    if not task.can_judge(labelled, split.test):
+    if not (task.can_judge(labelled, split.test) or any(labelled.item(item).lost for item in split.test)):
         notes.append(f"{task.monitor} is undefined on the test side: this run has no figure to be judged by")
     if sides["test"].patients < FEW_TESTED:
         notes.append(
@@ -100,7 +100,8 @@ def undefined_in(task: Task, examined: Examination) -> list[str]:
 def _count_side(labelled: LabelledData, name: str, items: Sequence[str]) -> Side:
     mine = [labelled.item(item) for item in items]
     occurring = labelled.occurring()
-    held = {(item.patient, each) for item in mine for each in occurring[item.item_id]}
+    lost = {item.item_id: item.lost if name == "test" else frozenset() for item in mine}  # scored, see Item
+    held = {(item.patient, each) for item in mine for each in occurring[item.item_id] | lost[item.item_id]}
     numbers = Counter(each for _, each in held)
     return Side(
         name,

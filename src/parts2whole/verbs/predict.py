@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -279,10 +280,16 @@ def _far_spacing(scan: Volume, card: ModelCard) -> str:
 
 
 def _volumes_ml(mask: LabelVolume, card: ModelCard) -> dict[str, float]:
-    """Volume of every foreground class; axes needn't be at right angles."""
+    """Volume of every foreground class, of those with one value together; axes may be at any angles."""
     voxel_ml = abs(float(np.linalg.det(mask.affine()[:3, :3]))) / 1000
-    found = zip(card.classes, card.values, strict=True)
-    return {name: int(np.count_nonzero(mask.array == value)) * voxel_ml for name, value in found if value}
+    named: dict[int, list[str]] = defaultdict(list)
+    for name, value in zip(card.classes, card.values, strict=True):
+        named[value].append(name)
+    return {
+        " or ".join(names): int(np.count_nonzero(mask.array == value)) * voxel_ml
+        for value, names in named.items()
+        if value
+    }
 
 
 @dataclasses.dataclass(frozen=True)
