@@ -101,6 +101,7 @@ def short_pretrain(store: Path, out: Path, **settings):
         "batch_size": 2,
         "validation_wholes": 4,
         "validate_every": 4,
+        "embed_wholes": 0,
         "progress": False,
         "hardware": EXACT,
     }
@@ -243,6 +244,7 @@ def test_finetuning_tests_the_best_step_on_cases_it_never_saw(task, finetuned):
     sides = [set(result[f"{side}_cases"]) for side in ("train", "validation", "test")]
     assert sum(map(len, sides)) == len(set.union(*sides)) == 8
     assert result["best_step"] in (3, 6)
+    assert result["method"]["class_path"] == "Parts2Whole"
     rows = list(csv.DictReader((finetuned / "test_cases.csv").open()))
     assert {row["case"] for row in rows} == sides[2]
     mean = np.mean([float(row["dice_mean"]) for row in rows])

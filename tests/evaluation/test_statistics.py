@@ -20,7 +20,6 @@ from parts2whole.evaluation.statistics import (
     StatisticsError,
     Summary,
     compare,
-    confidence_interval,
     equivalence,
     holm,
     rounding_range,
@@ -298,15 +297,6 @@ def test_a_large_p_is_no_equivalence() -> None:
     assert found.p > 0.05
     assert "equivalence within ±1" in found.describe()
     assert "90 % CI" in found.describe()
-
-
-def test_confidence_interval_covers_as_often_as_it_says() -> None:
-    samples = np.random.default_rng(0).normal(5, 2, (400, 6))
-    held = [low <= 5 <= high for low, high in (confidence_interval(s, confidence=0.8) for s in samples)]
-    assert np.mean(held) == pytest.approx(0.8, abs=0.05)
-    expected = stats.t.interval(0.95, 5, samples[0].mean(), stats.sem(samples[0]))
-    assert confidence_interval(samples[0]) == pytest.approx(expected)
-    assert confidence_interval(Summary.of(samples[0])) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from parts2whole.report.runs import (
     Panel,
     RunError,
     find_runs,
-    read_metrics,
     read_run,
     read_volumes,
     write_volumes,
@@ -43,7 +42,7 @@ def test_a_run_is_read_back(tmp_path: Path, pretrained: MakeRun) -> None:
 
 def test_a_last_line_cut_short_is_left_out_without_a_word(tmp_path: Path, pretrained: MakeRun) -> None:
     folder = pretrained(tmp_path / "run", finished=False)
-    before = len(read_metrics(folder))
+    before = len(read_run(folder).records)
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 220, "time_s": 2')
     run = read_run(folder)

@@ -4,14 +4,14 @@ import math
 
 import pytest
 
-from parts2whole.training.choice import NOTHING, defined, informative, is_best, waited
+from parts2whole.training.choice import defined, informative, is_best, waited
 
 NAN = math.nan
 
 
 def best_step(figures: list[tuple[float, float]]) -> int:
     """The step that is kept, counted from 1, of (monitored, other) values that are low where they are good."""
-    best, kept = NOTHING, 0
+    best, kept = (math.inf, math.inf), 0
     for step, figure in enumerate(figures, start=1):
         if is_best(defined(*figure), best):
             best, kept = defined(*figure), step

@@ -1,17 +1,31 @@
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
-from parts2whole.phantom.ct import make_ct
+from parts2whole.evaluation import projections
+from parts2whole.phantom.ct import Resolution, make_ct
 from parts2whole.training.folder import RunFolderError
 from parts2whole.verbs import demo as module
 from parts2whole.verbs.demo import demo
 
 
 def test_the_demo_ends_with_a_table_and_a_report(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "UNLABELLED", 3)
-    monkeypatch.setattr(module, "LABELLED", 8)
+    smaller = {
+        **{
+            "UNLABELLED": 3,
+            "LABELLED": 6,
+            "WHOLE": (8, 16, 16),
+            "PATCH": (16, 16, 16),
+            "WINDOW": (16, 16, 24),
+        },
+        "PATIENT": Resolution(pixels=28, slices=20, smallest_mm=20.0),
+    }
+    for name, value in smaller.items():
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(projections, "TSNE", functools.partial(projections.TSNE, max_iter=250))
     settings = {"labelled_cases": 2, "seeds": 1, "pretrain_steps": 1, "finetune_steps": 1, "progress": False}
     done = demo(out=tmp_path, **settings)
     assert done.report.stat().st_size > 10_000

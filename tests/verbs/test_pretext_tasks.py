@@ -35,6 +35,8 @@ SHORT = [
     "5",
     "--validate_every",
     "2",
+    "--embed_wholes",
+    "0",
     "--progress",
     "false",
     "--hardware.accelerator",
@@ -84,7 +86,7 @@ def finetune(scans: Path, init: Path, out: Path) -> int:
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_a_method_pretrains_and_is_finetuned_from(name, store, scans, tmp_path):
+def test_a_method_pretrains(name, store, tmp_path):
     assert pretrain(store, tmp_path / "run", name, "--steps", "4") == 0
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     losses = [r["loss"] for r in records if r["split"] == "validation"]
@@ -97,8 +99,6 @@ def test_a_method_pretrains_and_is_finetuned_from(name, store, scans, tmp_path):
     card = json.loads((tmp_path / "run" / "weights" / "card.json").read_text())
     assert card["citation"] == METHODS[name].citation
     assert (tmp_path / "run" / "report.html").stat().st_size > 0
-    assert finetune(scans, tmp_path / "run", tmp_path / "ft") == 0
-    assert json.loads((tmp_path / "ft" / "result.json").read_text())["method"]["class_path"].endswith(name)
 
 
 @pytest.mark.parametrize("in_a_file", [False, True])

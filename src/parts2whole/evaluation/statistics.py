@@ -242,13 +242,6 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def confidence_interval(values: Sample, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Two-sided interval of the mean of a sample or a `Summary`, by Student's t."""
-    _check("paired", "two-sided", confidence)
-    s = values if isinstance(values, Summary) else Summary.of(values)
-    return _Estimate(s.mean, s.sd / math.sqrt(s.n), s.n - 1, s.n).interval(confidence)
-
-
 def rounding_range(
     a: Summary, b: Summary, *, test: str = "student", alternative: str = "greater"
 ) -> tuple[float, float]:

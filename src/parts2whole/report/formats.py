@@ -68,44 +68,29 @@ def metric_label(row: Row) -> str:
     return metric_title(row.metric) + (", %" if row.percent else "")
 
 
-def to_rich(table: Table, *, title: str = "") -> RichTable:
-    """The table for a terminal."""
-
-    def style(text: str, cell: Cell) -> Text:
-        words = f"{text} ≈" if cell.equivalent else text
-        return Text(words, style="bold" if cell.best else "red" if cell.equivalent else "")
-
-    return _rich(table, title, style, table.notes)
-
-
 def to_text(table: Table, *, title: str = "", width: int = 120) -> str:
     """The table as plain text, with the best marked by ``*``; as wide as it must be to lose nothing."""
 
     def style(text: str, cell: Cell) -> Text:
         return Text(f"{text} *" if cell.best else f"{text} ≈" if cell.equivalent else f"{text}  ")
 
-    made = _rich(table, title, style, [note.replace("Bold:", "Marked *:") for note in table.notes])
+    common, first = _common(table)  # what all rows have in common moves into the title
+    heading = "\n".join(text for text in (title, common) if text)
+    made = RichTable(
+        title=Text(heading, style="bold") if heading else None, title_justify="left", box=SIMPLE_HEAD
+    )
+    notes = [note.replace("Bold:", "Marked *:") for note in table.notes]
+    made.caption, made.caption_justify = Text("\n".join(notes), style="dim"), "left"
+    for place, name in enumerate(_headings(table)[first:], start=first):
+        made.add_column(Text(name), justify="right" if place > 2 else "left")
+    for line in _lines(table, style, Text):
+        made.add_row(*line[first:])
     console = Console(file=io.StringIO(), width=10_000, color_system=None)
     wide = console.measure(made).maximum
     console = Console(file=io.StringIO(), width=max(width, wide), color_system=None)
     with console.capture() as captured:
         console.print(made)
     return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
-
-
-def _rich(table: Table, title: str, style: Callable[[str, Cell], Text], notes: Sequence[str]) -> RichTable:
-    """A table without lines between columns; what all rows have in common moves into the title."""
-    common, first = _common(table)
-    heading = "\n".join(text for text in (title, common) if text)
-    made = RichTable(
-        title=Text(heading, style="bold") if heading else None, title_justify="left", box=SIMPLE_HEAD
-    )
-    made.caption, made.caption_justify = Text("\n".join(notes), style="dim"), "left"
-    for place, name in enumerate(_headings(table)[first:], start=first):
-        made.add_column(Text(name), justify="right" if place > 2 else "left")
-    for line in _lines(table, style, Text):
-        made.add_row(*line[first:])
-    return made
 
 
 def to_markdown(table: Table) -> str:

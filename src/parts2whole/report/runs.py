@@ -186,11 +186,6 @@ def read_run(folder: str | Path) -> Run:
     )
 
 
-def read_metrics(folder: str | Path) -> list[Plain]:
-    """Records of a run's ``metrics.jsonl``, oldest first; a line cut short by a crash is left out."""
-    return _parse_metrics(Path(folder) / "metrics.jsonl")[0]
-
-
 def write_volumes(folder: str | Path, panel: Panel) -> Path:
     """Keep a panel as ``panels/latest.npz`` of a run folder, for the report's slice viewer."""
     path = Path(folder) / VOLUMES

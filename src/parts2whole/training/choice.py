@@ -14,9 +14,6 @@ from collections.abc import Sequence
 Figures = tuple[float, float]
 """The monitored value of a step, and that of the figure that decides while the monitored one is undefined."""
 
-NOTHING: Figures = (math.inf, math.inf)
-"""Of a run that has not validated yet."""
-
 
 def defined(*values: float) -> Figures:
     """Two values, infinite where they are undefined."""
