@@ -1,23 +1,67 @@
-"""Shared by all tests: shapes checked at run time, one thread, small synthetic data, the real scans."""
+"""Shared by all tests: shapes checked at run time, one thread, jobs in this process, which tests are slow."""
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 import shape_checks
+from parts2whole.files import write_text
 from weights.stand_ins import parity, stand_ins
 
 __all__ = ["parity", "stand_ins"]
 
 shape_checks.install()
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 # The networks in tests are so small that threads wait for each other longer than they work.
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
+
+
+SLOW = Path(__file__).with_name("slow.txt")
+"""Tests that took more than `SLOW_SECONDS` of processor time, setup included; written by ``--measure``."""
+SLOW_SECONDS = 2.0
+spent: dict[str, float] = {}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--measure", action="store_true", help=f"write which tests are slow into {SLOW.name}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that were slow when they were last measured; a new one counts as fast until then."""
+    slow = set(SLOW.read_text(encoding="utf-8").splitlines())
+    for item in items:
+        if item.nodeid in slow:
+            item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """Import what all need, so that no test is charged with it."""
+    importlib.import_module("parts2whole.verbs.demo")
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Count the processor time of a test, and of the processes that it started."""
+    before = sum(os.times()[:4])
+    yield
+    spent[item.nodeid] = sum(os.times()[:4]) - before
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With ``--measure``, replace what is known of the tests that ran."""
+    if session.config.getoption("--measure"):
+        known = {name for name in SLOW.read_text(encoding="utf-8").splitlines() if name not in spent}
+        known |= {name for name, seconds in spent.items() if seconds > SLOW_SECONDS}
+        write_text(SLOW, "".join(f"{name}\n" for name in sorted(known)))
 
 
 @pytest.fixture(scope="session")
