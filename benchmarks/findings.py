@@ -9,6 +9,8 @@ import platform
 from datetime import UTC, datetime
 from pathlib import Path
 
+from parts2whole.files import write_json
+
 FILE = Path(__file__).with_name("reliability.json")
 PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
 
@@ -17,6 +19,13 @@ INTRODUCTION = """# Reliability: what was tried, how often, and what came of it
 Every row was written by the script that did it: faults were injected into real runs, broken files were
 really read, and resumed runs were compared bit by bit with runs that were never stopped. A row that failed
 would stay. The quick part is in the test suite (`tests/training`, `tests/test_hostile.py`).
+"""
+
+KINDS = """
+## Right or refused
+
+Inputs that go wrong silently in many tools. Tests make inputs of each kind and compare what comes out with values that
+were derived another way; each is right, or refused with a reason that is true of it.
 """
 
 CLOSING = """
@@ -54,23 +63,26 @@ def keep(section: str, command: str, findings: list[Finding]) -> None:
         "machine": f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}",
         "findings": [dataclasses.asdict(finding) for finding in findings],
     }
-    beside = FILE.with_suffix(".part")
-    beside.write_text(json.dumps(known, indent=1) + "\n")
-    beside.replace(FILE)
+    write_json(FILE, known)
     write_page(known)
 
 
 def write_page(known: dict) -> None:
     lines = [INTRODUCTION, "| tried | times | outcome | |", "|---|---:|---|---|"]
-    for section in known.values():
-        for row in section["findings"]:
-            verdict = "held" if row["passed"] else "**failed**"
-            lines.append(f"| {row['tried']} | {row['times']:,} | {row['outcome']} | {verdict} |")
+    lines += [_row(row) for name, section in known.items() if name != "kinds" for row in section["findings"]]
+    if "kinds" in known:
+        lines += [KINDS, "| input | tests | what happens here | |", "|---|---:|---|---|"]
+        lines += [_row(row) for row in known["kinds"]["findings"]]
     lines += ["", "Written by:", ""]
     lines += [f"- `{s['command']}` on {s['date']} ({s['machine']}): {name}" for name, s in known.items()]
     page = PAGE.read_text() if PAGE.exists() else ""
     _, start, others = page.partition("\n<!-- ")  # what other scripts have put below, between markers
     PAGE.write_text("\n".join(lines) + "\n" + CLOSING + start + others)
+
+
+def _row(row: dict) -> str:
+    verdict = "held" if row["passed"] else "**failed**"
+    return f"| {row['tried']} | {row['times']:,} | {row['outcome']} | {verdict} |"
 
 
 def show(findings: list[Finding]) -> None:
