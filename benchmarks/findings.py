@@ -24,8 +24,8 @@ would stay. The quick part is in the test suite (`tests/training`, `tests/test_h
 KINDS = """
 ## Right or refused
 
-Inputs that go wrong silently in many tools. Tests make inputs of each kind and compare what comes out with values that
-were derived another way; each is right, or refused with a reason that is true of it.
+Inputs that go wrong silently in many tools. Tests make inputs of each kind and compare what comes out with
+values that were derived another way; each is right, or refused with a reason that is true of it.
 """
 
 CLOSING = """
