@@ -9,7 +9,7 @@ import platform
 from datetime import UTC, datetime
 from pathlib import Path
 
-from parts2whole.files import write_json
+from parts2whole.files import write_json, write_text
 
 FILE = Path(__file__).with_name("reliability.json")
 PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"

@@ -84,7 +84,7 @@ KINDS = (
     Kind(
         "Folders of masks, twins (c0.nii beside c0.nii.gz), suffixes in capitals",
         "search, survey and pairs agree; what is ambiguous is refused",
-        [f"{SCANS}/test_find.py", "tests/survey"],
+        [f"{SCANS}/test_find.py", f"{SCANS}/test_label_maps.py", "tests/survey"],
     ),
     Kind(
         "NIfTI with odd forms, units and contents",
@@ -99,7 +99,7 @@ KINDS = (
     Kind(
         "DICOM series with scouts, copies, several acquisitions, gaps, tilt",
         "sorted by position, orientation and voxels; odd images are left out with a note",
-        [f"{SCANS}/test_dicom.py", f"{SCANS}/test_dicom_stacks.py"],
+        [f"{SCANS}/test_dicom.py", f"{SCANS}/test_dicom_sort.py"],
     ),
     Kind(
         "Multi-frame DICOM, classic and enhanced, and all types of voxels",
