@@ -77,7 +77,8 @@ def write_page(known: dict) -> None:
     lines += [f"- `{s['command']}` on {s['date']} ({s['machine']}): {name}" for name, s in known.items()]
     page = PAGE.read_text() if PAGE.exists() else ""
     _, start, others = page.partition("\n<!-- ")  # what other scripts have put below, between markers
-    PAGE.write_text("\n".join(lines) + "\n" + CLOSING + start + others)
+    _, mark, measured = PAGE.read_text().partition("<!-- native grid -->")  # by native_grid.py
+    write_text(PAGE, "\n".join(lines) + "\n" + CLOSING + (f"\n{mark}{measured}" if mark else ""))
 
 
 def _row(row: dict) -> str:
