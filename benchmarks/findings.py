@@ -77,8 +77,7 @@ def write_page(known: dict) -> None:
     lines += [f"- `{s['command']}` on {s['date']} ({s['machine']}): {name}" for name, s in known.items()]
     page = PAGE.read_text() if PAGE.exists() else ""
     _, start, others = page.partition("\n<!-- ")  # what other scripts have put below, between markers
-    _, mark, measured = PAGE.read_text().partition("<!-- native grid -->")  # by native_grid.py
-    write_text(PAGE, "\n".join(lines) + "\n" + CLOSING + (f"\n{mark}{measured}" if mark else ""))
+    write_text(PAGE, "\n".join(lines) + "\n" + CLOSING + start + others)
 
 
 def _row(row: dict) -> str:
