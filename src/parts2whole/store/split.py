@@ -268,19 +268,16 @@ def _swap(
     while True:
         now = missing({})
         best: tuple[list[int], str, int, str, int] | None = None
-        for side in names:
+        kinds = {side: _kinds(sides[side], of) for side in names}
+        for side, other in itertools.permutations(names, 2):
             wanted = {each for each in classes if not held[side][each]}
-            for other in names if wanted else ():
-                seen: set[tuple[frozenset[Hashable], frozenset[Hashable]]] = set()
-                for (i, out), (j, into) in itertools.product(enumerate(sides[side]), enumerate(sides[other])):
-                    if other == side or not of[into] & wanted or (of[out], of[into]) in seen:
-                        continue
-                    seen.add((of[out], of[into]))  # patients with the same classes are alike
-                    gained = Counter(of[into])
-                    gained.subtract(of[out])
-                    then = missing({side: gained, other: Counter({c: -n for c, n in gained.items()})})
-                    if then < (best[0] if best else now):
-                        best = (then, side, i, other, j)
+            useful = [(into, j) for into, j in kinds[other].items() if into & wanted]
+            for (into, j), (out, i) in itertools.product(useful, kinds[side].items()):
+                gained = Counter(into)
+                gained.subtract(out)
+                then = missing({side: gained, other: Counter({c: -n for c, n in gained.items()})})
+                if then < (best[0] if best else now):
+                    best = (then, side, i, other, j)
         if best is None:
             return now
         _, side, i, other, j = best
@@ -291,6 +288,14 @@ def _swap(
 
 
 _NONE: Counter[Hashable] = Counter()
+
+
+def _kinds(patients: Sequence[str], of: Classes) -> dict[frozenset[Hashable], int]:
+    """The place of the first patient of every kind: those with the same classes are alike."""
+    found: dict[frozenset[Hashable], int] = {}
+    for place, patient in enumerate(patients):
+        found.setdefault(of[patient], place)
+    return found
 
 
 def write_split(split: Split, path: Path, **about: Any) -> None:

@@ -430,7 +430,12 @@ def same_scan_same_patient(items: Sequence[Item], store: Store) -> tuple[Item, .
         {item.item_id: item.patient for item in items},
         {item.item_id: twins.get(item.case_id, item.case_id) for item in items},
     )
-    return tuple(dataclasses.replace(item, patient=patients[item.item_id]) for item in items)
+    return tuple(
+        item
+        if item.patient == patients[item.item_id]
+        else dataclasses.replace(item, patient=patients[item.item_id])
+        for item in items
+    )
 
 
 def name_some(names: Sequence[str], most: int = 5) -> str:
