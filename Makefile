@@ -6,16 +6,19 @@ OUT ?= demo
 DEMO := $(BIN)/parts2whole demo --out $(OUT) $(if $(SCANS),--scans "$(SCANS)") $(if $(LABELLED),--labelled "$(LABELLED)") \
 	$(if $(MODALITY),--modality $(MODALITY))
 
-.PHONY: help demo test check docs bench format clean
+.PHONY: help demo test test-fast check docs bench format clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 demo: $(VENV)/installed ## install, then run the whole path on synthetic scans (or SCANS=... LABELLED=...)
 	$(DEMO)
 
 test: $(VENV)/installed-test check ## install what the tests need, check the code, run the tests
 	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/installed-test ## what one runs between edits: all tests but the slow ones (tests/slow.txt)
+	$(BIN)/python -m pytest -m "not slow"
 
 check: $(VENV)/installed-test ## format, lint, types, imports
 	$(BIN)/ruff format --check .
