@@ -571,6 +571,34 @@ def test_any_series_of_numbered_passes(
     assert bool([note for note in found[0].notes if "cop" in note]) == bool(copies)
 
 
+@pytest.mark.parametrize("shared", ["SeriesInstanceUID", "StudyInstanceUID", "both"])
+def test_patients_under_one_uid_are_never_mixed(tmp_path, shared):
+    """Some tools that remove identities write one UID everywhere."""
+    for number in range(2):
+        series, study = "1.2.3.4", "1.2.3"
+        if shared == "SeriesInstanceUID":
+            study = f"1.2.3.{number}"
+        if shared == "StudyInstanceUID":
+            series = f"1.2.3.4.{number}"
+        places = [(0.0, 0.0, 3.0 * k + 1.5 * number) for k in range(8)]  # woven, and otherwise alike
+        write_series(tmp_path / str(number), voxels(8, number), uid=series, StudyInstanceUID=study, PatientID=f"P{number}", position=places, SOPInstanceUID=[f"1.2.{k}" for k in range(8)])  # fmt: skip
+    found = usable(tmp_path, 2)
+    assert len({source.case_id for source in found}) == 2
+    assert len({source.patient for source in found}) == 2
+    got = {read_scan(source).array.tobytes() for source in found}
+    assert got == {voxels(8, number).tobytes() for number in range(2)}
+
+
+def test_images_without_a_patient_belong_to_the_only_one(tmp_path):
+    paths = write_series(tmp_path, voxels(8))
+    for number in (0, 3, 7):
+        image = pydicom.dcmread(paths[number])
+        del image.PatientID
+        image.save_as(paths[number])
+    (source,) = usable(tmp_path)
+    check(source, voxels(8), [30.0])
+
+
 def test_the_stamp_knows_nothing_of_files_that_are_left_out(tmp_path):
     write_series(tmp_path, voxels(8))
     before = SourceCase("x", (only(tmp_path),)).stamp()

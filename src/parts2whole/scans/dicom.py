@@ -52,8 +52,12 @@ def is_directory(path: Path) -> bool:
 
 
 def find_series(paths: Iterable[Path], *, salt: bytes, keep_uids: bool = False) -> list[ScanSource]:
-    """Sort DICOM files into volumes, one source each, those that can't be used with their problem."""
-    series: dict[tuple[str, str], _Series] = defaultdict(_Series)
+    """Sort DICOM files into volumes, one source each, those that can't be used with their problem.
+
+    A series is the files of one study, one series UID and one patient: tools that remove identities give the
+    same UID to the series of several.
+    """
+    series: dict[tuple[str, str], dict[str, _Series]] = defaultdict(lambda: defaultdict(_Series))
     broken: dict[Path, list[Path]] = defaultdict(list)
     for path in paths:
         try:
@@ -61,15 +65,18 @@ def find_series(paths: Iterable[Path], *, salt: bytes, keep_uids: bool = False) 
             if header is not None:
                 found = slices_of(header, path)
                 study, uid = (str(header.get(n) or "") for n in ("StudyInstanceUID", "SeriesInstanceUID"))
-                series[study, uid].add(header, path, found)
+                series[study, uid][str(header.get("PatientID") or "")].add(header, path, found)
         except BROKEN:
             broken[path.parent].append(path)
     sources: list[ScanSource] = []
     studies = Counter(uid for _, uid in series)
-    for (study, uid), files in sorted(series.items()):
-        # Copied headers give series of several studies one UID, which then isn't a name.
-        known_by = f"{study} {uid}" if studies[uid] > 1 else uid or study or str(files.files[0])
-        sources += _sources(known_by, uid, files, broken, salt, keep_uids)
+    for (study, uid), by_patient in sorted(series.items()):
+        patients = _with_unnamed(by_patient)
+        for each in patients:
+            # Copied headers give series of several studies, or patients, one UID, which then isn't a name.
+            known_by = f"{study} {uid}" if studies[uid] > 1 else uid or study or str(each.files[0])
+            known_by += f" {each.person}" if len(patients) > 1 else ""
+            sources += _sources(known_by, uid, each, broken, salt, keep_uids)
     for folder, lost in broken.items():
         name = f"DICOM-broken-{_hashed(str(folder), salt)}"
         problem = f"{len(lost)} file{'s are' if len(lost) > 1 else ' is'} broken DICOM"
@@ -160,6 +167,13 @@ class _Series:
             self.slices += found
             self.kinds[kind_of(header)] += len(found)
 
+    def take(self, other: _Series) -> None:
+        """Add what another holds."""
+        self.files += other.files
+        self.slices += other.slices
+        self.others += other.others
+        self.kinds.update(other.kinds)
+
     @property
     def lost(self) -> int:
         """Images like the slices that have no place."""
@@ -177,6 +191,16 @@ class _Series:
         if not self.slices or lost > max(1, LOST_SHARE * len(self.slices)):
             return f"{lost} of {len(self.others) + len(self.slices)} images have {NO_PLACE}"
         return None
+
+
+def _with_unnamed(by_patient: Mapping[str, _Series]) -> list[_Series]:
+    """A series for every patient id; files without one go to the only patient there is."""
+    named = [series for patient, series in sorted(by_patient.items()) if patient]
+    unnamed = by_patient.get("")
+    if unnamed and len(named) == 1:
+        named[0].take(unnamed)
+        return named
+    return [*named, *([unnamed] if unnamed else [])]
 
 
 def _header(path: Path) -> Any:
