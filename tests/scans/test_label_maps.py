@@ -41,6 +41,8 @@ def scan(seed: int = 0) -> np.ndarray:
         ("masks/p1/liver.nii.gz", "its folder"),
         ("labelsTs/a.nii.gz", "its folder"),
         ("Ground_Truth/GTs/a.nii", "its folder"),
+        ("ground_truth/a.nii", "its folder"),
+        ("contours/a.nii", "its folder"),
         ("in/case1_Labels.nii", "its name"),
         ("sub-01/anat/sub-01_dseg.nii.gz", "its name"),
         ("in/lungmask.nrrd", "its name"),

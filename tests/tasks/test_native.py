@@ -104,5 +104,7 @@ def test_labels_that_resampling_loses_are_named_even_where_all_cases_lose_them(t
     assert train.classes == validation.classes == {"1": 1, "9": 0}
     assert test.classes == {"1": 2, "9": 2}  # scored on the voxels of the file
     assert not any("9 among the 2 test" in remark for remark in remarks(task, labelled, split))
+    more = task.with_classes(labelled, ("0", "1", "5", "9"))
+    assert {more.classes[index] for item in more.items for index in item.lost} == {"9"}
     native = task.replace(preprocess=Preprocess(modality="MR"))
     assert native.labelled(cache=tmp_path / "cache", workers=0, progress=False).notes == ()

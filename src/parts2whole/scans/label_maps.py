@@ -16,7 +16,20 @@ from parts2whole.scans.preprocess import is_integral, looks_like_label
 from parts2whole.scans.volume import Volume
 
 WORDS = frozenset(
-    ("label", "labelmap", "seg", "segm", "segmentation", "mask", "gt", "groundtruth", "annotation")
+    (
+        "label",
+        "labelmap",
+        "seg",
+        "segm",
+        "segmentation",
+        "mask",
+        "gt",
+        "groundtruth",
+        "truth",
+        "annotation",
+        "contour",
+        "roi",
+    )
 )
 """Words of names that say label map, in the singular."""
 

@@ -190,7 +190,10 @@ def _choose(raw: Raw, name: str, which: Which) -> npt.NDArray[Any]:
     if which == "channels":
         return raw.array
     if count > 1 and which is None:
-        raise ReadError(f"{name} holds {count} volumes: choose one by its index, or all as channels")
+        raise ReadError(
+            f"{name} holds {count} volumes: choose one by its index, or all as channels (of scans by "
+            "--volumes_4d, of labelled data by a dataset.json with channel_names)"
+        )
     if not 0 <= (which or 0) < count:
         raise ReadError(f"{name} holds {count} volumes, there is no number {which}")
     chosen: npt.NDArray[Any] = raw.array[which or 0]

@@ -187,11 +187,7 @@ class SegmentationTask(Task, abc.ABC):
         if not set(holders) - {0, self.ignored_value}:
             raise TaskError(f"the labels in {self.data} hold nothing but background")
         items = tuple(
-            dataclasses.replace(
-                item,
-                holds=self.holds(store.record(item.case_id), classes),
-                lost=self.lost(store.record(item.case_id), classes) if item.centre is None else frozenset(),
-            )
+            self._with_held(item, store, classes)
             for item in self.items(store, sources)
             if item.case_id not in other
         )
@@ -207,16 +203,18 @@ class SegmentationTask(Task, abc.ABC):
         """
         if labelled.classes == tuple(classes) or not set(labelled.classes) <= set(classes):
             return labelled
-        items = tuple(
-            dataclasses.replace(item, holds=self.holds(labelled.store.record(item.case_id), classes))
-            for item in labelled.items
-        )
+        items = tuple(self._with_held(item, labelled.store, classes) for item in labelled.items)
         return dataclasses.replace(labelled, classes=tuple(classes), items=items)
 
     def holds(self, record: CaseRecord, classes: Sequence[str]) -> frozenset[int]:
         """Foreground classes in a stored label map, by index."""
         found = self.to_classes(np.array(record.label_values), classes)
         return frozenset(range(1, len(classes))).intersection(found.tolist())
+
+    def _with_held(self, item: Item, store: Store, classes: Sequence[str]) -> Item:
+        record = store.record(item.case_id)
+        lost = self.lost(record, classes) if item.centre is None else frozenset[int]()
+        return dataclasses.replace(item, holds=self.holds(record, classes), lost=lost)
 
     def modality_said(self) -> str | None:
         """As its ``dataset.json`` has it."""
