@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parts2whole.report.results import arm_names, result_rows
+from parts2whole.report.results import arm_names, result_rows, task_names
 from parts2whole.report.runs import (
     VOLUMES,
     Panel,
@@ -189,3 +189,15 @@ def test_arms_are_called_by_their_method_and_told_apart_by_folder(
     names = list(arm_names(runs).values())
     assert names == ["scratch", "Parts2Whole (wide)", "Parts2Whole (narrow)", "medicalnet", "elsewhere"]
     assert list(arm_names(runs[:2]).values()) == ["scratch", "Parts2Whole"]
+
+
+def test_other_scans_in_a_folder_of_the_same_name_are_another_task(tmp_path, finetuned):
+    """Their figures are not averaged; equal scans that lie elsewhere are one task."""
+    made = [("one", "aaaa"), ("two", "bbbb"), ("three", "aaaa")]
+    runs = [read_run(finetuned(tmp_path / name, data_fingerprint=scans)) for name, scans in made]
+    first, second, third = (task_names(runs)[run.folder] for run in runs)
+    assert first == third != second
+    assert "scans aaaa" in first
+    assert "scans bbbb" in second
+    together = task_names([runs[0], runs[2]])
+    assert set(together.values()) == {"Segmentation, hippocampus"}

@@ -127,8 +127,31 @@ def arm_names(runs: Sequence[Run]) -> dict[Path, str]:
 
 
 def task_names(runs: Sequence[Run]) -> dict[Path, str]:
-    """What to call the task of each fine-tuning run, such as ``Segmentation, hippocampus``."""
-    return {run.folder: str(run.result.get("task_name") or spec_name(run.result.get("task"))) for run in runs}
+    """What to call the task of each fine-tuning run, such as ``Segmentation, hippocampus``.
+
+    Other scans in a folder of the same name are another task, told apart by the folders above.
+    """
+    names = {r.folder: str(r.result.get("task_name") or spec_name(r.result.get("task"))) for r in runs}
+    scans = {run.folder: str(run.result.get("data_fingerprint") or "")[:6] for run in runs}
+    known: dict[str, set[str]] = {}
+    for folder, name in names.items():
+        known.setdefault(name, set()).update([scans[folder]] if scans[folder] else [])
+    above: dict[str, str] = {}
+    for run in runs:
+        above.setdefault(scans[run.folder], Path(str(_task_fields(run).get("data", ""))).parent.name or ".")
+    return {
+        folder: f"{name} (in {above[scans[folder]]}, scans {scans[folder] or 'unknown'})"
+        if len(known[name]) > 1
+        else name
+        for folder, name in names.items()
+    }
+
+
+def _task_fields(run: Run) -> Plain:
+    """Fields of the task of a fine-tuning run."""
+    task = run.result.get("task")
+    fields = task.get("init_args") if isinstance(task, Mapping) else None
+    return dict(fields) if isinstance(fields, Mapping) else {}
 
 
 def run_names(runs: Sequence[Run], root: Path | None) -> dict[Path, str]:
