@@ -277,6 +277,7 @@ BY_HAND = {
     ("contracts/weight_sources.py", "save"): "a file that is to be refused, in a folder of the suite's own",
     ("files.py", "write_bytes"): "an object of a remote store is put whole",
     ("phantom/write_dicom.py", "save_as"): "into the folder of a series, which is built beside its place",
+    ("scans/dicom_voxels.py", "save_as"): "a file for GDCM in a folder that is removed again",
     ("training/lock.py", "write_text"): "the lock is held on this very file, so it can't be another one",
     ("training/provenance.py", "write_text"): "a switch of the kernel, not a file",
     ("training/track.py", "open"): "a log grows line by line",

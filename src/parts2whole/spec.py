@@ -153,6 +153,8 @@ def from_plain(value: Any, hint: Any) -> Any:
     if origin is tuple:
         items = arguments[:1] * len(value) if arguments[-1:] == (Ellipsis,) else arguments
         return tuple(from_plain(item, kind) for item, kind in zip(value, items, strict=True))
+    if hint in (int, float) and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        raise SpecError(f"expected a number, got {value!r}")
     return value
 
 

@@ -47,7 +47,7 @@ def store(tmp_path_factory) -> Path:
     ("settings", "message"),
     [
         ({"store": "nowhere"}, "nowhere is not a store"),
-        ({"method": "Parts2Whole"}, "method must be a Method, such as Autoencoder"),
+        ({"method": "Parts2Whole"}, "method must be a Method, such as .*Autoencoder"),
         ({"network": "UNet3D"}, "network must be a Network, such as"),
         ({"where": "lungs"}, "where must be a Where"),
         ({"steps": 0}, "steps must be 1 or more, got 0"),
