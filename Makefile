@@ -6,19 +6,32 @@ OUT ?= demo
 DEMO := $(BIN)/parts2whole demo --out $(OUT) $(if $(SCANS),--scans "$(SCANS)") $(if $(LABELLED),--labelled "$(LABELLED)") \
 	$(if $(MODALITY),--modality $(MODALITY))
 
-.PHONY: help demo test test-fast check docs bench format clean
+# lowest.txt: what a direct requirement's lowest version can't have newest.
+LOWEST := --resolution lowest-direct --constraint lowest.txt
+
+.PHONY: help demo test test-fast test-lowest test-newest check docs bench format clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 26
 
 demo: $(VENV)/installed ## install, then run the whole path on synthetic scans (or SCANS=... LABELLED=...)
 	$(DEMO)
 
-test: $(VENV)/installed-test check ## install what the tests need, check the code, run the tests
-	$(BIN)/python -m pytest
+test: $(VENV)/installed-test check ## install what the tests need, check the code, run all tests on two cores
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 test-fast: $(VENV)/installed-test ## what one runs between edits: all tests but the slow ones (tests/slow.txt)
 	$(BIN)/python -m pytest -m "not slow"
+
+test-lowest test-newest: ## the same with the lowest versions that pyproject.toml allows, or with the newest
+	$(PYTHON) -m venv $(VENV)-$(@:test-%=%)
+	$(VENV)-$(@:test-%=%)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(VENV)-$(@:test-%=%)/bin/uv pip compile --quiet --extra test $(if $(findstring lowest,$@),$(LOWEST)) \
+		pyproject.toml --output-file $(VENV)-$(@:test-%=%)/versions.txt
+	$(VENV)-$(@:test-%=%)/bin/uv pip install --quiet --python $(VENV)-$(@:test-%=%)/bin/python \
+		--requirement $(VENV)-$(@:test-%=%)/versions.txt
+	$(VENV)-$(@:test-%=%)/bin/uv pip install --quiet --python $(VENV)-$(@:test-%=%)/bin/python --no-deps --editable .
+	$(VENV)-$(@:test-%=%)/bin/python -m pytest -m "not slow"
 
 check: $(VENV)/installed-test ## format, lint, types, imports
 	$(BIN)/ruff format --check .
@@ -37,7 +50,7 @@ bench: $(VENV)/installed-test ## speed of a training step, side by side
 	$(BIN)/python benchmarks/train_step.py
 
 clean: ## remove the environment and what the tools left
-	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("parts2whole needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else None'

@@ -107,3 +107,20 @@ def test_the_readme_names_both_commands_on_its_first_screen():
     first_screen = "\n".join((ROOT / "README.md").read_text().splitlines()[:25])
     assert "make demo" in first_screen
     assert "make test" in first_screen
+
+
+NAMES = sorted(
+    {
+        name
+        for page in PAGES
+        for family in re.findall(
+            r"`--(?:method|network|task|init) ([A-Z]\w+)`((?:,\s+`[A-Z]\w+`)*)", page.read_text()
+        )
+        for name in re.findall(r"[A-Z]\w+", " ".join(family))
+    }
+)
+
+
+def test_every_class_that_a_page_lists_is_there():
+    assert {"SimCLR", "LiverSegmentation"} <= set(NAMES)
+    assert not [name for name in NAMES if not hasattr(parts2whole, name)]

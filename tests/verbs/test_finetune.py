@@ -72,7 +72,7 @@ def cache(tmp_path_factory) -> Path:
         ({"optimiser": lambda: SGD(momentum=1.0)}, r"momentum must be in \[0, 1\), got 1.0"),
         ({"hardware": lambda: EXACT.replace(workers=-1)}, "workers must be 0 or more, got -1"),
     ],
-    ids=str,
+    ids=lambda value: str(value).partition(" at 0x")[0],
 )  # fmt: skip
 def test_a_wrong_setting_is_named_and_leaves_nothing(task, cache, tmp_path, settings, message):
     def attempt() -> None:

@@ -73,7 +73,7 @@ def store(tmp_path_factory) -> Path:
         ({"hardware": EXACT.replace(accelerator="abacus")}, "accelerator 'abacus' .* can't be had"),
         ({"hardware": EXACT.replace(micro_batch=1), "method": p2w.SimCLR()}, "micro_batch is 1, a device has 2 rows"),
     ],
-    ids=str,
+    ids=lambda value: str(value).partition(" at 0x")[0],
 )  # fmt: skip
 def test_a_wrong_setting_is_named_and_leaves_nothing(store, tmp_path, settings, message):
     def attempt() -> None:
