@@ -17,8 +17,8 @@ help: ## list the targets
 demo: $(VENV)/installed ## install, then run the whole path on synthetic scans (or SCANS=... LABELLED=...)
 	$(DEMO)
 
-test: $(VENV)/installed-test check ## install what the tests need, check the code, run all tests on two cores
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+test: $(VENV)/installed-test check ## install what the tests need, check the code, run all tests
+	$(BIN)/python -m pytest
 
 test-fast: $(VENV)/installed-test ## what one runs between edits: all tests but the slow ones (tests/slow.txt)
 	$(BIN)/python -m pytest -m "not slow"
