@@ -102,10 +102,10 @@ def measure(name: str, data: Path, folder: Path, steps: int) -> list[str]:
 
 def link_some(source: Path, target: Path, count: int) -> Path:
     """The first cases of a folder of pairs, by links."""
-    for image in sorted((source / "images").iterdir())[:count]:
+    for image in sorted((source.resolve() / "images").iterdir())[:count]:
         for kind in ("images", "labels"):
             (target / kind).mkdir(parents=True, exist_ok=True)
-            (target / kind / image.name).symlink_to(source / kind / image.name)
+            (target / kind / image.name).symlink_to(source.resolve() / kind / image.name)
     return target
 
 
