@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from parts2whole.methods.base import Method
+from parts2whole.methods.masked_autoencoder import MaskedAutoencoder
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.scans.preprocess import Preprocess
@@ -22,24 +25,32 @@ SIZE = (8, 16, 16)
 
 
 @pytest.fixture
-def examiner(tmp_path) -> Examiner:
+def sampler(tmp_path) -> WholeSampler:
     store = Store.create(tmp_path / "store", preprocess=Preprocess(modality="unit"))
     for case in range(4):
         coarse = np.random.default_rng(case).integers(0, 30000, (5, 5, 5)).astype(np.int16)
         voxels = coarse.repeat(4, 0).repeat(4, 1).repeat(4, 2)
         store.write_volume(f"c{case}", Volume(voxels, (1.0, 1.0, 1.0)), patient=f"p{case}")
     store.finish()
-    sampler = WholeSampler(store, size=WholeSize(SIZE))
+    return WholeSampler(store, size=WholeSize(SIZE))
+
+
+def examine(method: Method, sampler: WholeSampler, folder: Path) -> Examiner:
     return Examiner(
-        Parts2Whole(),
+        method,
         sampler,
         sampler,
         wholes=5,
         plan=Plan(steps=20, batch_size=2, validate_every=2),
         runtime=Runtime(Hardware(accelerator="cpu", precision="32-true")),
-        folder=tmp_path / "run",
+        folder=folder,
         panel_every=4,
     )
+
+
+@pytest.fixture
+def examiner(sampler, tmp_path) -> Examiner:
+    return examine(Parts2Whole(), sampler, tmp_path / "run")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,3 +116,14 @@ def test_panels_come_when_due_whatever_was_drawn_before(examiner):
     for step in (2, 4, 6, 8, 10, 20):
         examiner(build(), step)
     assert drawn == [4, 8, 20]
+
+
+def test_trivial_baselines_are_measured_where_the_loss_is(sampler, tmp_path):
+    """Of hidden voxels: what the network sees of them is 0, and the mean whole is worth what it is there."""
+    masked = examine(MaskedAutoencoder(mask_ratio=0.5), sampler, tmp_path / "run")
+    drawn = [sampler.read(sampler.draw("mean whole", number)).numpy() for number in range(20)]
+    wholes = np.concatenate([views["whole"].numpy() for views in masked.views])
+    hidden = np.concatenate([views["hidden"].numpy() == 1 for views in masked.views])
+    for name, guess in {"stretched_part": 0.0, "mean_whole": np.mean(drawn, axis=0)}.items():
+        errors = [np.mean((whole - guess)[gone] ** 2) for whole, gone in zip(wholes, hidden, strict=True)]
+        assert masked.baselines[f"baseline_{name}"] == pytest.approx(np.mean(errors), rel=1e-5)

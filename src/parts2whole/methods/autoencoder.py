@@ -15,7 +15,6 @@ import dataclasses
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parts2whole.methods.base import Reconstruction, Views
@@ -49,7 +48,7 @@ class Autoencoder(Reconstruction):
 
     def loss(self, module: nn.Module, views: Views) -> dict[str, Tensor]:
         """Mean squared error."""
-        return {"loss": F.mse_loss(self.reconstruct(module, views["part"]), views["whole"])}
+        return {"loss": self.error(self.reconstruct(module, views["part"]), views)}
 
     def reconstruct(self, module: nn.Module, part: Tensor) -> Tensor:
         """Sigmoid of the decoder's output."""

@@ -11,6 +11,7 @@ import abc
 import dataclasses
 from typing import ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parts2whole.errors import Parts2WholeError
@@ -62,7 +63,8 @@ class Reconstruction(Method, abc.ABC):
     """A pretext task whose output is an image: it can be looked at, and has trivial baselines.
 
     `views` gives ``part`` (what the network sees) and ``whole`` (what it should give), where one whole
-    may serve several parts in a row.
+    may serve several parts in a row.  Where the loss is more than the error of the image, `loss` also gives
+    that error, as ``reconstruction``: it is what the trivial baselines are compared with.
     """
 
     rows_are_independent: ClassVar[bool] = True
@@ -70,6 +72,14 @@ class Reconstruction(Method, abc.ABC):
     @abc.abstractmethod
     def reconstruct(self, module: nn.Module, part: Tensor) -> Tensor:
         """The image the module makes of ``part``: (B, C, D, H, W) in [0, 1]."""
+
+    def error(self, image: Tensor, views: Views) -> Tensor:
+        """Error of a rebuilt (or any other) ``image`` of ``part``, as the loss counts it; low is good.
+
+        Mean squared error to the whole, unless a method counts otherwise.
+        """
+        whole = views["whole"]
+        return F.mse_loss(image, repeat_rows(whole, len(image) // len(whole)))
 
 
 @dataclasses.dataclass(frozen=True)

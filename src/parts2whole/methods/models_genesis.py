@@ -31,7 +31,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parts2whole.methods.base import MethodError, Reconstruction, Views
@@ -125,7 +124,7 @@ class ModelsGenesis(Reconstruction):
 
     def loss(self, module: nn.Module, views: Views) -> dict[str, Tensor]:
         """Mean squared error over the whole volume, what was left alone included."""
-        return {"loss": F.mse_loss(self.reconstruct(module, views["part"]), views["whole"])}
+        return {"loss": self.error(self.reconstruct(module, views["part"]), views)}
 
     def reconstruct(self, module: nn.Module, part: Tensor) -> Tensor:
         """Sigmoid of the decoder's output."""

@@ -24,10 +24,9 @@ import dataclasses
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from parts2whole.methods.base import MethodError, Reconstruction, Views, repeat_rows
+from parts2whole.methods.base import MethodError, Reconstruction, Views
 from parts2whole.networks.base import Network
 from parts2whole.networks.heads import EncoderDecoder, Model
 from parts2whole.scans.volume import Size
@@ -77,8 +76,7 @@ class Parts2Whole(Reconstruction):
 
     def loss(self, module: nn.Module, views: Views) -> dict[str, Tensor]:
         """Mean squared error between the rebuilt and the true whole."""
-        rebuilt = self.reconstruct(module, views["part"])
-        return {"loss": F.mse_loss(rebuilt, repeat_rows(views["whole"], self.parts_per_whole))}
+        return {"loss": self.error(self.reconstruct(module, views["part"]), views)}
 
     def reconstruct(self, module: nn.Module, part: Tensor) -> Tensor:
         """Sigmoid of the decoder's output."""

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from parts2whole.errors import Parts2WholeError
-from parts2whole.methods.base import Discrimination, Method, Reconstruction, Views, make_views, repeat_rows
+from parts2whole.methods.base import Discrimination, Method, Reconstruction, Views, make_views
 from parts2whole.networks.heads import Model
 from parts2whole.report.figures import write_panel
 from parts2whole.report.runs import Panel, write_volumes
@@ -117,7 +116,7 @@ class Examiner:
         # Batches are the same for any number of processes and are added in the same order.
         batches = [max(found, key=len) for found in zip(*self.runtime.gather(mine), strict=True)]
         values = {key: sum(batch[key] for batch in batches) / sum(self.rows) for key in batches[0]}
-        self.loss = values["loss"]
+        self.loss = values.get("reconstruction", values["loss"])
         if float(_spread(self.wholes)) > CONSTANT:  # wholes that are all alike can't show a collapse
             self.feature_spread = values["feature_spread"] = self._feature_spread(module)
             if isinstance(self.method, Reconstruction):
@@ -179,14 +178,10 @@ class Examiner:
         return float(_spread(rebuilt.double().cpu()) / _spread(whole.double()))
 
     def _error(self, predict: Callable[[Views], Tensor]) -> float:
-        total, count = 0.0, 0
-        for views in self.views:
-            parts = len(views["part"]) // len(views["whole"])
-            target = repeat_rows(views["whole"], parts)
-            guess = predict(views)
-            total += float(F.mse_loss(guess, target)) * len(target)
-            count += len(target)
-        return total / count
+        """Mean error over wholes of what ``predict`` makes of their views."""
+        assert isinstance(self.method, Reconstruction)
+        errors = [float(self.method.error(predict(views), views)) for views in self.views]
+        return sum(error * rows for error, rows in zip(errors, self.rows, strict=True)) / sum(self.rows)
 
     def _draw_panel(self, module: nn.Module, step: int) -> None:
         assert isinstance(self.method, Reconstruction)
