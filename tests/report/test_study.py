@@ -16,6 +16,7 @@ from parts2whole.report.results import tabulate
 from parts2whole.report.runs import RunError, read_run
 from parts2whole.report.study import Listing, read_listing, read_runs
 from parts2whole.report.tables import TableError
+from parts2whole.verbs.stats import patients
 
 MakeRun = Callable[..., Path]
 TASK = "Hippocampus"
@@ -103,3 +104,44 @@ def test_runs_of_earlier_settings_are_in_no_table(study: Listing, tmp_path: Path
     assert [run.name for run in read_runs(alone)] == [read_run(alone).name]
     with pytest.raises(RunError, match="holds no run"):
         read_runs(written(Listing("", (), (), {}, {}), tmp_path))
+
+
+def planned(folder: Path, steps: int) -> Path:
+    """Another number of steps in a run's settings."""
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("steps: 100", f"steps: {steps}"))
+    return folder
+
+
+def test_steps_tell_rows_apart_where_there_are_several(tmp_path: Path, finetuned: MakeRun) -> None:
+    for steps, gain in ((100, 0.1), (400, 0.0)):
+        for arm, more in (("scratch", 0.0), ("SimCLR", gain)):
+            for seed in (0, 1):
+                folder = tmp_path / f"{arm}-{steps}-{seed}"
+                dice = 0.6 + steps / 4000 + more * (1 + seed / 10)
+                planned(finetuned(folder, dice=dice, seed=seed, arm=arm, task_name=TASK), steps)
+    table = p2w.compare([tmp_path]).table
+    assert [row.labels for row in table.rows] == ["5 cases, 100 steps", "5 cases, 400 steps"]
+    gains = [row.differences["scratch"].difference for row in table.rows]
+    assert gains == [pytest.approx(0.105), pytest.approx(0.0)]
+    lines = patients([tmp_path]).summary().splitlines()
+    assert [line for line in lines if "5 cases, 400 steps: SimCLR minus scratch: difference" in line]
+    page = write_report(tmp_path).read_text()
+    assert f"{TASK}, 5 labelled cases, 400 steps: validation" in page
+
+
+def test_one_number_of_steps_is_no_word_in_a_table_unless_the_study_has_several(
+    study: Listing, tmp_path: Path
+) -> None:
+    assert [row.labels for row in study.tabulate(study.read()).rows] == ["5 cases"]
+    again = Listing("", WAITING, study.runs, {}, {}, several=(TASK,))
+    kept = read_listing(written(again, tmp_path))
+    assert [row.labels for row in kept.tabulate(kept.read()).rows] == ["5 cases, 100 steps"]
+
+
+def test_arms_of_different_steps_stay_one_row_with_a_note(study: Listing) -> None:
+    for folder in study.runs[:2]:
+        planned(folder, 50)
+    table = study.tabulate(study.read())
+    assert [row.labels for row in table.rows] == ["5 cases"]
+    assert any("steps (scratch 50; SimCLR 100)" in note for note in table.notes)

@@ -16,6 +16,7 @@ from parts2whole.scans.preprocess import Preprocess
 from parts2whole.study.plan import Study
 from parts2whole.study.read import StudyError
 from parts2whole.study.resolve import Verbs, read_study
+from parts2whole.study.work import make_jobs
 from parts2whole.tasks.brain_tumour_segmentation import BrainTumourSegmentation
 from parts2whole.tasks.segmentation import Segmentation
 from parts2whole.training.optim import AdamW
@@ -293,3 +294,46 @@ def test_networks_that_differ_from_that_of_scratch_are_said(tmp_path: Path) -> N
         "given may bring another network than scratch, so between them not only the start differs",
     )
     assert read(tmp_path, with_arms({"scratch": "scratch", "b": "SimCLR"}, SMALL)).notes == ()
+
+
+def test_labels_steps_and_seeds_are_nested_and_known_work_keeps_its_digest(tmp_path: Path) -> None:
+    one = read(tmp_path, PLAIN)
+    study = read(tmp_path, changed("finetune.steps", [8, 16]))
+    liver = [c for c in study.finetunings if c.task == "Liver"]
+    combined = {(c.arm, c.settings["fraction"], c.settings["steps"], c.seed) for c in liver}
+    assert len(combined) == len(liver) == len({c.digest for c in liver}) == 4 * 1 * 2 * 2
+    assert {c.steps for c in liver} == {8, 16}
+    assert {c.folder for c in one.finetunings} <= {c.folder for c in study.finetunings}
+    # The task Own has a single number of its own, which counts before the shared list.
+    assert {(c.settings["steps"], c.steps) for c in study.finetunings if c.task == "Own"} == {(9, None)}
+    assert "Liver, 10 %, 16 steps, ours, seed 1" in [c.title for c in study.finetunings]
+    assert "Own, 3 cases, ours, seed 1" in [c.title for c in study.finetunings]
+    assert "numbers of steps" not in one.describe()
+    assert ", 3 numbers of steps, " in study.describe()
+    jobs, later = make_jobs(study, local_workers=1, cluster=False)
+    kinds = {job.kind for job in (*jobs, *later)}
+    assert kinds == {"pre-training", "Liver, 8 steps", "Liver, 16 steps", "Own"}
+    same = read(tmp_path, changed("finetune.steps", [8]))
+    assert [c.digest for c in same.finetunings] == [c.digest for c in one.finetunings]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("finetune.steps", [8, "many"], r"finetune.steps must be a whole number; got 'many'"),
+        ("finetune.steps", [8, 0], r"finetune.steps must be 1 or more, or a list of such, got \[8, 0\]"),
+        ("finetune.steps", [], r"finetune.steps must be 1 or more, or a list of such, got \[\]"),
+        ("tasks.Own.finetune.steps", [9, 9], r"the same arm, task, labels, steps and seed"),
+        ("arms.ours.finetune.steps", [8, 16], r"arms.ours.finetune.steps must be a whole number; got \[8, 16\]"),
+    ],
+)  # fmt: skip
+def test_steps_that_make_no_study(tmp_path: Path, path: str, value: Any, message: str) -> None:
+    with pytest.raises(StudyError, match=message):
+        read(tmp_path, changed(path, value))
+
+
+def test_an_arm_has_the_steps_of_all_where_there_are_several(tmp_path: Path) -> None:
+    plain = changed("finetune.steps", [8, 16])
+    plain["arms"]["ours"]["finetune"] = {"steps": 5}
+    with pytest.raises(StudyError, match=r"arms.ours.finetune.steps: Liver has several numbers of steps"):
+        read(tmp_path, plain)

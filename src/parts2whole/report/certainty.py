@@ -12,7 +12,7 @@ from scipy import stats
 
 from parts2whole.evaluation.bootstrap import Bootstrap, BootstrapError, bootstrap
 from parts2whole.evaluation.power import detectable_difference, sample_size
-from parts2whole.report.results import arm_names, task_names
+from parts2whole.report.results import arm_names, task_names, told_steps
 from parts2whole.report.runs import Plain, Run, as_number
 from parts2whole.report.tables import Difference, Row, Table, metric_title
 
@@ -72,12 +72,12 @@ def compare_patients(
         seed: of the draws.
     """
     done = [run for run in runs if run.kind == "finetune" and run.finished]
-    arms, tasks = arm_names(done), task_names(done)
+    arms, tasks, steps = arm_names(done), task_names(done), told_steps(done)
     made = []
     for row in table.rows:
         by_arm: dict[str, list[Run]] = {}
         for run in done:
-            if tasks[run.folder] == row.task and _labels_fit(run, row):
+            if (tasks[run.folder], steps[run.folder]) == (row.task, row.steps) and _labels_fit(run, row):
                 cell = row.cells.get(arms[run.folder])
                 if cell is not None and run.result.get("seed", 0) in cell.values:
                     by_arm.setdefault(cell.arm, []).append(run)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from parts2whole.report.results import arm_names, main_metric, task_names
+from parts2whole.report.results import arm_names, main_metric, task_names, told_steps
 from parts2whole.report.runs import Run
 from parts2whole.report.summary import BASELINES
 from parts2whole.report.tables import higher_is_better, metric_title, sort_arms
@@ -178,13 +178,14 @@ def comparison_charts(runs: Sequence[Run]) -> list[Chart]:
     Every arm has a bold line, the mean over its seeds, and a faint one for each seed.
     """
     done = [run for run in runs if run.finished]
-    arms, tasks = arm_names(done), task_names(done)
+    arms, tasks, lengths = arm_names(done), task_names(done), told_steps(done)
     order = sort_arms(set(arms.values()))
-    groups: dict[tuple[str, int], list[Run]] = {}
+    groups: dict[tuple[str, int, int], list[Run]] = {}
     for run in done:
-        groups.setdefault((tasks[run.folder], len(run.result.get("train_cases") or ())), []).append(run)
+        count, steps = len(run.result.get("train_cases") or ()), lengths[run.folder] or 0
+        groups.setdefault((tasks[run.folder], count, steps), []).append(run)
     charts = []
-    for (task, count), members in sorted(groups.items()):
+    for (task, count, steps), members in sorted(groups.items()):
         metric = main_metric([name for name in members[0].metrics("validation") if name != "loss"]) or "loss"
         lines = []
         for place, arm in enumerate(order):
@@ -194,6 +195,7 @@ def comparison_charts(runs: Sequence[Run]) -> list[Chart]:
                 lines += [Series(arm, points, "faint", place) for points in seeds if len(seeds) > 1]
                 lines.append(Series(arm, mean_of(seeds), "main", place))
         labels = f", {count} labelled cases" if count else ""
+        labels += f", {steps} steps" if steps else ""
         if lines:
             charts.append(
                 Chart(

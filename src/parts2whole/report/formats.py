@@ -17,7 +17,19 @@ from parts2whole.report.tables import BEST_OTHER, Cell, Difference, Row, Table, 
 
 T = TypeVar("T")
 CSV_COLUMNS = (
-    *("task", "metric", "fraction", "labelled_min", "labelled_max", "arm", "n", "mean", "sd", "best"),
+    *(
+        "task",
+        "metric",
+        "fraction",
+        "labelled_min",
+        "labelled_max",
+        "steps",
+        "arm",
+        "n",
+        "mean",
+        "sd",
+        "best",
+    ),
     *("equivalent", "p_vs_best", "focus", "focus_minus_arm", "n_compared", "p_focus", "test", "alternative"),
     *("alpha", "seeds"),
 )
@@ -159,6 +171,7 @@ def to_csv(table: Table) -> str:
                 row.metric,
                 row.fraction,
                 *row.labelled,
+                row.steps,
                 arm,
                 cell.n,
                 cell.mean,

@@ -13,6 +13,9 @@ from parts2whole.report.marks import TableError
 from parts2whole.report.runs import Plain, Run, as_number, read_mapping
 from parts2whole.report.tables import Table, make_table
 
+BY_STEPS = "by_steps"
+"""In a run's result: its study has several numbers of steps for its task."""
+
 
 def finished_finetunings(runs: Iterable[Run]) -> list[Run]:
     """Those of some runs that have results for a table."""
@@ -58,14 +61,15 @@ def result_rows(runs: Iterable[Run]) -> list[Plain]:
     """Test metrics of finished fine-tuning runs, one row a metric: the input of the tables.
 
     Returns:
-        Rows with ``task``, ``metric``, ``fraction``, ``labelled`` (cases trained on), ``arm``, ``seed``
-        ``value`` (nan where it is undefined), ``main`` (whether the metric is the task's main one),
-        ``subset`` (which cases were trained on), ``weights`` (where the initial weights are), ``run`` (its
-        name) and ``settings`` (what it was made with, see `parts2whole.report.alike`).
+        Rows with ``task``, ``metric``, ``fraction``, ``labelled`` (cases trained on), ``steps`` (see
+        `told_steps`), ``arm``, ``seed``, ``value`` (nan where it is undefined), ``main`` (whether the metric
+        is the task's main one), ``subset`` (which cases were trained on), ``weights`` (where the initial
+        weights are), ``run`` (its name) and ``settings`` (what it was made with, see `parts2whole.report.alike`).
     """
     done = finished_finetunings(runs)
     arms, tasks = arm_names(done), task_names(done)
     settings = {run.folder: read_settings(run) for run in done}
+    steps = told_steps(done)
     return [
         {
             "task": tasks[run.folder],
@@ -73,6 +77,7 @@ def result_rows(runs: Iterable[Run]) -> list[Plain]:
             "main": place == 0,
             "fraction": None if run.result.get("cases") else as_number(run.result.get("fraction")),
             "labelled": len(run.result.get("train_cases") or ()),
+            "steps": steps[run.folder],
             "arm": arms[run.folder],
             "seed": run.result.get("seed", 0),
             "value": value,
@@ -84,6 +89,24 @@ def result_rows(runs: Iterable[Run]) -> list[Plain]:
         for run in done
         for place, (metric, value) in enumerate(test_figures(run).items())
     ]
+
+
+def told_steps(runs: Sequence[Run]) -> dict[Path, int | None]:
+    """Planned steps of fine-tuning runs, where these tell runs of their task apart; else None.
+
+    They do if the study has several, or if one arm was fine-tuned on the same labels, with the same seed, for
+    different numbers of steps.
+    """
+    arms, tasks = arm_names(runs), task_names(runs)
+    planned = {run.folder: int(as_number(run.config.get("steps")) or run.steps) for run in runs}
+    found: dict[tuple[object, ...], set[int]] = {}
+    for run in runs:
+        labels = (run.result.get("fraction"), len(run.result.get("train_cases") or ()))
+        cell = (tasks[run.folder], arms[run.folder], *labels, run.result.get("seed", 0))
+        found.setdefault(cell, set()).add(planned[run.folder])
+    several = {cell[0] for cell, steps in found.items() if len(steps) > 1}
+    several |= {tasks[run.folder] for run in runs if run.result.get(BY_STEPS)}
+    return {f: planned[f] if tasks[f] in several else None for f in planned}
 
 
 def test_figures(run: Run) -> dict[str, float]:
@@ -171,6 +194,7 @@ def _title(run: Run, root: Path | None) -> str:
     if run.kind != "finetune":
         return str(arm)
     labels = f", {len(run.result['train_cases'])} labelled" if run.result.get("train_cases") else ""
+    labels += f", {run.config.get('steps')} steps" if run.result.get(BY_STEPS) else ""
     return f"{task_names([run])[run.folder]}{labels}, {arm}, seed {run.result.get('seed', 0)}"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from parts2whole.files import write_bytes, write_json
-from parts2whole.report.results import tabulate
+from parts2whole.report.results import BY_STEPS, tabulate
 from parts2whole.report.runs import Run, RunError, find_runs, read_mapping, read_run
 from parts2whole.report.tables import Table
 
@@ -26,6 +26,7 @@ class Listing:
         table: arguments of `parts2whole.report.tables.make_table`.
         metrics: what tasks are judged by, by their names; others by custom. None, in studies of version
             0.1.0, leaves it to what each run has kept.
+        several: names of tasks that are fine-tuned with several numbers of steps.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Listing:
     runs: tuple[Path, ...]
     table: Mapping[str, Any]
     metrics: Mapping[str, str] | None = None
+    several: tuple[str, ...] = ()
 
     def read(self) -> list[Run]:
         """The runs, each fine-tuning judged by what the study now judges its task by."""
@@ -41,9 +43,10 @@ class Listing:
     def _judged(self, run: Run) -> Run:
         if self.metrics is None:
             return run
-        metric = self.metrics.get(str(run.result.get("task_name")))
+        task = str(run.result.get("task_name"))
         kept = {key: value for key, value in run.result.items() if key != "monitor"}
-        return dataclasses.replace(run, result=kept | ({"monitor": metric} if metric else {}))
+        kept |= {"monitor": self.metrics[task]} if self.metrics.get(task) else {}
+        return dataclasses.replace(run, result=kept | ({BY_STEPS: True} if task in self.several else {}))
 
     def tabulate(self, runs: list[Run], **changed: Any) -> Table:
         """The study's table of some of its runs; see `parts2whole.report.results.tabulate`."""
@@ -56,6 +59,7 @@ class Listing:
             "arms": list(self.arms),
             "table": dict(self.table),
             "metrics": None if self.metrics is None else dict(self.metrics),
+            "several": list(self.several),
             "runs": [run.relative_to(folder).as_posix() for run in self.runs],
         }
         write_bytes(folder / STUDY, source.read_bytes())
@@ -73,6 +77,7 @@ def read_listing(folder: Path) -> Listing | None:
         runs=tuple(folder / run for run in plain.get("runs") or ()),
         table=plain.get("table") or {},
         metrics=plain.get("metrics"),
+        several=tuple(plain.get("several") or ()),
     )
 
 

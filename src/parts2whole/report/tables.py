@@ -90,6 +90,7 @@ class Row:
         cells: by arm, for every arm that has results.
         differences: the arm of interest against each of `Table.rivals`, where both have results.
         percent: all values are shares, shown as percentages.
+        steps: of the runs, where a table has several numbers of steps.
     """
 
     task: str
@@ -99,10 +100,14 @@ class Row:
     cells: Mapping[str, Cell]
     differences: Mapping[str, Difference]
     percent: bool
+    steps: int | None = None
 
     @property
     def labels(self) -> str:
-        """How many labels, such as ``10 % (12)`` or ``12 cases``."""
+        """``10 % (12)`` or ``12 cases``, with ``, 200 steps`` where there are several."""
+        return self._labels() + ("" if self.steps is None else f", {self.steps} steps")
+
+    def _labels(self) -> str:
         low, high = self.labelled
         cases = "" if not high else f"{low}" if low == high else f"{low} to {high}"
         share = "" if self.fraction is None else f"{100 * self.fraction:.3g} %"
@@ -152,8 +157,8 @@ def make_table(
 
     Args:
         rows: mappings with ``task``, ``arm``, ``seed``, ``value``, and optionally ``metric``, ``fraction``,
-            ``labelled`` (number of labelled cases), ``subset`` (which cases), ``weights`` (initial ones),
-            ``run`` (what to call it) and ``settings`` (what it was made with). A value that is nan is
+            ``labelled`` (number of labelled cases), ``steps`` (where several tell rows apart), ``subset``
+            (which cases), ``weights`` (initial ones), ``run`` (what to call it) and ``settings`` (what it was made with). A value that is nan is
             undefined: it is named under the table and left out.
         metric: keep rows of this metric only; default: the main one of each task, if rows say which that is
             (``main``), else all.
@@ -182,7 +187,8 @@ def make_table(
         if row.get("metric") != metric if metric is not None else not row.get("main", True):
             continue
         fraction, count = row.get("fraction"), int(row.get("labelled") or 0)
-        key = _Key(str(row["task"]), str(row.get("metric", "")), fraction, count if fraction is None else 0)
+        task, measured, steps = str(row["task"]), str(row.get("metric", "")), row.get("steps")
+        key = _Key(task, measured, fraction, count if fraction is None else 0, steps)
         arm, seed = str(row["arm"]), row["seed"]
         seeds = groups.setdefault(key, {}).setdefault(arm, {})
         if seed in seeds:
@@ -219,7 +225,7 @@ def make_table(
         focus = next((arm for arm in arms if "parts2whole" in arm.lower()), arms[-1])
     rivals = _rivals(arms, focus, against)
     how = How(test, alternative, alpha, margin)
-    order = sorted(groups, key=lambda key: (key.task, key.metric, key.fraction or 0, key.labels))
+    order = sorted(groups, key=lambda k: (k.task, k.metric, k.fraction or 0, k.labels, k.steps or 0))
     there = {key: defined[key] for key in order if defined[key]}
     shared = {key: _shared(group, how) for key, group in there.items()}
     made = {
@@ -264,6 +270,7 @@ class _Key(NamedTuple):
     metric: str
     fraction: float | None
     labels: int
+    steps: int | None
 
 
 def _rivals(arms: Sequence[str], focus: str | None, against: str | None) -> tuple[str, ...]:
@@ -299,9 +306,8 @@ def _row(
             differences[rival] = difference
     values = [value for seeds in group.values() for value in seeds.values()]
     percent = sign > 0 and all(0 <= value <= 1 for value in values)
-    return Row(
-        key.task, key.metric, key.fraction, (min(labelled), max(labelled)), cells, differences, percent
-    )
+    counts = (min(labelled), max(labelled))
+    return Row(key.task, key.metric, key.fraction, counts, cells, differences, percent, key.steps)
 
 
 def _marked(cell: Cell, best: Cell, sign: int, how: How) -> Cell:

@@ -80,6 +80,7 @@ class Finetuning:
         digest: of the settings and of the pre-training.
         folder: where it is kept.
         metric: what the task is judged by; None leaves it to custom.
+        steps: of the run, where the study has several; else None.
     """
 
     arm: str
@@ -91,11 +92,14 @@ class Finetuning:
     digest: str
     folder: Path
     metric: str | None = None
+    steps: int | None = None
 
     @property
     def title(self) -> str:
         """What it is called while it runs."""
-        return f"{self.task}, {name_labels(self.labels)}, {self.arm}, seed {self.seed}"
+        return (
+            f"{self.task}, {name_labels(self.labels)}{name_steps(self.steps)}, {self.arm}, seed {self.seed}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,9 +138,11 @@ class Study:
         """The size of the study in one line."""
         seeds = len({finetuning.seed for finetuning in self.finetunings})
         labels = len({name_labels(finetuning.labels) for finetuning in self.finetunings})
+        lengths = len({finetuning.steps for finetuning in self.finetunings})
         return (
-            f"{self.name}: {len(self.arms)} arms, {len(self.tasks)} tasks, {labels} label settings, {seeds} "
-            f"seeds: {len(self.finetunings)} fine-tunings and {len(self.pretrainings)} pre-trainings"
+            f"{self.name}: {len(self.arms)} arms, {len(self.tasks)} tasks, {labels} label settings, "
+            f"{f'{lengths} numbers of steps, ' if lengths > 1 else ''}{seeds} seeds: "
+            f"{len(self.finetunings)} fine-tunings and {len(self.pretrainings)} pre-trainings"
         )
 
 
@@ -145,6 +151,11 @@ def name_labels(labels: Mapping[str, Any]) -> str:
     if labels.get("cases") is not None:
         return f"{labels['cases']} cases"
     return f"{100 * float(labels['fraction']):.3g} %"
+
+
+def name_steps(steps: int | None) -> str:
+    """``, 200 steps``, to stand behind the labels where a study has several numbers of steps."""
+    return "" if steps is None else f", {steps} steps"
 
 
 def settings_digest(

@@ -181,11 +181,12 @@ class _Resolver:
         finetunings: list[Finetuning] = []
         for name, (task, given) in tasks.items():
             labels, seeds = self._labels(given, f"tasks.{name}"), self._seeds(given, f"tasks.{name}")
-            for label, seed, arm in itertools.product(labels, seeds, arms):
-                finetunings.append(self._finetuning(arm, name, task, given, label, seed, pretrainings))
+            lengths = self._lengths(given)
+            for label, steps, seed, arm in itertools.product(labels, lengths, seeds, arms):
+                finetunings.append(self._finetuning(arm, name, task, given, label, steps, seed, pretrainings))
         if len({finetuning.folder for finetuning in finetunings}) < len(finetunings):
             raise StudyError(
-                "two fine-tunings have the same arm, task, labels and seed; is a value listed twice?"
+                "two fine-tunings have the same arm, task, labels, steps and seed; is a value listed twice?"
             )
         finetunings.sort(
             key=lambda finetuning: finetuning.seed
@@ -259,7 +260,7 @@ class _Resolver:
             self._init(str(plain["init"])) if "init" in plain else None,
             self._network(plain.get("network"), f"{where}.network"),
             self._pretrain(plain, where),
-            self._finetune(plain, where),
+            self._finetune(plain, where, of_arm=True),
         )
 
     def _from_scratch(self, arms: Sequence[_Arm]) -> tuple[Settings, tuple[str, ...]]:
@@ -331,10 +332,22 @@ class _Resolver:
         typed = self.reader.arguments(rest, self.verbs.pretrain, here, barred=OF_PRETRAIN)
         return typed | words
 
-    def _finetune(self, plain: Mapping[str, Any], where: str) -> Settings:
+    def _finetune(self, plain: Mapping[str, Any], where: str, *, of_arm: bool = False) -> Settings:
+        """Settings of `finetune`; several steps, which every arm has alike, stay a list."""
         here = f"{where}.finetune".lstrip(".")
         given = read_mapping(plain.get("finetune"), here)
-        return self.reader.arguments(given, self.verbs.finetune, here, barred=OF_FINETUNE)
+        several: Settings = {}
+        if isinstance(given.get("steps"), list) and not of_arm:
+            steps = [self.reader.value(one, int, f"{here}.steps") for one in given.pop("steps")]
+            if min(steps, default=0) < 1:
+                raise StudyError(f"{here}.steps must be 1 or more, or a list of such, got {steps}")
+            several["steps"] = steps if len(steps) > 1 else steps[0]
+        return self.reader.arguments(given, self.verbs.finetune, here, barred=OF_FINETUNE) | several
+
+    def _lengths(self, given: Settings) -> list[int | None]:
+        """Steps of a task's fine-tunings, where there are several; else None: as the settings say."""
+        steps = (self.finetune | given["finetune"]).get("steps")
+        return [*steps] if isinstance(steps, list) else [None]
 
     def _finetuning(
         self,
@@ -343,10 +356,18 @@ class _Resolver:
         task: Task,
         given: Settings,
         labels: Settings,
+        steps: int | None,
         seed: int,
         pretrainings: dict[str, Pretraining],
     ) -> Finetuning:
         settings: Settings = self.finetune | given["finetune"] | arm.finetune
+        if steps is not None:
+            if "steps" in arm.finetune:
+                raise StudyError(
+                    f"arms.{arm.name}.finetune.steps: {task_name} has several numbers of steps, which "
+                    "every arm must have alike; leave them out here"
+                )
+            settings["steps"] = steps
         settings |= {"task": task, "seed": seed, "hardware": self.hardware} | labels
         start = None
         if arm.method is not None:
@@ -369,6 +390,7 @@ class _Resolver:
             key,
             folder,
             given.get("metric"),
+            steps,
         )
 
     def _pretraining(self, arm: _Arm, task_name: str, task: Task, given: Settings, seed: int) -> Pretraining:

@@ -15,7 +15,7 @@ from parts2whole.jobs.pool import usable_cores
 from parts2whole.own import own_modules
 from parts2whole.spec import to_plain
 from parts2whole.study.devices import claim_gpu
-from parts2whole.study.plan import Settings, Study, name_labels
+from parts2whole.study.plan import Settings, Study, name_labels, name_steps
 from parts2whole.training.folder import RESULT
 
 MARK = "cell.json"
@@ -28,7 +28,8 @@ class Job:
     """What a worker is told.
 
     Attributes:
-        kind: `PRETRAINING` or the name of the task; pieces of one kind take about equally long.
+        kind: `PRETRAINING` or the name of the task, with its steps where there are several; pieces of one
+            kind take about equally long.
         title: what it is called.
         digest: of its settings.
         folder: where it is done.
@@ -106,7 +107,7 @@ def make_jobs(study: Study, *, local_workers: int | None, cluster: bool) -> tupl
         }
         about |= {"monitor": finetuning.metric} if finetuning.metric else {}
         job = Job(
-            finetuning.task,
+            finetuning.task + name_steps(finetuning.steps),
             finetuning.title,
             finetuning.digest,
             finetuning.folder,

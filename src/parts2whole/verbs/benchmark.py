@@ -223,6 +223,7 @@ def _list(study: Study) -> Listing:
         tuple(folder for folder in folders if is_finished(folder)),
         study.table,
         {one.task: one.metric for one in study.finetunings if one.metric},
+        tuple(dict.fromkeys(one.task for one in study.finetunings if one.steps is not None)),
     )
 
 
