@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from parts2whole.report.contrast import correlate, paired_curves, pretraining_names
+from parts2whole.report.contrast import FEATURES, correlate, features_of, paired_curves, pretraining_names
 from parts2whole.report.results import main_metric, task_names
 from parts2whole.report.runs import Run
 from parts2whole.report.study import read_listing
@@ -40,8 +40,8 @@ def study_section(folder: Path, page: Path) -> list[str]:
         lines += [
             f"![Own loss and InfoNCE of every pre-training](figures/{target.name})",
             "",
-            "Own loss and InfoNCE (temperature 0.5) on fixed parts of held-out wholes, at every validation. "
-            "Only SimCLR and MoCo train on a loss of this kind.",
+            "Own loss and InfoNCE (temperature 0.1) on fixed parts of held-out wholes, at every validation. "
+            "Contrastive methods train on a loss of this kind, the others don't.",
             "",
         ]
     if cells:
@@ -73,24 +73,25 @@ def pretraining_table(runs: Sequence[Run]) -> list[str]:
     names = pretraining_names(runs)
     lines = [
         "| pre-training | scans | steps | minutes | peak MB | own loss | mean whole | stretched part "
-        "| InfoNCE, first to last (equal embeddings) | part to its whole, first to last | curves |",
-        "|---" * 11 + "|",
+        "| parts compared by | InfoNCE, first to last (equal embeddings) "
+        "| part to its whole, first to last | curves |",
+        "|---" * 12 + "|",
     ]
     for run in runs:
-        found = correlate(run)
+        features = features_of(run)
         pairs = paired_curves(run)
         result = run.result
         contrast = f"{pairs[0][2]:.2f} to {pairs[-1][2]:.2f}" if pairs else ""
         chance = run.last("validation", "info_nce_chance")
-        which = run.series("validation", "which_whole")
+        which = run.series("validation", f"{features}which_whole")
         lines.append(
             f"| {names[run.folder]} | {result['train_cases']} + {result['validation_cases']} held out "
             f"| {result['steps']} | {(run.duration_s or 0) / 60:.1f} | {result['peak_memory_mb']:.0f} "
             f"| {result['validation_loss']:.4f} | {number(result.get('baseline_mean_whole'))} "
             f"| {number(result.get('baseline_stretched_part'))} "
-            f"| {contrast} ({number(chance, 2)}) "
+            f"| {FEATURES[features]} | {contrast} ({number(chance, 2)}) "
             f"| {which[0][1]:.0%} to {which[-1][1]:.0%} "
-            f"| {found.describe() if found else ''} |"
+            f"| {correlate(run).describe()} |"
         )
     return lines
 

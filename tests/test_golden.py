@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 import parts2whole as p2w
 from parts2whole.methods.base import Method
 from parts2whole.networks.base import Network
+from parts2whole.report.contrast import contrast_charts
+from parts2whole.report.runs import read_run
 from parts2whole.spec import spec_from_dict
 from parts2whole.store.store import Store
 from parts2whole.tasks.base import Task
@@ -91,6 +93,14 @@ def test_encoders_give_the_same_maps(here: Path, name: str) -> None:
         levels = p2w.load_encoder(here / name)(image)
     for level, wanted in zip(levels, EXPECTED["encoders"][name], strict=True):
         same(figures(level), wanted)
+
+
+def test_the_contrast_of_a_run_is_drawn_as_that_of_the_average(here: Path) -> None:
+    run = read_run(here / "pretrain")
+    together, info_nce, *_ = contrast_charts([run], {run.folder: "Parts2Whole"})
+    assert [s.name for s in together.series] == ["reconstruction loss", "InfoNCE of the average"]
+    assert [s.name for s in info_nce.series if s.points] == ["average", "equal embeddings"]
+    assert info_nce.series[0].points[-1] == (4, pytest.approx(2.7082690347))
 
 
 @pytest.mark.parametrize("name", ["finetune", "finetune-classes"])

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from parts2whole.report.contrast import INFO_NCE, contrast_charts, correlate, pretraining_names
+from parts2whole.report.contrast import (
+    INFO_NCE,
+    contrast_charts,
+    correlate,
+    paired_curves,
+    pretraining_names,
+)
 from parts2whole.report.contrast_figure import write_contrast_figure
 from parts2whole.report.figures import FigureError
 from parts2whole.report.page import write_report
@@ -33,10 +39,9 @@ def run_with(folder: Path, losses: list[float], contrast: list[float], method: s
 
 
 def test_correlations_are_those_of_scipy(tmp_path: Path) -> None:
-    losses, contrast = [5.0, 3.0, 2.5, 2.0, 2.2], [4.0, 3.5, 3.6, 3.0, 2.9]
+    losses, contrast = [5.0, 3.0, 2.5, 2.0, 2.2, 2.0], [4.0, 3.5, 3.6, 3.0, 2.9, 2.8]
     found = correlate(read_run(run_with(tmp_path / "run", losses, contrast)))
-    assert found is not None
-    assert found.n == 5
+    assert found.n == 6
     assert found.pearson == pytest.approx(stats.pearsonr(losses, contrast).statistic)
     assert found.spearman == pytest.approx(stats.spearmanr(losses, contrast).statistic)
     assert found.changes == pytest.approx(stats.pearsonr(np.diff(losses), np.diff(contrast)).statistic)
@@ -47,7 +52,6 @@ def test_two_falling_curves_correlate_although_their_changes_do_not(tmp_path: Pa
     losses = [10.0, 8.0, 7.5, 5.5, 5.0, 3.0, 2.5]  # falls much, little, much, ...
     contrast = [10.0, 9.5, 7.5, 7.0, 5.0, 4.5, 2.5]  # and this one the other way round
     found = correlate(read_run(run_with(tmp_path / "run", losses, contrast)))
-    assert found is not None
     assert found.pearson > 0.9
     assert found.changes < -0.9
     assert "r = 0.9" in found.describe()
@@ -55,13 +59,51 @@ def test_two_falling_curves_correlate_although_their_changes_do_not(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("losses", "contrast"), [([1.0, 0.9], [4.0, 3.0]), ([1.0, 1.0, 1.0], [4.0, 3.0, 2.0])]
-)
-def test_too_little_to_correlate(tmp_path: Path, losses: list[float], contrast: list[float]) -> None:
+    ("losses", "contrast", "said"),
+    [
+        ([1.0], [4.0], "1 validation, too few to correlate"),
+        ([4.0, 3.0, 2.0, 1.0], [4.0, 3.0, 2.0, 1.0], "4 validations, too few to correlate"),
+        ([1.0] * 5, [5.0, 4.0, 3.0, 2.0, 1.0], "constant over 5 validations"),
+        ([5.0, 4.0, 3.0, 2.0, 1.0], [5.0, 4.0, 3.0, 2.0, 1.0], "r = 1.00, of changes too few (4), n = 5 validations"),
+        ([6.0, 5.0, 4.0, 3.0, 2.0, 1.0], [6.0, 5.5, 4.0, 3.0, 2.5, 1.0], "of changes constant, n = 6 validations"),
+    ],
+)  # fmt: skip
+def test_too_little_to_correlate_is_said(tmp_path: Path, losses, contrast, said: str) -> None:
     run = read_run(run_with(tmp_path / "run", losses, contrast))
-    assert correlate(run) is None
     charts = contrast_charts([run], pretraining_names([run]))
-    assert charts[0].title == "Parts2Whole: too few validations to correlate"
+    assert charts[0].title.startswith("Parts2Whole: ")
+    assert charts[0].title.endswith(said)
+
+
+def test_the_map_comes_first_and_runs_that_know_only_the_average_say_so(tmp_path: Path) -> None:
+    old = run_with(tmp_path / "old", [5.0, 3.0], [4.0, 3.5])
+    new = run_with(tmp_path / "new", [5.0, 3.0], [4.0, 3.9], "SimCLR")
+    lines = [json.loads(line) for line in (new / "metrics.jsonl").read_text().splitlines()]
+    for line, value in zip(lines, (3.0, 2.0), strict=True):
+        line |= {f"map_{INFO_NCE}": value, "map_distance_within": 0.2, "map_distance_between": 0.6}
+    (new / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    runs = [read_run(old), read_run(new)]
+    assert [pair[2] for run in runs for pair in paired_curves(run)] == [4.0, 3.5, 3.0, 2.0]
+
+    both, _, info_nce, *_ = contrast_charts(runs, pretraining_names(runs))
+    assert [(s.name, s.right) for s in both.series] == [("own loss", False), ("InfoNCE of the average", True)]
+    assert {s.name: [v for _, v in s.points] for s in info_nce.series} == {
+        "Parts2Whole, average": [4.0, 3.5],
+        "SimCLR": [3.0, 2.0],
+        "equal embeddings": [4.0, 4.0],
+    }
+    alone = {chart.title: chart for chart in contrast_charts(runs[1:], pretraining_names(runs[1:]))}
+    assert {s.name: [v for _, v in s.points] for s in alone["InfoNCE, temperature 0.1"].series} == {
+        "bottleneck map": [3.0, 2.0],
+        "average": [4.0, 3.9],
+        "equal embeddings": [4.0, 4.0],
+    }
+    assert [s.name for s in alone["Distance between parts"].series] == [
+        "of one whole, bottleneck map",
+        "of two wholes, bottleneck map",
+    ]
+    (of_old, *_) = contrast_charts(runs[:1], pretraining_names(runs[:1]))
+    assert of_old.series[1].name == "InfoNCE of the average"
 
 
 def test_methods_stand_side_by_side(tmp_path: Path) -> None:
@@ -75,12 +117,12 @@ def test_methods_stand_side_by_side(tmp_path: Path) -> None:
         "SimCLR",
     ]
     first = charts[0].series
-    assert [series.name for series in first] == ["own loss", "InfoNCE, not trained on"]
-    assert [value for _, value in first[0].points] == pytest.approx([1, 3 / 5, 2.5 / 5, 2 / 5])
+    assert [value for _, value in first[0].points] == [5.0, 3.0, 2.5, 2.0]
+    assert [value for _, value in first[1].points] == [4.0, 3.5, 3.6, 3.0]
     assert {s.name for s in charts[3].series} == {
-        "ModelsGenesis",
-        "Parts2Whole",
-        "SimCLR",
+        "ModelsGenesis, average",
+        "Parts2Whole, average",
+        "SimCLR, average",
         "equal embeddings",
     }
     page = write_report(tmp_path).read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,25 @@ def test_a_collapse_is_said_loudly(tmp_path: Path, pretrained: MakeRun, loss: fl
     verdict = judge_pretraining(read_run(pretrained(tmp_path / "run", loss=loss, panel=False)))
     assert verdict.tone == tone
     assert verdict.headline.startswith("Only 2 %" if tone == "weak" else "Collapsed")
+
+
+@pytest.mark.parametrize(
+    ("step", "schedule", "headline"),
+    [
+        (0, None, "Too early to judge"),
+        (50, None, "Too early to judge"),
+        (51, None, "Collapsed: no better than a trivial prediction"),
+        (60, {"class_path": "Cosine", "init_args": {"warmup_fraction": 0.3}}, "Too early to judge"),
+        (61, {"class_path": "Cosine", "init_args": {"warmup_fraction": 0.3}}, "Collapsed: no better"),
+    ],
+)
+def test_an_unfinished_run_is_not_judged_before_its_warm_up_ends(
+    tmp_path: Path, step: int, schedule: object, headline: str
+) -> None:
+    record = {"step": step, "time_s": 1, "split": "validation", "loss": 0.05, "baseline_mean_whole": 0.03}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+    (tmp_path / "config.yaml").write_text(json.dumps({"steps": 200, "method": {}, "schedule": schedule}))
+    assert judge_pretraining(read_run(tmp_path)).headline.startswith(headline)
 
 
 def test_a_method_that_rebuilds_nothing_has_no_baseline(tmp_path: Path) -> None:

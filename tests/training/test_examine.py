@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,19 @@ import torch
 from parts2whole.methods.base import Method
 from parts2whole.methods.masked_autoencoder import MaskedAutoencoder
 from parts2whole.methods.parts2whole import Parts2Whole
+from parts2whole.methods.simclr import SimCLR
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import Volume
 from parts2whole.store.store import Store
 from parts2whole.training.examine import Examiner
 from parts2whole.training.loop import Plan
+from parts2whole.training.optim import Constant, Cosine, Schedule
 from parts2whole.training.runtime import Hardware, Runtime
 from parts2whole.wholes.sampler import WholeSampler, WholeSize
 
 SIZE = (8, 16, 16)
+CONSTANT = Constant()
 
 
 @pytest.fixture
@@ -35,7 +39,7 @@ def sampler(tmp_path) -> WholeSampler:
     return WholeSampler(store, size=WholeSize(SIZE))
 
 
-def examine(method: Method, sampler: WholeSampler, folder: Path) -> Examiner:
+def examine(method: Method, sampler: WholeSampler, folder: Path, schedule: Schedule = CONSTANT) -> Examiner:
     return Examiner(
         method,
         sampler,
@@ -45,6 +49,7 @@ def examine(method: Method, sampler: WholeSampler, folder: Path) -> Examiner:
         runtime=Runtime(Hardware(accelerator="cpu", precision="32-true")),
         folder=folder,
         panel_every=4,
+        schedule=schedule,
     )
 
 
@@ -86,7 +91,10 @@ def test_a_constant_output_is_a_collapse_and_an_untrained_one_is_not(examiner, c
     assert still["output_spread"] == pytest.approx(0, abs=1e-12)
     assert examiner.is_constant
     assert examiner.collapsed
-    assert "It has collapsed" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "spread of its output" in said
+    assert "It has collapsed" in said
+    assert "bottleneck map" not in said  # which is lively
 
 
 @torch.no_grad()
@@ -95,8 +103,51 @@ def test_features_that_are_all_alike_are_a_collapse(examiner):
     for parameter in module.encoder.levels[-1].parameters():
         parameter.zero_()
     module.encoder.levels[-1][-1][1].bias.fill_(1.0)
-    assert examiner(module, 10)["feature_spread"] < 1e-6
+    assert examiner(module, 10)["map_spread"] < 1e-6
     assert examiner.is_constant
+
+
+@torch.no_grad()
+def test_only_what_was_measured_is_told_of_a_collapse(examiner, capsys):
+    """A method that rebuilds nothing has no output whose spread could be told."""
+    examiner.method, examiner.baselines = SimCLR(), {}
+    module = SimCLR().build(UNet3D(size="tiny"), in_channels=1, whole_size=SIZE).eval()
+    for parameter in module.encoder.parameters():
+        parameter.zero_()
+    module.encoder.levels[-1][-1][1].bias.fill_(1.0)
+    examiner.views = [{"part": views["whole"].repeat_interleave(2, 0)} for views in examiner.views]
+    examiner(module, 10)
+    assert re.search(r"map 0 of the size of that\)\. It has collapsed", capsys.readouterr().out)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("warm_up", "silent", "loud"), [(0.05, (0, 2, 5), 6), (0.5, (0, 6, 10), 11)])
+def test_no_collapse_is_told_of_before_the_warm_up_ends(sampler, tmp_path, capsys, warm_up, silent, loud):
+    examiner = examine(Parts2Whole(), sampler, tmp_path, Cosine(warmup_fraction=warm_up))
+    examiner.method = Echo(deaf=True)
+    for step in silent:
+        examiner(build(), step)
+    assert examiner.collapsed
+    assert "WARNING" not in capsys.readouterr().out
+    examiner(build(), loud)
+    assert "WARNING" in capsys.readouterr().out
+
+
+def test_an_untrained_network_is_measured_with_norms_that_know_data(examiner):
+    module = build()
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    random = torch.random.get_rng_state()
+    with torch.no_grad():
+        untrained = examiner(module, 0)
+    assert torch.equal(random, torch.random.get_rng_state())
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.BatchNorm3d):
+            layer.momentum = None
+    with torch.no_grad():
+        for views in examiner.views:
+            Parts2Whole().loss(module.train(), views)
+        assert examiner(module.eval(), 1) == pytest.approx(untrained, rel=1e-4)
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 import os
@@ -98,6 +99,36 @@ def test_a_stopped_and_resumed_run_is_the_run(tmp_path, stop_at):
     with pytest.raises(Interrupted, match=f"step {stop_at}.*--resume"):
         run(tmp_path / "parts", on_step=stop)
     again = run(tmp_path / "parts", resume=True)
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
+    assert records(tmp_path / "whole") == records(tmp_path / "parts")
+
+
+def test_a_validation_before_the_first_step_is_recorded_and_changes_nothing(tmp_path):
+    settings = {"schedule": Plateau(patience=0, min_delta=10.0), "patience": 3, "keep_best": True}
+    plain = run(tmp_path / "plain", **settings)
+    first = run(tmp_path / "first", validate_first=True, **settings)
+    for key, value in plain.state_dict().items():
+        assert torch.equal(value, first.state_dict()[key]), key
+    (start, *others) = records(tmp_path / "first")
+    assert others == records(tmp_path / "plain")
+    untrained = objective(Small().eval(), torch.stack([Numbers()[10_000 + i] for i in range(32)]))
+    assert start == {"step": 0, "split": "validation", "loss": pytest.approx(untrained["loss"].item())}
+    assert dataclasses.replace(first.progress, seconds=0) == dataclasses.replace(plain.progress, seconds=0)
+
+
+@pytest.mark.parametrize("stop_at", [3, 17])
+def test_a_resumed_run_has_one_validation_before_the_first_step(tmp_path, stop_at):
+    """Whether it goes on from a checkpoint, or starts again because there was none yet."""
+
+    def stop(module: nn.Module, step: int) -> None:
+        if step == stop_at:
+            raise KeyError
+
+    whole = run(tmp_path / "whole", validate_first=True)
+    with pytest.raises(KeyError):
+        run(tmp_path / "parts", validate_first=True, on_step=stop)
+    again = run(tmp_path / "parts", validate_first=True, resume=True)
     for key, value in whole.state_dict().items():
         assert torch.equal(value, again.state_dict()[key]), key
     assert records(tmp_path / "whole") == records(tmp_path / "parts")

@@ -65,6 +65,26 @@ def test_an_encoder_that_tells_wholes_apart_and_one_that_does_not(runtime: Runti
     assert blind["info_nce_0.1"] == pytest.approx(blind["info_nce_chance"])
     assert blind["which_whole"] == pytest.approx(blind["which_whole_chance"])
     assert blind["effective_rank"] == 0
+    assert {key for key in seen if key.startswith("map_")} == {
+        f"map_{key}" for key in seen if not key.startswith("map_") and not key.endswith("_chance")
+    }
+
+
+class Placed(Encoder):
+    """A map whose average is the same for all images, and which differs by whole in its halves along z."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        mean = x.mean(dim=(2, 3, 4), keepdim=True)
+        return (torch.cat([1 + mean, 1 - mean], dim=2).expand(-1, -1, -1, 3, 3),)
+
+
+def test_maps_tell_what_their_averages_can_not(runtime: Runtime) -> None:
+    module = nn.Module()
+    module.encoder = Placed()
+    found = ContrastMonitor(*wholes_of(6), seed=0, batch_size=4, runtime=runtime)(module)
+    assert found["map_which_whole"] == 1
+    assert found["which_whole"] == pytest.approx(found["which_whole_chance"])
+    assert found["map_distance_between"] > 100 * found["distance_between"]
 
 
 def test_it_repeats_itself_and_leaves_the_module_as_it_was(runtime: Runtime) -> None:

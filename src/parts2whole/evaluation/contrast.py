@@ -19,6 +19,7 @@ from parts2whole.errors import Parts2WholeError
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
+CHANCES = ("info_nce_chance", "which_whole_chance")
 TIE = 1e-9  # cosines closer than this are equal but for rounding
 
 

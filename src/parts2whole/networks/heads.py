@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -96,3 +97,13 @@ def pooled_features(encoder: Encoder, x: Float[Tensor, "b c d h w"]) -> Float[Te
     """Global average of the deepest map: (B, C, D, H, W) to (B, channels[-1])."""
     pooled: Tensor = encoder(x)[-1].mean(dim=(2, 3, 4))
     return pooled
+
+
+def bottleneck_features(encoder: Encoder, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b 9 features"]:
+    """The bottleneck map in 2 x 2 x 2 means, and after these its global average: (B, 9, channels[-1]).
+
+    The map is what a decoder without skip connections gets. Instance norm makes its average nearly constant.
+    """
+    deepest: Tensor = encoder(x)[-1].float()
+    cells = [F.adaptive_avg_pool3d(deepest, cells).flatten(2) for cells in (2, 1)]
+    return torch.cat(cells, dim=2).transpose(1, 2)

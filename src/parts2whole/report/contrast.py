@@ -2,6 +2,7 @@
 
 "The contrastive loss decreases as the reconstruction loss decreases" is a claim about two curves. Two falling
 curves correlate whatever they are, so the correlation of their changes between validations stands beside it.
+Parts are compared by the bottleneck map; runs of version 0.1.0 compared only its global average.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
-from parts2whole.report.curves import Chart, Role, Series
+from parts2whole.report.curves import Chart, Series
 from parts2whole.report.results import method_name
 from parts2whole.report.runs import Run
 
+Floats = npt.NDArray[np.float64]
 INFO_NCE = "info_nce_0.1"
 GROUP = "contrast"
 MONITORS = (
@@ -36,18 +39,23 @@ WORDS = {
     "distance_within": "of one whole",
     "distance_between": "of two wholes",
 }
+FEATURES = {"map_": "bottleneck map", "": "average"}
+"""What parts are compared by, by the beginning of the names of its figures."""
+FEWEST = 5
+"""Validations, or changes between them, that a correlation is given for."""
 
 
 @dataclass(frozen=True)
 class Correlation:
-    """How a run's validation loss and its InfoNCE, which it isn't trained on, go together.
+    """How a run's validation loss and the InfoNCE of its parts go together.
 
     Attributes:
-        n: number of validations.
+        n: number of validations, that before the first step included.
         pearson: correlation of the two curves.
         spearman: of their ranks.
-        changes: Pearson correlation of their changes from one validation to the next; nan from fewer than
-            three changes.
+        changes: Pearson correlation of their changes from one validation to the next.
+
+    A correlation is nan of fewer than `FEWEST` points, or where one of the curves is constant.
     """
 
     n: int
@@ -56,65 +64,94 @@ class Correlation:
     changes: float
 
     def describe(self) -> str:
-        """``r = 0.97, of changes 0.41, n = 12``."""
-        changes = "" if math.isnan(self.changes) else f", of changes {self.changes:.2f}"
-        return f"r = {self.pearson:.2f}{changes}, n = {self.n} validations"
+        """``r = 0.97, of changes 0.41, n = 12 validations``."""
+        n = f"{self.n} validation{'s' * (self.n != 1)}"
+        if math.isnan(self.pearson):
+            return f"{n}, too few to correlate" if self.n < FEWEST else f"constant over {n}"
+        few = f"too few ({self.n - 1})" if self.n - 1 < FEWEST else "constant"
+        changes = few if math.isnan(self.changes) else f"{self.changes:.2f}"
+        return f"r = {self.pearson:.2f}, of changes {changes}, n = {n}"
 
 
-def paired_curves(run: Run) -> list[tuple[int, float, float]]:
-    """Step, validation loss and InfoNCE, where a run recorded both."""
-    losses = dict(run.series("validation", "loss"))
-    return [
-        (step, losses[step], value) for step, value in run.series("validation", INFO_NCE) if step in losses
-    ]
+def features_of(run: Run) -> str:
+    """How names of a run's figures begin: ``map_``, or nothing where it compared averages alone."""
+    return "map_" if run.series("validation", f"map_{INFO_NCE}") else ""
 
 
-def correlate(run: Run) -> Correlation | None:
-    """The correlation; None with fewer than three validations, or where a curve is constant."""
-    pairs = paired_curves(run)
+def rebuilds(run: Run) -> bool:
+    """Whether a run's loss is that of a reconstruction."""
+    return bool(run.series("validation", "baseline_mean_whole"))
+
+
+def paired_curves(run: Run, features: str | None = None) -> list[tuple[int, float, float]]:
+    """Step, validation loss (of the reconstruction, if there is one) and InfoNCE, where both were recorded.
+
+    ``features`` is how names of figures begin; default as `features_of`.
+    """
+    losses = dict(run.series("validation", "reconstruction") or run.series("validation", "loss"))
+    contrast = run.series("validation", f"{features_of(run) if features is None else features}{INFO_NCE}")
+    return [(step, losses[step], value) for step, value in contrast if step in losses]
+
+
+def correlate(run: Run, features: str | None = None) -> Correlation:
+    """The correlation of `paired_curves`."""
+    pairs = paired_curves(run, features)
     loss, contrast = (np.array([pair[i] for pair in pairs]) for i in (1, 2))
-    if len(pairs) < 3 or not (np.ptp(loss) and np.ptp(contrast)):
-        return None
-    changes = math.nan
-    first, second = np.diff(loss), np.diff(contrast)
-    if len(first) >= 3 and np.ptp(first) and np.ptp(second):
-        changes = float(np.corrcoef(first, second)[0, 1])
     return Correlation(
         len(pairs),
-        float(np.corrcoef(loss, contrast)[0, 1]),
-        float(stats.spearmanr(loss, contrast).statistic),
-        changes,
+        _pearson(loss, contrast),
+        _pearson(stats.rankdata(loss), stats.rankdata(contrast)),
+        _pearson(np.diff(loss), np.diff(contrast)),
     )
 
 
 def contrast_charts(runs: Sequence[Run], names: dict[Path, str]) -> list[Chart]:
     """For every run its loss and InfoNCE together; then each monitor, all runs in one chart."""
     runs = [run for run in runs if run.series("validation", INFO_NCE)]
-    charts = [_together(run, names[run.folder]) for run in runs]
+    charts = [_together(run, names[run.folder], wide=len(runs) == 1) for run in runs]
     for name, title, beside in MONITORS:
-        lines = [
-            Series(names[run.folder], run.series("validation", name), "main", i) for i, run in enumerate(runs)
-        ]
-        if beside and len(runs) == 1:
-            role: Role = "baseline" if beside.endswith("chance") else "main"
-            first = Series(WORDS.get(name, names[runs[0].folder]), lines[0].points, "main", 0)
-            lines = [first, Series(WORDS[beside], runs[0].series("validation", beside), role, 9)]
-        elif beside and beside.endswith("chance"):
-            longest = max((run.series("validation", beside) for run in runs), key=len, default=[])
-            lines.append(Series(WORDS[beside], longest, "baseline", 9))
-        kept = tuple(line for line in lines if line.points)
-        if kept:
-            shown = (
-                title
-                if beside is None or len(runs) == 1 or name != "distance_within"
-                else f"{title} of one whole"
-            )
+        lines = _lines_of_one(runs[0], name, beside) if len(runs) == 1 else _lines(runs, names, name, beside)
+        whole = " of one whole" if len(runs) > 1 and name == "distance_within" else ""
+        if kept := tuple(line for line in lines if line.points):
             charts.append(
                 Chart(
-                    shown, title, kept, percent=name == "which_whole", group=GROUP, from_zero=name != INFO_NCE
+                    title + whole,
+                    title,
+                    kept,
+                    percent=name == "which_whole",
+                    group=GROUP,
+                    from_zero=name != INFO_NCE,
                 )
             )
     return charts
+
+
+def _lines_of_one(run: Run, name: str, beside: str | None) -> list[Series]:
+    """Map and average of one run, with chance; or distances within and between wholes by its map."""
+    main = features_of(run)
+    if beside and not beside.endswith("chance"):
+        return [
+            Series(f"{WORDS[one]}, {FEATURES[main]}", run.series("validation", main + one), "main", place)
+            for place, one in enumerate((name, beside))
+        ]
+    found = {f: run.series("validation", f + name) for f in FEATURES}
+    lines = [Series(FEATURES[f], points, "main", i) for i, (f, points) in enumerate(found.items())]
+    return lines + (
+        [Series(WORDS[beside], run.series("validation", beside), "baseline", 9)] if beside else []
+    )
+
+
+def _lines(runs: Sequence[Run], names: dict[Path, str], name: str, beside: str | None) -> list[Series]:
+    """One line a run, of its map or, said so, of its average where it has nothing else."""
+    lines = []
+    for place, run in enumerate(runs):
+        main = features_of(run)
+        called = names[run.folder] + ("" if main else f", {FEATURES[main]}")
+        lines.append(Series(called, run.series("validation", main + name), "main", place))
+    if beside and beside.endswith("chance"):
+        longest = max((run.series("validation", beside) for run in runs), key=len, default=[])
+        lines.append(Series(WORDS[beside], longest, "baseline", 9))
+    return lines
 
 
 def pretraining_names(runs: Sequence[Run]) -> dict[Path, str]:
@@ -131,20 +168,37 @@ def pretraining_names(runs: Sequence[Run]) -> dict[Path, str]:
     return {run.folder: name(place) for place, run in enumerate(runs)}
 
 
+def curve_names(run: Run) -> tuple[str, str]:
+    """What the two paired curves are called."""
+    return (
+        "reconstruction loss" if rebuilds(run) else "own loss",
+        f"InfoNCE of the {FEATURES[features_of(run)]}",
+    )
+
+
 def _store_name(run: Run) -> str:
     """The store's folder, without the digest that a study adds."""
     return re.sub(r"-[0-9a-f]{12}$", "", Path(str(run.config.get("store", ""))).name)
 
 
-def _together(run: Run, name: str) -> Chart:
-    """Both curves, each over its value at the first validation."""
-    pairs = paired_curves(run)
-    found = correlate(run)
-    title = f"{name}: {found.describe()}" if found else f"{name}: too few validations to correlate"
-    lines = []
-    for place, words in ((1, "own loss"), (2, "InfoNCE, not trained on")):
-        first = pairs[0][place] if pairs else 0.0
-        if first:
-            points = [(pair[0], pair[place] / first) for pair in pairs]
-            lines.append(Series(words, points, "main", place - 1))
-    return Chart(title, "relative to the first validation", tuple(lines), group=GROUP, from_zero=False)
+def _together(run: Run, name: str, *, wide: bool) -> Chart:
+    """Both curves, each on its own axis."""
+    pairs, words = paired_curves(run), curve_names(run)
+    lines = [
+        Series(words[place], [(pair[0], pair[place + 1]) for pair in pairs], "main", place, bool(place))
+        for place in (0, 1)
+    ]
+    return Chart(
+        f"{name}: {correlate(run).describe()}",
+        words[0],
+        tuple(lines),
+        wide=wide,
+        group=GROUP,
+        from_zero=False,
+    )
+
+
+def _pearson(first: Floats, second: Floats) -> float:
+    if len(first) < FEWEST or not (np.ptp(first) and np.ptp(second)):
+        return math.nan
+    return float(np.corrcoef(first, second)[0, 1])

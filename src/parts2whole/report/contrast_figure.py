@@ -1,4 +1,4 @@
-"""The figure of the poster's claim for print: own loss and InfoNCE of every method side by side, as PNG."""
+"""The figure of the poster's claim for print: loss and InfoNCE of every method side by side, as PNG."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from parts2whole.report.contrast import correlate, paired_curves, pretraining_names
+from parts2whole.report.contrast import correlate, curve_names, paired_curves, pretraining_names
 from parts2whole.report.figures import INK, MUTED, FigureError, write_figure
 from parts2whole.report.runs import Run
 
@@ -37,14 +37,14 @@ def write_contrast_figure(path: str | Path, runs: Sequence[Run]) -> Path:
             continue
         run = shown[place]
         steps, losses, contrast = zip(*paired_curves(run), strict=True)
-        found = correlate(run)
+        words = curve_names(run)
         axes.plot(steps, losses, color=OWN, marker="o", markersize=3)
-        axes.set_ylabel("own loss", color=OWN, fontsize=8)
+        axes.set_ylabel(words[0], color=OWN, fontsize=8)
         axes.set_xlabel("step", color=MUTED, fontsize=8)
         beside = axes.twinx()
         beside.plot(steps, contrast, color=CONTRAST, marker="s", markersize=3)
-        beside.set_ylabel("InfoNCE, not trained on", color=CONTRAST, fontsize=8)
-        title = names[run.folder] + (f"\n{found.describe()}" if found else "")
+        beside.set_ylabel(words[1], color=CONTRAST, fontsize=8)
+        title = f"{names[run.folder]}\n{correlate(run).describe()}"
         axes.set_title(title, fontsize=8.5, color=INK, loc="left", parse_math=False)
         for one in (axes, beside):
             one.tick_params(labelsize=7, colors=MUTED)

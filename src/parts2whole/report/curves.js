@@ -28,7 +28,8 @@ class Chart {
     this.chart = chart;
     this.shown = new Set(chart.series.map((s) => s.name));
     const values = chart.series.flatMap((s) => s.points.map((p) => p[1]));
-    this.positive = values.every((v) => v > 0);
+    this.two = chart.series.some((s) => s.right); // two axes, each with its own range
+    this.positive = !this.two && values.every((v) => v > 0);
     this.log = this.positive && !chart.percent && Math.max(...values) / Math.min(...values) > 30;
     this.tip = make("div", { class: "tip", hidden: "" });
     this.holder = make("div");
@@ -71,17 +72,63 @@ class Chart {
     const height = this.chart.wide ? Math.min(330, Math.max(230, width * 0.36)) : 230;
     const lines = this.chart.series.filter((s) => this.shown.has(s.name) && s.points.length);
     const names = new Set(lines.map((s) => s.name));
-    const labelled = this.chart.wide && names.size === lines.length && lines.length <= 6 && width > 560;
-    const right = labelled ? 14 + 7 * Math.max(...lines.map((s) => s.name.length)) : 8;
+    const labelled = !this.two && this.chart.wide && names.size === lines.length && lines.length <= 6 && width > 560;
+    const labels = labelled ? 14 + 7 * Math.max(...lines.map((s) => s.name.length)) : 8;
+    const right = this.two ? 54 : labels;
     const edge = { left: 54, right, top: 12, bottom: 34 };
     const inner = { width: width - edge.left - edge.right, height: height - edge.top - edge.bottom };
     const points = lines.flatMap((s) => s.points);
     const xs = points.map((p) => p[0]);
-    const ys = points.map((p) => p[1]);
     const first = Math.min(0, ...xs);
     const last = Math.max(...xs, first + 1);
-    let low = Math.min(...ys);
-    let high = Math.max(...ys);
+    const x = (step) => edge.left + ((step - first) / (last - first)) * inner.width;
+    const axes = [false, true].map((side) => this.axis(lines.filter((s) => s.right === side), edge.top, inner.height));
+    const y = (v, series) => axes[Number(series.right)].y(v);
+
+    const svg = document.createElementNS(SVG, "svg");
+    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    svg.setAttribute("height", height);
+    svg.setAttribute("role", "img");
+    svg.setAttribute("tabindex", "0");
+    svg.setAttribute("aria-label", `${this.chart.title}: ${lines.map((s) => s.name).join(", ")}`);
+    axes.forEach((axis, side) => {
+      const place = side ? { x: edge.left + inner.width + 8 } : { x: edge.left - 8, "text-anchor": "end" };
+      const of = lines.find((s) => s.right === Boolean(side));
+      for (const tick of axis.ticks) {
+        const at = axis.y(tick);
+        if (!side) draw(svg, "line", { class: "grid", x1: edge.left, x2: edge.left + inner.width, y1: at, y2: at });
+        const text = this.chart.percent ? String(Number((100 * tick).toFixed(2))) : number(tick, false);
+        draw(svg, "text", { ...place, y: at + 4, ...(this.two && { style: `fill:${colour(of)}` }) }, text);
+      }
+    });
+    const bottom = edge.top + inner.height;
+    draw(svg, "line", { class: "axis", x1: edge.left, x2: edge.left + inner.width, y1: bottom, y2: bottom });
+    for (const tick of niceTicks(first, last, Math.max(2, Math.round(inner.width / 110)), 1))
+      draw(svg, "text", { x: x(tick), y: bottom + 17, "text-anchor": "middle" }, tick.toLocaleString("en"));
+    draw(svg, "text", { x: edge.left + inner.width, y: bottom + 32, "text-anchor": "end" }, "step");
+    const unit = this.chart.value + (this.chart.percent ? ", %" : "");
+    if (!this.two) draw(svg, "text", { x: edge.left, y: bottom + 32, "text-anchor": "start" }, unit);
+
+    const group = draw(svg, "g", { class: lines.length > 6 && lines.every((s) => s.role !== "faint") ? "many" : "" });
+    for (const series of [...lines].sort((a, b) => (a.role === "main") - (b.role === "main"))) {
+      const from = series.role === "baseline" ? [[first, series.points[0][1]]] : [];
+      const path = [...from, ...series.points].map((p) => `${x(p[0]).toFixed(1)},${y(p[1], series).toFixed(1)}`);
+      draw(group, "path", { class: series.role, d: `M${path.join("L")}`, style: `stroke:${colour(series)}` });
+      if (series.points.length === 1 || (series.role === "main" && series.points.length <= 12 && lines.length <= 6))
+        for (const p of series.points)
+          draw(group, "circle", { cx: x(p[0]), cy: y(p[1], series), r: 3, style: `fill:${colour(series)}` });
+    }
+    if (labelled) this.labels(svg, lines, edge.left + inner.width + 8, y, edge.top, bottom);
+    const cursor = draw(svg, "g", { class: "hover" });
+    this.watch(svg, cursor, lines, { x, y, first, last, edge, inner });
+    this.holder.replaceChildren(svg);
+  }
+
+  axis(lines, top, height) {
+    const values = lines.flatMap((s) => s.points.map((p) => p[1]));
+    if (!values.length) return { ticks: [], y: () => top };
+    let low = Math.min(...values);
+    let high = Math.max(...values);
     if (this.log) {
       low /= 1.08;
       high *= 1.08;
@@ -91,47 +138,13 @@ class Chart {
       high = this.chart.percent ? Math.min(1, high + room) : high + room;
       if (low !== 0) low = this.chart.percent ? Math.max(0, low - room) : low - room;
     }
-    const x = (step) => edge.left + ((step - first) / (last - first)) * inner.width;
     const share = (v) => (this.log ? Math.log(v / low) / Math.log(high / low) : (v - low) / (high - low || 1));
-    const y = (v) => edge.top + (1 - share(v)) * inner.height;
-
-    const svg = document.createElementNS(SVG, "svg");
-    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    svg.setAttribute("height", height);
-    svg.setAttribute("role", "img");
-    svg.setAttribute("tabindex", "0");
-    svg.setAttribute("aria-label", `${this.chart.title}: ${lines.map((s) => s.name).join(", ")}`);
-    const ticks = this.log ? logTicks(low, high) : niceTicks(low, high, Math.max(3, Math.round(inner.height / 48)));
-    for (const tick of ticks) {
-      draw(svg, "line", { class: "grid", x1: edge.left, x2: edge.left + inner.width, y1: y(tick), y2: y(tick) });
-      const text = this.chart.percent ? String(Number((100 * tick).toFixed(2))) : number(tick, false);
-      draw(svg, "text", { x: edge.left - 8, y: y(tick) + 4, "text-anchor": "end" }, text);
-    }
-    const bottom = edge.top + inner.height;
-    draw(svg, "line", { class: "axis", x1: edge.left, x2: edge.left + inner.width, y1: bottom, y2: bottom });
-    for (const tick of niceTicks(first, last, Math.max(2, Math.round(inner.width / 110)), 1))
-      draw(svg, "text", { x: x(tick), y: bottom + 17, "text-anchor": "middle" }, tick.toLocaleString("en"));
-    draw(svg, "text", { x: edge.left + inner.width, y: bottom + 32, "text-anchor": "end" }, "step");
-    const unit = this.chart.value + (this.chart.percent ? ", %" : "");
-    draw(svg, "text", { x: edge.left, y: bottom + 32, "text-anchor": "start" }, unit);
-
-    const group = draw(svg, "g", { class: lines.length > 6 && lines.every((s) => s.role !== "faint") ? "many" : "" });
-    for (const series of [...lines].sort((a, b) => (a.role === "main") - (b.role === "main"))) {
-      const from = series.role === "baseline" ? [[first, series.points[0][1]]] : [];
-      const path = [...from, ...series.points].map((p) => `${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`);
-      draw(group, "path", { class: series.role, d: `M${path.join("L")}`, style: `stroke:${colour(series)}` });
-      if (series.points.length === 1 || (series.role === "main" && series.points.length <= 12 && lines.length <= 6))
-        for (const p of series.points)
-          draw(group, "circle", { cx: x(p[0]), cy: y(p[1]), r: 3, style: `fill:${colour(series)}` });
-    }
-    if (labelled) this.labels(svg, lines, edge.left + inner.width + 8, y, edge.top, bottom);
-    const cursor = draw(svg, "g", { class: "hover" });
-    this.watch(svg, cursor, lines, { x, y, first, last, edge, inner });
-    this.holder.replaceChildren(svg);
+    const ticks = this.log ? logTicks(low, high) : niceTicks(low, high, Math.max(3, Math.round(height / 48)));
+    return { ticks, y: (v) => top + (1 - share(v)) * height };
   }
 
   labels(svg, lines, left, y, top, bottom) {
-    const wanted = lines.map((s) => ({ s, at: y(s.points[s.points.length - 1][1]) })).sort((a, b) => a.at - b.at);
+    const wanted = lines.map((s) => ({ s, at: y(s.points[s.points.length - 1][1], s) })).sort((a, b) => a.at - b.at);
     wanted.forEach((label, i) => {
       label.at = Math.max(label.at, top + 4, i ? wanted[i - 1].at + 15 : 0);
     });
@@ -159,7 +172,7 @@ class Chart {
       this.tip.replaceChildren(make("b", {}, `step ${step.toLocaleString("en")}`));
       for (const series of lines.slice(0, 12)) {
         const point = series.points.reduce((a, b) => (Math.abs(b[0] - step) < Math.abs(a[0] - step) ? b : a));
-        draw(cursor, "circle", { cx: x(point[0]), cy: y(point[1]), r: 3.5, style: `fill:${colour(series)}` });
+        draw(cursor, "circle", { cx: x(point[0]), cy: y(point[1], series), r: 3.5, style: `fill:${colour(series)}` });
         const value = make("span", {}, number(point[1], this.chart.percent));
         this.tip.append(make("div", {}, make("span", {}, series.name), value));
       }

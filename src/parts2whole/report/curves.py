@@ -23,7 +23,7 @@ MONITORED = frozenset(
         *("distance_within", "distance_between", "alignment", "uniformity", "effective_rank"),
     )
 )
-"""What the contrast monitor records; `contrast` draws it."""
+"""What the contrast monitor records, of the bottleneck map as ``map_...``; `contrast` draws it."""
 NAMES = {
     "baseline_mean_whole": "mean whole",
     "baseline_stretched_part": "stretched part",
@@ -34,12 +34,16 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Series:
-    """A line of a chart: ``main`` is drawn boldly, ``faint`` thinly, ``baseline`` dashed; colours repeat."""
+    """A line of a chart: ``main`` is drawn boldly, ``faint`` thinly, ``baseline`` dashed; colours repeat.
+
+    Lines with ``right`` have an axis of their own, on the right.
+    """
 
     name: str
     points: Sequence[tuple[int, float]]
     role: Role = "main"
     colour: int = 0
+    right: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ class Chart:
                     "name": series.name,
                     "role": series.role,
                     "colour": series.colour,
+                    "right": series.right,
                     "points": [[step, float(f"{value:.6g}")] for step, value in thin(series.points, most)],
                 }
                 for series in self.series
@@ -137,7 +142,7 @@ def run_charts(run: Run) -> list[Chart]:
         names = [name for name in names if name not in of]
     for split, found in (("validation", names), ("train", run.metrics("train"))):
         for name in found:
-            if name == "loss" or name in BASELINES or name in MONITORED:
+            if name == "loss" or name in BASELINES or name.removeprefix("map_") in MONITORED:
                 continue
             title = NAMES.get(name, metric_title(name))
             where = "" if name in NAMES else f", {split}"

@@ -20,6 +20,8 @@ BASELINES = {
     "baseline_mean_whole": "predicting the mean whole",
     "baseline_stretched_part": "handing back the stretched part",
 }
+EARLY = 0.25
+"""Share of its steps before which an unfinished run is not judged."""
 BARELY = 0.05
 """A loss less than this share below the better baseline is called barely better."""
 
@@ -54,6 +56,8 @@ def judge_pretraining(run: Run) -> Verdict:
     best = min(baselines.values())
     others = "; ".join(f"{BASELINES[k]} {v:.4g}" for k, v in baselines.items())
     numbers = f"Validation loss {loss:.4g}. Trivial baselines: {others}."
+    if _is_early(run):
+        return Verdict("plain", "Too early to judge", f"{numbers} Step {run.steps:,}.")
     if run.result.get("collapsed") or loss >= best:
         return Verdict(
             "bad",
@@ -69,6 +73,14 @@ def judge_pretraining(run: Run) -> Verdict:
         )
     headline = f"Validation loss {loss:.4g}, {_percent(below)} below the {which}trivial baseline"
     return Verdict("good", headline, f"Trivial baselines: {others}. {aim}")
+
+
+def _is_early(run: Run) -> bool:
+    """Whether a run is still in its first quarter, or in a longer warm-up of its rate."""
+    schedule = run.config.get("schedule")
+    arguments = schedule.get("init_args") if isinstance(schedule, Mapping) else None
+    warm_up = as_number((arguments or {}).get("warmup_fraction")) or 0.0
+    return not run.finished and run.steps <= max(EARLY, warm_up) * (as_number(run.config.get("steps")) or 0.0)
 
 
 def judge_finetuning(run: Run) -> Verdict:

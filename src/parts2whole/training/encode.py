@@ -6,13 +6,15 @@ precision and without gradients; what comes back is float32 on the CPU.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from parts2whole.networks.base import Encoder
-from parts2whole.networks.heads import pooled_features
+from parts2whole.networks.heads import bottleneck_features, pooled_features
 from parts2whole.training.runtime import Runtime
 
 AT_ONCE = 16
@@ -25,6 +27,15 @@ Read = Callable[[Encoder, Tensor], Tensor]
 def embed(encoder: Encoder, batches: Iterable[Tensor], runtime: Runtime) -> Tensor:
     """Global average of the deepest map of every image: (images, channels[-1])."""
     return torch.cat(list(encode(encoder, batches, runtime, pooled_features)))
+
+
+def embed_map(encoder: Encoder, batches: Iterable[Tensor], runtime: Runtime) -> tuple[Tensor, Tensor]:
+    """Of every image its bottleneck map in 2 x 2 x 2 means, flattened, and its global average.
+
+    Shapes (images, 8 channels[-1]) and (images, channels[-1]), from one pass of the encoder.
+    """
+    both = torch.cat(list(encode(encoder, batches, runtime, bottleneck_features)))
+    return both[:, :-1].flatten(1), both[:, -1]
 
 
 @torch.no_grad()
@@ -53,6 +64,28 @@ def settle_norms(encoder: Encoder, batches: Iterable[Tensor], runtime: Runtime, 
         with runtime.autocast():
             read(encoder, runtime.place(batch))
     encoder.train(trained)
+
+
+def settled(module: nn.Module, show: Callable[[nn.Module], object], device: torch.device) -> nn.Module:
+    """The module with norms that know data: itself, or a copy where batch norms have seen none yet.
+
+    ``show`` calls a module on data. Random numbers of the process are as they were before.
+    """
+    if not _fresh_norms(module):
+        return module
+    copied = copy.deepcopy(module)
+    for layer in _fresh_norms(copied):
+        layer.momentum = None  # means over all batches alike
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+        show(copied.train())
+    return copied.eval()
+
+
+def _fresh_norms(module: nn.Module) -> list[_BatchNorm]:
+    norms = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
+    return [
+        layer for layer in norms if layer.num_batches_tracked is not None and not layer.num_batches_tracked
+    ]
 
 
 def batches_of(images: Tensor) -> Iterator[Tensor]:

@@ -17,9 +17,10 @@ from parts2whole.methods.base import Discrimination, Method, Reconstruction, Vie
 from parts2whole.networks.heads import Model
 from parts2whole.report.figures import write_panel
 from parts2whole.report.runs import Panel, write_volumes
-from parts2whole.training.encode import embed
+from parts2whole.training.encode import embed_map, settled
 from parts2whole.training.loop import Plan
 from parts2whole.training.monitor import ContrastMonitor
+from parts2whole.training.optim import Schedule
 from parts2whole.training.runtime import Runtime
 from parts2whole.wholes.random import BatchGenerator
 from parts2whole.wholes.sampler import WholeSampler
@@ -27,6 +28,12 @@ from parts2whole.wholes.sampler import WholeSampler
 PANEL_ROWS = 6
 CONSTANT = 1e-3
 """Spread over wholes, relative to what it should be, below which an output counts as constant."""
+EARLY = 0.25
+"""Share of the steps before which a collapse is not spoken of."""
+SPREADS = {
+    "map_spread": "spread of its bottleneck map {:.2g} of the size of that",
+    "output_spread": "spread of its output {:.2g} of that of the wholes",
+}
 
 
 class ExamineError(Parts2WholeError, ValueError):
@@ -49,6 +56,7 @@ class Examiner:
         runtime: device, precision, processes.
         folder: the run folder; nothing is written before the first call.
         panel_every: steps between pictures.
+        schedule: of the learning rate; a collapse is not spoken of before its warm-up ends.
 
     Raises:
         ExamineError: no wholes, or no steps between pictures.
@@ -66,6 +74,7 @@ class Examiner:
         runtime: Runtime,
         folder: Path,
         panel_every: int,
+        schedule: Schedule,
     ) -> None:
         for name, number in (("validation_wholes", wholes), ("panel_every", panel_every)):
             if number < 1:
@@ -78,8 +87,9 @@ class Examiner:
         self.panel_every = panel_every
         self.every = plan.validate_every
         self.steps = plan.steps
+        self.judged_from = max(EARLY * plan.steps, _warm_up(schedule, plan.steps))
         self.loss = float("inf")
-        self.output_spread, self.feature_spread = float("inf"), float("inf")
+        self.spreads: dict[str, float] = {}
         drawn = [sampler.draw("validation", i) for i in range(wholes)]
         fixed = [sampler.read_sample(whole) for whole in drawn]
         read = [sample if isinstance(sample, Tensor) else sample["whole"] for sample in fixed]
@@ -109,6 +119,8 @@ class Examiner:
 
     def __call__(self, module: nn.Module, step: int) -> dict[str, float]:
         """Losses, spreads and baselines; also draws the panel when it is time."""
+        if step == 0:
+            module = settled(module, self._show, self.runtime.device)
         mine = [
             self._losses(module, views, rows) if number % self.runtime.ranks == self.runtime.rank else {}
             for number, (views, rows) in enumerate(zip(self.views, self.rows, strict=True))
@@ -118,16 +130,27 @@ class Examiner:
         values = {key: sum(batch[key] for batch in batches) / sum(self.rows) for key in batches[0]}
         self.loss = values.get("reconstruction", values["loss"])
         if float(_spread(self.wholes)) > CONSTANT:  # wholes that are all alike can't show a collapse
-            self.feature_spread = values["feature_spread"] = self._feature_spread(module)
+            self.spreads = {"map_spread": self._map_spread(module)}
             if isinstance(self.method, Reconstruction):
-                self.output_spread = values["output_spread"] = self._output_spread(module)
+                self.spreads["output_spread"] = self._output_spread(module)
         if isinstance(self.method, Reconstruction):
             due = step // self.panel_every > max(0, step - self.every) // self.panel_every
             if self.runtime.is_main and (due or step >= self.steps):
                 self._draw_panel(module, step)
-        if self.collapsed and step > 0.25 * self.steps and self.runtime.is_main:
+        if self.collapsed and step > self.judged_from and self.runtime.is_main:
             self.warn(step)
-        return values | self.baselines | self.contrast(module)
+        return values | self.spreads | self.baselines | self.contrast(module)
+
+    @torch.no_grad()
+    def judge(self, module: nn.Module, step: int) -> bool:
+        """Whether the training has ended in a collapse; measured now if a resumed run had no step left."""
+        if math.isinf(self.loss):
+            self(module.eval(), step)
+        return self.collapsed
+
+    def _show(self, module: nn.Module) -> None:
+        for views, rows in zip(self.views, self.rows, strict=True):
+            self._losses(module, views, rows)
 
     def _losses(self, module: nn.Module, views: Views, rows: int) -> dict[str, float]:
         """Sums over the rows of a batch."""
@@ -143,16 +166,17 @@ class Examiner:
 
     @property
     def is_constant(self) -> bool:
-        """Whether output or features hardly depend on what the network sees."""
-        return min(self.output_spread, self.feature_spread) < CONSTANT
+        """Whether output or bottleneck map hardly depend on what the network sees."""
+        return any(spread < CONSTANT for spread in self.spreads.values())
 
     def warn(self, step: int) -> None:
         """Say loudly that nothing has been learned yet."""
         if self.is_constant:
+            found = {key: spread for key, spread in self.spreads.items() if spread < CONSTANT}
+            figures = ", ".join(SPREADS[key].format(spread) for key, spread in found.items())
             print(
-                f"WARNING: at step {step} the network gives nearly the same for every whole (spread of its "
-                f"output {self.output_spread:.2g} of that of the wholes, spread of its features "
-                f"{self.feature_spread:.2g} of their size). It has collapsed.",
+                f"WARNING: at step {step} the network gives nearly the same for every whole ({figures}). "
+                "It has collapsed.",
                 flush=True,
             )
             return
@@ -163,11 +187,11 @@ class Examiner:
             flush=True,
         )
 
-    def _feature_spread(self, module: nn.Module) -> float:
-        """How far the features of different wholes lie apart, relative to their size."""
+    def _map_spread(self, module: nn.Module) -> float:
+        """How far the bottleneck maps of different wholes lie apart, relative to their size."""
         assert isinstance(module, Model)
-        pooled = embed(module.encoder, [self.wholes], self.runtime).double()
-        return float(_spread(pooled) / pooled.square().mean().sqrt().clamp_min(1e-30))
+        maps = embed_map(module.encoder, [self.wholes], self.runtime)[0].double()
+        return float(_spread(maps) / maps.square().mean().sqrt().clamp_min(1e-30))
 
     def _output_spread(self, module: nn.Module) -> float:
         """How far what is rebuilt of different wholes lies apart, relative to the wholes themselves."""
@@ -208,6 +232,12 @@ class Examiner:
             title=f"step {step:,}",
         )
         write_volumes(self.folder, panel)
+
+
+def _warm_up(schedule: Schedule, steps: int) -> int:
+    """The first step at the highest rate, but for a thousandth of the steps."""
+    tried = range(0, steps, max(1, steps // 1000))
+    return max(tried, key=lambda step: schedule.factor(step, steps=steps, values=()))
 
 
 def _spread(rows: Tensor) -> Tensor:

@@ -58,6 +58,7 @@ class Plan:
         seed: of every random number drawn while training.
         log_every: steps between training records.
         validate_every: steps between validations.
+        validate_first: validate before the first step, too; only recorded, as nothing is chosen by it.
         checkpoint_every: steps between resumable checkpoints.
         monitor: validation value that decides about the best weights and early stopping; while it is
             undefined, the validation value ``loss`` decides about the weights, if there is one.
@@ -79,6 +80,7 @@ class Plan:
     log_every: int = 20
     validate_every: int = 200
     checkpoint_every: int = 500
+    validate_first: bool = False
     monitor: str = "loss"
     higher_is_better: bool = False
     patience: int | None = None
@@ -155,7 +157,6 @@ def fit(
         show=show,
         write=runtime.is_main,
     )
-    averages = Averages(progress.sums, progress.summed, device=runtime.device)
     health = Health(runtime)
     with track, StopSignal() as stop:
         for message in messages:
@@ -173,6 +174,9 @@ def fit(
             runtime=runtime,
             say=track.say,
         )
+        if validate is not None and plan.validate_first and progress.step == 0:
+            _measure(module, inner, validate, 0, runtime, track)
+        averages = Averages(progress.sums, progress.summed, device=runtime.device)
         for batch in load_batches(
             samples,
             batch_size=plan.batch_size,
@@ -245,6 +249,17 @@ def _is_over(progress: Progress, plan: Plan) -> bool:
     return progress.step >= plan.steps or not patient
 
 
+def _measure(
+    module: nn.Module, inner: nn.Module, validate: Validate, step: int, runtime: Runtime, track: Track
+) -> dict[str, float]:
+    """Validate and record."""
+    module.eval()
+    with torch.no_grad():
+        values = runtime.from_main(validate(inner, step))
+    track.record(step, "validation", values)
+    return values
+
+
 def _validate(
     module: nn.Module,
     inner: nn.Module,
@@ -256,10 +271,7 @@ def _validate(
     folder: Path,
 ) -> None:
     """Validate, record, and keep the weights if they are the best so far."""
-    module.eval()
-    with torch.no_grad():
-        values = runtime.from_main(validate(inner, progress.step))
-    track.record(progress.step, "validation", values)
+    values = _measure(module, inner, validate, progress.step, runtime, track)
     value = values[plan.monitor] * (-1 if plan.higher_is_better else 1)
     progress.values.append(value)
     new, best = defined(value, values.get("loss", math.nan)), (progress.best, progress.best_other)

@@ -1,8 +1,10 @@
 """Does it learn contrastive features? Watched on fixed parts of fixed held-out wholes, and never trained on.
 
 Whatever the method, the same parts are embedded at every validation: several of every whole, cut as
-Parts2Whole cuts them. The cost is one forward pass of the encoder over at most `WHOLES` x `PARTS` parts a
-validation, without gradients: about a third of a training step of as many wholes.
+Parts2Whole cuts them. They are compared by the bottleneck map, which is what Parts2Whole compels to be alike
+(``map_`` before the names of its figures), and by its global average (names as in version 0.1.0). The cost is
+one forward pass of the encoder over at most `WHOLES` x `PARTS` parts a validation, without gradients: about
+a third of a training step of as many wholes.
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from parts2whole.evaluation.contrast import ContrastError, contrast_monitors
+from parts2whole.evaluation.contrast import CHANCES, Array, ContrastError, contrast_monitors
 from parts2whole.networks.base import Encoder
-from parts2whole.training.encode import embed
+from parts2whole.training.encode import embed_map
 from parts2whole.training.runtime import Runtime
 from parts2whole.wholes.geometry import cut_parts
 from parts2whole.wholes.random import BatchGenerator
@@ -57,15 +59,22 @@ class ContrastMonitor:
             self.parts.append(cut_parts(batch, generator, fraction=BAND, count=PARTS))
 
     def __call__(self, module: nn.Module) -> dict[str, float]:
-        """`contrast_monitors` of the module's encoder; nothing with fewer than two different wholes."""
+        """`monitor_both` of the module's encoder; nothing with fewer than two different wholes."""
         encoder = getattr(module, "encoder", None)
         if not self.parts or not isinstance(encoder, Encoder):
             return {}
-        embedded = embed(encoder, self.parts, self.runtime)
+        embedded = embed_map(encoder, self.parts, self.runtime)
         try:
-            return contrast_monitors(embedded.reshape(self.wholes, PARTS, -1))
+            return monitor_both(*(each.reshape(self.wholes, PARTS, -1) for each in embedded))
         except ContrastError:  # embeddings that aren't finite; the loop stops at the loss itself
             return {}
+
+
+def monitor_both(maps: Array | Tensor, averages: Array | Tensor) -> dict[str, float]:
+    """`contrast_monitors` of bottleneck maps, named ``map_...``, and of their averages."""
+    found = contrast_monitors(averages)
+    of_map = {f"map_{key}": value for key, value in contrast_monitors(maps).items() if key not in CHANCES}
+    return of_map | found
 
 
 def choose_distinct(drawn: Sequence[Whole], most: int) -> list[int]:

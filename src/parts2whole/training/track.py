@@ -34,7 +34,7 @@ class Track:
         folder: the run folder.
         steps: length of the progress bar.
         name: what the bar says.
-        first_step: where a resumed run goes on; later records of the interrupted run are cut off.
+        first_step: where a resumed run goes on; later records of the interrupted run are cut off, at 0 all.
         seconds: time already spent by a resumed run.
         show: draw the progress bar.
         write: write files (only the main process does).
@@ -57,7 +57,7 @@ class Track:
         self.started = time.monotonic()
         self.before_s = seconds
         if write:
-            cut_records(self.path, after_step=first_step)
+            cut_records(self.path, after_step=first_step or -1)
         self.board: Any = None
         self.folder = folder
         self.bar = Progress(
@@ -79,7 +79,7 @@ class Track:
             from torch.utils.tensorboard import SummaryWriter
 
             self.board = SummaryWriter(
-                str(self.folder / "tensorboard"), purge_step=self.first_step + 1 if self.first_step else None
+                str(self.folder / "tensorboard"), purge_step=self.first_step and self.first_step + 1
             )
         self.bar.start()
         return self

@@ -142,6 +142,7 @@ def pretrain(
         seed=seed,
         validate_every=min(validate_every, steps),
         checkpoint_every=checkpoint_every,
+        validate_first=True,
         clip_norm=clip_norm,
         independent=method.rows_are_independent,
     )
@@ -176,6 +177,7 @@ def pretrain(
         runtime=runtime,
         folder=folder.path,
         panel_every=panel_every,
+        schedule=chosen_schedule,
     )
 
     lines = [f"{type(method).__name__}: {sides.describe()}", *(f"Note: {note}." for note in notes)]
@@ -205,7 +207,7 @@ def pretrain(
             "steps": done.step,
             "validation_loss": done.values[-1] if done.values and math.isfinite(done.values[-1]) else None,
             **examiner.baselines,
-            "collapsed": examiner.collapsed,
+            "collapsed": examiner.judge(module, done.step),
             "train_cases": len(sides.train),
             "validation_cases": len(sides.validation),
             "held_out_cases": sides.held_out,
