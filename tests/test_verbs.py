@@ -24,6 +24,7 @@ from parts2whole.training.folder import RunFolderError
 from parts2whole.training.leak import ACCEPTANCE, LeakError
 from parts2whole.training.loop import Interrupted
 from parts2whole.training.model import ModelError
+from parts2whole.training.optim import AdamW, OptimiserError, Sawtooth
 from parts2whole.training.runtime import Hardware
 from parts2whole.training.transfer import TransferError
 from parts2whole.weights.native import WeightsError
@@ -318,6 +319,42 @@ def test_frozen_and_decayed_finetuning_run(task, cache, pretrained, tmp_path):
     assert all(torch.equal(value, before[key]) for key, value in module.encoder.state_dict().items())
     result = short_finetune(task, tmp_path / "d", cache, init=pretrained, layer_decay=0.7, encoder_warmup=0.5)
     assert result.result["steps"] == 6
+
+
+def test_what_was_learned_is_kept_by_two_ramps_the_decoder_and_the_scale(task, cache, pretrained, tmp_path):
+    start = {"decoder": "pretrained", "match_scale": True, "schedule": Sawtooth(first_fraction=0.5)}
+    result = short_finetune(task, tmp_path / "a", cache, init=pretrained, **start).result
+    assert any("tensors of the pre-trained decoder are loaded" in note for note in result["notes"])
+    fresh = short_finetune(task, tmp_path / "b", cache, **start).result  # from scratch there is none
+    assert not any("decoder" in note for note in fresh["notes"])
+    from parts2whole.training.model import load_model
+
+    assert load_model(tmp_path / "a")[1].decoder == "pretrained"
+
+
+def test_a_rate_is_searched_on_validation_cases(task, cache, tmp_path, monkeypatch):
+    settings = {"lr": "auto", "optimiser": AdamW(lr=1e-3), "steps": 8}
+    found = short_finetune(task, tmp_path / "a", cache, **settings).result
+    tried = found["rates"]["tried"]
+    assert list(map(float, tried)) == pytest.approx([1e-3, 3e-3, 3e-4, 1e-4])  # the nearest first
+    assert tried[f"{found['lr']:g}"] == max(tried.values())
+    assert found["rates"]["steps"] == 2
+    assert any(note.startswith(f"learning rate {found['lr']:g}, the best") for note in found["notes"])
+    # The run itself is the one that this rate gives, search or not.
+    plain = short_finetune(task, tmp_path / "b", cache, **settings | {"lr": found["lr"]}).result
+    assert plain["test"] == found["test"]
+    assert plain["rates"] is None
+    # Broken off after the search, a run goes on without searching again.
+    (tmp_path / "a" / "result.json").unlink()
+    monkeypatch.setattr("parts2whole.training.rates.with_rate", None)
+    again = short_finetune(task, tmp_path / "a", cache, resume=True, **settings).result
+    assert again["rates"] == found["rates"]
+    assert again["test"] == found["test"]
+
+
+def test_an_optimiser_without_a_rate_of_that_name_is_refused(task, cache, tmp_path):
+    with pytest.raises(OptimiserError, match="lr must be above 0, got -1"):
+        short_finetune(task, tmp_path / "a", cache, lr=-1.0)
 
 
 def test_a_label_missing_is_named(labelled, cache, tmp_path):

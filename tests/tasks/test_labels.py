@@ -63,7 +63,7 @@ def test_metrics_are_named_by_value_where_there_are_no_names(tmp_path):
     assert task.regions(data.classes) == {"5": (1,), "205": (2,)}
 
 
-@pytest.mark.parametrize("kind", ["dice_ce", "dice"])
+@pytest.mark.parametrize("kind", ["dice_ce", "dice_balanced_ce", "dice"])
 def test_an_ignored_voxel_takes_part_in_no_loss(kind):
     task = Segmentation(Path("data"), loss_function=kind)
     logits = torch.tensor([[[0.0, 2.0, -1.0, 30.0]], [[1.0, 0.0, 1.0, -30.0]]])[
@@ -76,8 +76,11 @@ def test_an_ignored_voxel_takes_part_in_no_loss(kind):
     truth = np.array([1, 0, 1])
     smooth = 1.0 if kind == "dice" else 1e-5
     dice = 1 - (2 * (p * truth).sum() + smooth) / (p.sum() + truth.sum() + smooth)
-    entropy = -np.log(np.where(truth, p, 1 - p)).mean()
-    assert found == pytest.approx(dice + (entropy if kind == "dice_ce" else 0), abs=1e-6)
+    entropies = -np.log(np.where(truth, p, 1 - p))
+    # Balanced: the two voxels of class 1 together weigh as much as the one of class 0.
+    balanced = (entropies[truth == 1].mean() + entropies[truth == 0].mean()) / 2
+    entropy = {"dice_ce": entropies.mean(), "dice_balanced_ce": balanced, "dice": 0}[kind]
+    assert found == pytest.approx(dice + entropy, abs=1e-6)
     nothing = task.loss(nn.Identity(), {"image": logits, "label": torch.full_like(label, IGNORED)})["loss"]
     assert torch.isfinite(nothing)
 

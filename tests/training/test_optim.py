@@ -7,7 +7,16 @@ import math
 import pytest
 from torch import nn
 
-from parts2whole.training.optim import AdamW, Cosine, Optimiser, Plateau, parameter_groups
+from parts2whole.training.optim import (
+    AdamW,
+    Cosine,
+    Optimiser,
+    OptimiserError,
+    Plateau,
+    Sawtooth,
+    parameter_groups,
+    set_rates,
+)
 
 
 def test_cosine_by_hand():
@@ -52,6 +61,21 @@ def test_an_undefined_or_tied_value_is_no_plateau(values):
     assert schedule.factor(0, steps=100, values=[*values, -1.0]) == 1
 
 
+def test_sawtooth_by_hand():
+    schedule = Sawtooth(first_fraction=0.3, warmup_fraction=0.2, power=2.0)
+    factors = [schedule.factor(step, steps=10, values=()) for step in range(10)]
+    # Three steps up and down, two of warm-up, then (1 - k / 5) squared at k steps after.
+    assert factors == pytest.approx([0.5, 1, 0.5, 1 / 3, 2 / 3, 1, 0.64, 0.36, 0.16, 0.04])
+    waits = [schedule.encoder_factor(step, steps=10, values=()) for step in range(10)]
+    assert waits == [0, 0, 0, *factors[3:]]
+
+
+@pytest.mark.parametrize("wrong", [{"first_fraction": 1.0}, {"warmup_fraction": 0.95}, {"power": 0.0}])
+def test_a_sawtooth_that_never_gets_there_is_refused(wrong):
+    with pytest.raises(OptimiserError, match=next(iter(wrong))):
+        Sawtooth(**wrong)
+
+
 class Small(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -64,6 +88,28 @@ def test_groups_scale_the_encoder_and_spare_biases_from_decay():
     groups = parameter_groups(module, encoder_scale=0.5, encoder_from_step=7)
     kinds = {(g["scale"], g["from_step"], g.get("weight_decay")): len(g["params"]) for g in groups}
     assert kinds == {(0.5, 7, None): 1, (0.5, 7, 0.0): 1, (1.0, 0, None): 1, (1.0, 0, 0.0): 1}
+
+
+def test_an_encoder_that_waited_rises_over_as_many_steps():
+    module = Small()
+    optimiser = AdamW().build(parameter_groups(module, encoder_from_step=3))
+    rates = []
+    for step in range(8):
+        set_rates(optimiser, 1.0, step)
+        rates.append({group["from_step"]: group["lr"] for group in optimiser.param_groups})
+    assert [rate[3] for rate in rates] == pytest.approx([0, 0, 0, 0.25, 0.5, 0.75, 1, 1])
+    assert {rate[0] for rate in rates} == {1.0}
+
+
+def test_a_schedule_may_treat_the_encoder_apart():
+    module = Small()
+    optimiser = AdamW().build(parameter_groups(module, encoder_scale=0.5, encoder_apart=True))
+    set_rates(optimiser, 1.0, 0, encoder_rate=0.2)
+    rates = {id(p): group["lr"] for group in optimiser.param_groups for p in group["params"]}
+    assert {rates[id(p)] for p in module.encoder.parameters()} == {0.1}
+    assert {rates[id(p)] for p in module.head.parameters()} == {1.0}
+    assert Sawtooth().treats_encoder_apart
+    assert not Cosine().treats_encoder_apart
 
 
 def test_an_optimiser_is_a_spec():

@@ -28,7 +28,7 @@ from parts2whole.scans.source import ScanSource
 from parts2whole.scans.volume import Size
 from parts2whole.tasks.base import TaskError, name_some
 from parts2whole.tasks.brats import CORE, ENHANCING, MODALITIES, OEDEMA, BratsCase, BratsLabel, find_cases
-from parts2whole.tasks.segmenting import FoundCases, SegmentationTask, class_indices
+from parts2whole.tasks.segmenting import FoundCases, LossFunction, SegmentationTask, class_indices
 
 SUFFIXES = (".nii.gz", ".nii", ".mha")
 
@@ -51,7 +51,7 @@ class BrainTumourSegmentation(SegmentationTask):
     preprocess: Preprocess = Preprocess(modality="MR", percentiles=(0.0, 100.0))
     patch_size: Size = (32, 64, 64)
     crop_size: Size | None = (50, 100, 100)
-    loss_function: Literal["dice_ce", "dice"] = "dice"
+    loss_function: LossFunction = "dice"
     validation_fraction: float = 0.08
     test_fraction: float = 1 / 3
     modalities: tuple[str, ...] = ("flair",)

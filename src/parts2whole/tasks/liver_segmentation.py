@@ -25,7 +25,7 @@ from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import Size
 from parts2whole.store.ingest import SourceCase
 from parts2whole.tasks.base import TaskError
-from parts2whole.tasks.segmenting import FoundCases, SegmentationTask, class_indices
+from parts2whole.tasks.segmenting import FoundCases, LossFunction, SegmentationTask, class_indices
 
 LAYOUTS = (
     (re.compile(r"volume-(\d+)\.nii(\.gz)?", re.I), re.compile(r"segmentation-(\d+)\.nii(\.gz)?", re.I)),
@@ -55,7 +55,7 @@ class LiverSegmentation(SegmentationTask):
 
     preprocess: Preprocess = Preprocess(modality="CT")
     patch_size: Size = (32, 64, 64)
-    loss_function: Literal["dice_ce", "dice"] = "dice"
+    loss_function: LossFunction = "dice"
     target: Literal["liver", "tumour", "both"] = "liver"
     folds: Literal["numbers", "patient"] = "numbers"
     train_numbers: tuple[int, int] = (0, 99)

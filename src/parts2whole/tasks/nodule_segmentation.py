@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ from parts2whole.tasks.base import PUBLIC_SALT, Item, TaskError, name_some
 from parts2whole.tasks.derived import Rows, derive
 from parts2whole.tasks.lidc import LidcLabel, series_of
 from parts2whole.tasks.pairs import pair_folders
-from parts2whole.tasks.segmenting import FoundCases, SegmentationTask
+from parts2whole.tasks.segmenting import FoundCases, LossFunction, SegmentationTask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class NoduleSegmentation(SegmentationTask):
 
     preprocess: Preprocess = Preprocess(modality="CT")
     patch_size: Size = (32, 64, 64)
-    loss_function: Literal["dice_ce", "dice"] = "dice"
+    loss_function: LossFunction = "dice"
     validation_fraction: float = 0.1
     test_fraction: float = 0.4
     consensus: float = 0.5

@@ -52,6 +52,7 @@ from parts2whole.wholes.random import BatchGenerator
 
 __all__ = ["SegmentationTask", "FoundCases", "class_indices"]
 
+LossFunction = Literal["dice_ce", "dice_balanced_ce", "dice"]
 Grid = Literal["native", "prepared", "cubes"]
 """The voxels that prediction and reference are compared on; see `parts2whole.tasks.base.Examination`."""
 
@@ -88,8 +89,10 @@ class SegmentationTask(Task, abc.ABC):
             window that covers a volume takes one pass instead of several. It shrinks to the volume: much
             padding, which training never showed, would mislead instance norm.
         overlap: of neighbouring windows at inference, as a share of the window.
-        loss_function: ``dice_ce`` (Dice and cross-entropy) or ``dice`` (1 - soft Dice with smoothing 1 over
-            the batch, as in the public code of Models Genesis).
+        loss_function: ``dice_ce`` (Dice and cross-entropy), ``dice_balanced_ce`` (the same, with
+            every class weighing alike in the cross-entropy, so that a class of few voxels isn't lost to the
+            background in the first steps), or ``dice`` (1 - soft Dice with smoothing 1 over the batch, as in
+            the public code of Models Genesis).
     """
 
     foreground_share: float = 0.5
@@ -97,7 +100,7 @@ class SegmentationTask(Task, abc.ABC):
     crop_size: Size | None = None
     window_size: Size | None = None
     overlap: float = 0.5
-    loss_function: Literal["dice_ce", "dice"] = "dice_ce"
+    loss_function: LossFunction = "dice_ce"
 
     @abc.abstractmethod
     def sources(self) -> FoundCases:
@@ -252,16 +255,23 @@ class SegmentationTask(Task, abc.ABC):
         return {"image": augment_image(batch["image"], drawn), "label": augment_label(batch["label"], drawn)}
 
     def loss(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Dice over the batch, foreground classes alike, plus cross-entropy if asked; of annotated voxels."""
+        """Dice over the batch, foreground classes alike, plus cross-entropy if asked; of annotated voxels.
+
+        Balanced, a voxel weighs one over the number of voxels of its class in the batch.
+        """
         logits, label = module(batch["image"]).float(), batch["label"]
         counted = label != IGNORED
         truth = one_hot(label * counted, logits.shape[1]) * counted
         smooth = 1.0 if self.loss_function == "dice" else 1e-5
         overlap = DiceLoss(include_background=False, batch=True, smooth_nr=smooth, smooth_dr=smooth)
         loss = overlap(torch.softmax(logits, dim=1) * counted, truth)
-        if self.loss_function == "dice_ce":
-            entropy = F.cross_entropy(logits, label[:, 0], ignore_index=IGNORED, reduction="sum")
-            loss = loss + entropy / counted.sum().clamp(min=1)
+        if self.loss_function != "dice":
+            sizes = truth.sum(dim=(0, 2, 3, 4))
+            weight = 1 / sizes.clamp(min=1) if self.loss_function == "dice_balanced_ce" else None
+            entropy = F.cross_entropy(
+                logits, label[:, 0], weight=weight, ignore_index=IGNORED, reduction="sum"
+            )
+            loss = loss + entropy / (counted.sum() if weight is None else (sizes > 0).sum()).clamp(min=1)
         return {"loss": loss}
 
     def examine(

@@ -11,6 +11,7 @@ import dataclasses
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import yaml
@@ -29,7 +30,8 @@ from parts2whole.training.track import METRICS
 __all__ = ["Resume", "RunFolder", "RunFolderError"]
 
 CONFIG, ENVIRONMENT, SPLIT, RESULT = "config.yaml", "environment.json", "split.json", "result.json"
-BEGUN = (ENVIRONMENT, SPLIT, METRICS, "tensorboard", "panels", CHECKPOINTS, PAGE, CONFIG)
+RATES = "rates"
+BEGUN = (ENVIRONMENT, SPLIT, METRICS, "tensorboard", "panels", CHECKPOINTS, PAGE, RATES, CONFIG)
 """What a run leaves that dies before its first checkpoint."""
 Resume = bool | Literal["auto"]
 FREE_TO_CHANGE = ("resume", "progress", "hardware", "out", "cache")
@@ -43,6 +45,7 @@ class RunFolder:
         out: where it is, or will be.
         settings: the arguments of the verb by name, kept in ``config.yaml``.
         resume: True goes on with the run there, ``auto`` too, or starts one if there is none.
+        later: settings that runs of earlier versions don't have, with what these did.
 
     Attributes:
         path: the folder.
@@ -52,11 +55,19 @@ class RunFolder:
         RunFolderError: another run is in it, or it holds what can't be overwritten or gone on with.
     """
 
-    def __init__(self, out: str | Path, settings: Mapping[str, Any], *, resume: Resume) -> None:
+    def __init__(
+        self,
+        out: str | Path,
+        settings: Mapping[str, Any],
+        *,
+        resume: Resume,
+        later: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         self.path = Path(out)
         self.given = dict(settings)
         self.settings = {name: to_plain(value) for name, value in settings.items()}
         self.resume = resume
+        self.later = {name: to_plain(value) for name, value in later.items()}
         if is_first_process():
             if lock_of(self.path).exists():
                 with hold_folder(self.path):
@@ -120,7 +131,7 @@ class RunFolder:
 
     def _refuse_changes(self) -> None:
         """Raise if the run there was started with other settings."""
-        read = _by_name(yaml.safe_load((self.path / CONFIG).read_text()) or {})
+        read = self.later | _by_name(yaml.safe_load((self.path / CONFIG).read_text()) or {})
         before = {key: _with_later_fields(value, self.given.get(key)) for key, value in read.items()}
         now = _by_name(self.settings)
         changed = [

@@ -185,8 +185,11 @@ def fit(
             share=train.share,
         ):
             step = progress.step
-            rate = optimiser.base_lr * schedule.factor(step, steps=plan.steps, values=progress.values)
-            set_rates(built, rate, step)
+            rate, encoder_rate = (
+                optimiser.base_lr * factor(step, steps=plan.steps, values=progress.values)
+                for factor in (schedule.factor, schedule.encoder_factor)
+            )
+            set_rates(built, rate, step, encoder_rate=encoder_rate)
             losses = train(batch, step)
             averages.add(losses)
             health.watch(losses["loss"], step)

@@ -26,8 +26,9 @@ from parts2whole.weights.native import write_tensors
 
 TENSORS = "model.safetensors"
 CARD = "model.json"
-Decoder = Literal["fresh", "own"]
-"""What goes on an encoder to segment: the task's decoder, or the one that its network was published with."""
+Decoder = Literal["fresh", "own", "pretrained"]
+"""What goes on an encoder to segment: the task's decoder, fresh or from the weights of the pre-training's, or
+the one that its network was published with."""
 
 
 class ModelError(Parts2WholeError, ValueError):
@@ -91,7 +92,11 @@ def build_model(
     if decoder == "fresh":
         return task.build(encoder, classes)
     if not isinstance(task, SegmentationTask):
-        raise ModelError(f"decoder='own' is for segmentation; {type(task).__name__} has a head: leave it out")
+        raise ModelError(
+            f"decoder='{decoder}' is for segmentation; {type(task).__name__} has a head: leave it out"
+        )
+    if decoder == "pretrained":
+        return task.build(encoder, classes)
     own = network.build_own(encoder.in_channels, len(classes))
     if own is None or not own.is_decoder:
         raise ModelError(f"{type(network).__name__} was published without a decoder; use decoder='fresh'")
@@ -115,6 +120,45 @@ def load_own_decoder(module: Model, state: Mapping[str, Tensor]) -> list[str]:
     if wrong:
         raise ModelError(f"the weights of the own decoder don't fit it: {', '.join(wrong[:4])}")
     return [f"{len(kept)} tensors of the network's own decoder are loaded; its last layer is fresh"]
+
+
+def load_pretrained_decoder(module: Model, state: Mapping[str, Tensor]) -> list[str]:
+    """Load the weights of the decoder that an encoder was pre-trained with, but the last layer.
+
+    Where pre-training had no skip connections, channels that come through them weigh nothing at first.
+
+    Returns:
+        What the user should know: whether there were any.
+
+    Raises:
+        ModelError: it was built otherwise than that of the task.
+    """
+    if not state:
+        return ["the decoder is fresh: the weights hold the encoder alone"]
+    decoder = module.get_submodule("decoder")
+    fresh = decoder.state_dict()
+    widened = 0
+    for name, mine in fresh.items():
+        theirs = state.get(name)
+        if theirs is None or not _fits(theirs.shape, mine.shape):
+            raise ModelError(f"the pre-trained decoder's {name} doesn't fit the task's; use decoder='fresh'")
+        if theirs.shape != mine.shape:  # what came from below is first, see networks.blocks.Decoder
+            mine.zero_()[:, : theirs.shape[1]] = theirs
+            widened += 1
+        else:
+            mine.copy_(theirs)
+    decoder.load_state_dict(fresh)
+    said = f", of which {widened} weigh new skip connections with zero" if widened else ""
+    return [f"{len(fresh)} tensors of the pre-trained decoder are loaded{said}; the last layer is fresh"]
+
+
+def _fits(theirs: torch.Size, mine: torch.Size) -> bool:
+    """Whether a tensor fits, but for input channels that it lacks."""
+    return theirs == mine or (
+        len(theirs) == len(mine) > 1
+        and theirs[:1] + theirs[2:] == mine[:1] + mine[2:]
+        and theirs[1] < mine[1]
+    )
 
 
 def save_model(folder: Path, module: Model, card: ModelCard) -> None:

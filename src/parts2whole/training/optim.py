@@ -109,6 +109,15 @@ class Schedule(Spec, abc.ABC):
     def factor(self, step: int, *, steps: int, values: Sequence[float]) -> float:
         """Multiplier of the base rate at ``step`` of ``steps``, after validation ``values`` (low is good)."""
 
+    def encoder_factor(self, step: int, *, steps: int, values: Sequence[float]) -> float:
+        """The same for the encoder; here as for everything else."""
+        return self.factor(step, steps=steps, values=values)
+
+    @property
+    def treats_encoder_apart(self) -> bool:
+        """Whether the encoder has a rate of its own."""
+        return type(self).encoder_factor is not Schedule.encoder_factor
+
 
 @dataclasses.dataclass(frozen=True)
 class Constant(Schedule):
@@ -142,6 +151,53 @@ class Cosine(Schedule):
             return (step + 1) / (warmup + 1)
         done = min(1.0, (step - warmup) / max(1.0, steps - warmup))
         return self.final_fraction + (1 - self.final_fraction) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@dataclasses.dataclass(frozen=True)
+class Sawtooth(Schedule):
+    """Two ramps: what is new learns alone, then everything together, so that noise of a fresh decoder
+    doesn't wash out what the encoder has learned.
+
+    As in the fine-tuning of OpenMind (Wald et al. 2024, arXiv 2412.17041): the first ramp goes up over half
+    of its share and down over the other half; the second goes up, then down as a power.
+
+    Attributes:
+        first_fraction: share of the steps in which the encoder stays as it is.
+        warmup_fraction: share of the steps spent rising in the second ramp.
+        power: exponent of the fall, ``(1 - done) ** power``.
+    """
+
+    first_fraction: float = 0.1
+    warmup_fraction: float = 0.1
+    power: float = 0.9
+
+    def __post_init__(self) -> None:
+        _check("first_fraction", self.first_fraction, 0 <= self.first_fraction < 1, "in [0, 1)")
+        both = self.first_fraction + self.warmup_fraction
+        _check(
+            "warmup_fraction",
+            self.warmup_fraction,
+            self.warmup_fraction >= 0 and both < 1,
+            "0 or more, and both shares below 1",
+        )
+        _check("power", self.power, self.power > 0, "above 0")
+
+    def factor(self, step: int, *, steps: int, values: Sequence[float]) -> float:
+        """A triangle, then a rise and a fall."""
+        first = round(self.first_fraction * steps)
+        if step < first:
+            middle = (first + 1) / 2
+            return 1 - abs(step + 1 - middle) / middle
+        warmup = self.warmup_fraction * steps
+        if step - first < warmup:
+            return (step - first + 1) / (warmup + 1)
+        done = min(1.0, (step - first - warmup) / max(1.0, steps - first - warmup))
+        return float((1 - done) ** self.power)
+
+    def encoder_factor(self, step: int, *, steps: int, values: Sequence[float]) -> float:
+        """Zero during the first ramp."""
+        waits = step < round(self.first_fraction * steps)
+        return 0.0 if waits else self.factor(step, steps=steps, values=values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,6 +260,7 @@ def parameter_groups(
     encoder_scale: float = 1.0,
     layer_decay: float = 1.0,
     encoder_from_step: int = 0,
+    encoder_apart: bool = False,
 ) -> list[dict[str, Any]]:
     """Groups with a ``scale`` of the learning rate and no weight decay on biases and norms.
 
@@ -211,7 +268,8 @@ def parameter_groups(
         module: has the pre-trained part in its attribute ``encoder``.
         encoder_scale: learning rate of the encoder relative to the rest.
         layer_decay: each encoder level learns this much slower than the next deeper one.
-        encoder_from_step: step from which the encoder learns at all.
+        encoder_from_step: step from which the encoder learns at all; it then rises over as many steps.
+        encoder_apart: the encoder is in groups of its own, for a schedule that treats it apart.
 
     Returns:
         One group for every combination that occurs; parameters that need no gradient are in none.
@@ -224,21 +282,29 @@ def parameter_groups(
             depth_of |= {id(p): len(levels) - 1 - level for p in part.parameters()}
         for p in encoder.parameters():
             depth_of.setdefault(id(p), len(levels) - 1)
-    groups: dict[tuple[float, int, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, float, int, bool], list[nn.Parameter]] = {}
     for parameter in module.parameters():
         if not parameter.requires_grad:
             continue
         inside = id(parameter) in depth_of
         scale = encoder_scale * layer_decay ** depth_of[id(parameter)] if inside else 1.0
         start = encoder_from_step if inside else 0
-        groups.setdefault((scale, start, parameter.ndim > 1), []).append(parameter)
+        groups.setdefault((inside and encoder_apart, scale, start, parameter.ndim > 1), []).append(parameter)
     return [
-        {"params": parameters, "scale": scale, "from_step": start} | ({} if decays else {"weight_decay": 0.0})
-        for (scale, start, decays), parameters in groups.items()
+        {"params": parameters, "encoder": apart, "scale": scale, "from_step": start}
+        | ({} if decays else {"weight_decay": 0.0})
+        for (apart, scale, start, decays), parameters in groups.items()
     ]
 
 
-def set_rates(optimiser: torch.optim.Optimizer, rate: float, step: int) -> None:
-    """Set every group's learning rate to ``rate`` times its scale, or zero before its first step."""
+def set_rates(
+    optimiser: torch.optim.Optimizer, rate: float, step: int, *, encoder_rate: float | None = None
+) -> None:
+    """Set every group's learning rate: ``rate`` times its scale, or that of the encoder.
+
+    Before its first step a group has none; then it rises over as many steps as the group has waited.
+    """
     for group in optimiser.param_groups:
-        group["lr"] = rate * group["scale"] if step >= group["from_step"] else 0.0
+        base = encoder_rate if encoder_rate is not None and group.get("encoder") else rate
+        risen = min(1.0, (step - group["from_step"] + 1) / (group["from_step"] + 1))
+        group["lr"] = base * group["scale"] * max(0.0, risen)

@@ -28,8 +28,10 @@ from parts2whole.training.model import (
     build_model,
     files_of,
     load_own_decoder,
+    load_pretrained_decoder,
     read_card,
 )
+from parts2whole.training.rescale import match_scale as rescale
 from parts2whole.weights.card import Card
 from parts2whole.weights.load import Initialisation, load_initialisation
 
@@ -76,7 +78,9 @@ class Transfer:
         torch.manual_seed(seed)
         return self.start.encoder if self.start else self.network.build_encoder(self.channels)
 
-    def build_model(self, *, decoder: Decoder, seed: int) -> tuple[Model, list[str]]:
+    def build_model(
+        self, *, decoder: Decoder, match_scale: bool = False, seed: int
+    ) -> tuple[Model, list[str]]:
         """The model to fine-tune, and what the user should know of it.
 
         Raises:
@@ -88,10 +92,16 @@ class Transfer:
             raise TransferError(
                 f"the task's patch_size must be divisible by {encoder.divisor} for this network, got {size}"
             )
+        if match_scale and self.start:
+            torch.manual_seed(seed)
+            rescale(encoder, self.network.build_encoder(self.channels))
         torch.manual_seed(seed)  # what is fresh in every arm is drawn alike, whatever the encoder drew before
         module = build_model(self.task, self.network, encoder, self.labelled.classes, decoder=decoder)
-        own = decoder == "own" and self.start
-        return module, load_own_decoder(module, own.own) if own else []
+        if self.start and decoder == "own":
+            return module, load_own_decoder(module, self.start.own)
+        if self.start and decoder == "pretrained":
+            return module, load_pretrained_decoder(module, self.start.decoder)
+        return module, []
 
     def describe(self, split: Split) -> dict[str, Any]:
         """What a result says of weights and data, with the labels that were used as ``split.train``."""

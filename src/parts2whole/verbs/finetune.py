@@ -16,13 +16,14 @@ from parts2whole.spec import check_specs, spec_from_dict
 from parts2whole.store.split import Split, read_split, write_split
 from parts2whole.tasks.base import Examination, Task
 from parts2whole.tasks.sides import about_split, describe_sides, remarks, undefined_in
-from parts2whole.training.checkpoint import load_best
-from parts2whole.training.folder import SPLIT, Resume, RunFolder
+from parts2whole.training.checkpoint import Progress, load_best
+from parts2whole.training.folder import RATES, SPLIT, Resume, RunFolder
 from parts2whole.training.loop import Plan, fit
 from parts2whole.training.model import Decoder, as_function, save_model
 from parts2whole.training.optim import AdamW, Cosine, Optimiser, Schedule, parameter_groups
 from parts2whole.training.panels import draw_cases
 from parts2whole.training.provenance import peak_memory_mb
+from parts2whole.training.rates import search_rate, with_rate
 from parts2whole.training.runtime import Hardware, Runtime
 from parts2whole.training.step import check_batch
 from parts2whole.training.transfer import open_transfer
@@ -63,8 +64,10 @@ def finetune(
     batch_size: int = 4,
     optimiser: Optimiser = AdamW(lr=3e-3),
     schedule: Schedule = Cosine(warmup_fraction=0.1),
+    lr: float | Literal["auto"] | None = None,
     encoder: Treatment = "train",
     decoder: Decoder = "fresh",
+    match_scale: bool = False,
     encoder_lr: float = 1.0,
     layer_decay: float = 1.0,
     encoder_warmup: float = 0.0,
@@ -95,10 +98,15 @@ def finetune(
         steps: optimiser steps at most.
         batch_size: samples in a batch, over all devices.
         optimiser: how gradients move parameters.
-        schedule: how the learning rate changes.
+        schedule: how the learning rate changes; ``Sawtooth`` trains what is new alone first.
+        lr: learning rate instead of the optimiser's; ``auto`` tries a tenth, 0.3 times, once and 3 times the
+            optimiser's for a quarter of the steps each, and takes the best on validation cases.
         encoder: ``train`` it, or ``freeze`` it and train only what is new.
-        decoder: of a segmentation: ``fresh``, the same for every encoder, or ``own``, the one its network was
-            published with, whose weights are loaded where ``init`` has them; its last layer is always fresh.
+        decoder: of a segmentation: ``fresh``, the same for every encoder; ``pretrained``, the same but with
+            its weights from pre-training, if ``init`` is a run with one; or ``own``, the one its network was
+            published with, whose weights are loaded where ``init`` has them. Its last layer is always fresh.
+        match_scale: bring pre-trained convolutions that a normalisation follows to the scale of fresh ones,
+            which leaves the function as it is and makes steps of equal size.
         encoder_lr: learning rate of the encoder relative to what is new.
         layer_decay: each encoder level learns this much slower than the next deeper one.
         encoder_warmup: share of the steps during which the encoder stays as it is.
@@ -131,17 +139,20 @@ def finetune(
         "task": task, "out": out, "init": init, "network": network,
         "network_from": network_from, "fraction": fraction, "cases": cases,
         "seed": seed, "steps": steps, "batch_size": batch_size, "optimiser": optimiser,
-        "schedule": schedule, "encoder": encoder, "decoder": decoder, "encoder_lr": encoder_lr,
-        "layer_decay": layer_decay, "encoder_warmup": encoder_warmup, "clip_norm": clip_norm,
+        "schedule": schedule, "lr": lr, "encoder": encoder, "decoder": decoder, "match_scale": match_scale,
+        "encoder_lr": encoder_lr, "layer_decay": layer_decay, "encoder_warmup": encoder_warmup,
+        "clip_norm": clip_norm,
         "validate_every": validate_every, "patience": patience, "checkpoint_every": checkpoint_every,
         "accept_leak": accept_leak, "cache": cache, "hardware": hardware, "resume": resume,
         "progress": progress,
     }  # fmt: skip
     check_specs(settings, task=Task, network=Network, hardware=Hardware)
-    folder = RunFolder(out, settings, resume=resume)
+    folder = RunFolder(out, settings, resume=resume, later={"match_scale": False})
     if folder.result is not None:
         return Finetuned(folder.path, folder.result)
     _check_encoder(encoder, decoder, encoder_lr, layer_decay, encoder_warmup)
+    if lr is not None:
+        optimiser = with_rate(optimiser, optimiser.base_lr if lr == "auto" else lr)
     plan = Plan(
         steps=steps,
         batch_size=batch_size,
@@ -176,7 +187,7 @@ def finetune(
     split = Split(train, transfer.split.validation, transfer.split.test)
     if not task.can_judge(labelled, split.validation):
         plan = dataclasses.replace(plan, monitor="loss", higher_is_better=False, patience=None)
-    module, told = transfer.build_model(decoder=decoder, seed=seed)
+    module, told = transfer.build_model(decoder=decoder, match_scale=match_scale, seed=seed)
     notes = [*transfer.notes, *remarks(task, labelled, split), *told]
     if encoder == "freeze":
         module.freeze_encoder()
@@ -187,11 +198,10 @@ def finetune(
         predictor = as_function(module, runtime)
         return task.examine(predictor, labelled, split.validation, thorough=False).metrics
 
-    with folder.enter(runtime, say=[*lines, *(f"Note: {note}." for note in notes)] if progress else ()):
-        if runtime.is_main:
-            about = about_split(labelled, split) | {"preprocess": task.preprocess.to_dict()}
-            write_split(split, folder.path / SPLIT, **about)
-        done = fit(
+    def train_model(
+        module: nn.Module, optimiser: Optimiser, plan: Plan, folder: Path, *, resume: bool, show: bool
+    ) -> Progress:
+        return fit(
             module,
             views=task.augment,
             objective=task.loss,
@@ -200,18 +210,30 @@ def finetune(
                 module,
                 encoder_scale=encoder_lr,
                 layer_decay=layer_decay,
-                encoder_from_step=round(encoder_warmup * steps),
+                encoder_from_step=round(encoder_warmup * plan.steps),
+                encoder_apart=schedule.treats_encoder_apart,
             ),
             optimiser=optimiser,
             schedule=schedule,
             plan=plan,
             runtime=runtime,
-            folder=folder.path,
+            folder=folder,
             name=type(task).__name__,
             validate=validate,
-            resume=bool(resume),
-            show=progress,
+            resume=resume,
+            show=show,
         )
+
+    with folder.enter(runtime, say=[*lines, *(f"Note: {note}." for note in notes)] if progress else ()):
+        if runtime.is_main:
+            about = about_split(labelled, split) | {"preprocess": task.preprocess.to_dict()}
+            write_split(split, folder.path / SPLIT, **about)
+        found = None
+        if lr == "auto":
+            found = search_rate(module, optimiser, plan=plan, folder=folder.path / RATES, train=train_model)
+            optimiser = with_rate(optimiser, found.chosen)
+            notes.append(found.describe())
+        done = train_model(module, optimiser, plan, folder.path, resume=bool(resume), show=progress)
         load_best(folder.path, module, done.best_step)
         module.eval()
         predictor = as_function(module, runtime)
@@ -237,6 +259,8 @@ def finetune(
             "validation_grid": on_validation.grid,
             "steps": done.step,
             "best_step": done.best_step,
+            "lr": optimiser.base_lr,
+            "rates": found.to_dict() if found else None,
             "duration_s": done.seconds,
             "notes": notes,
             **peak_memory_mb(),

@@ -20,11 +20,19 @@ SCRATCH = "scratch"
 
 @dataclasses.dataclass(frozen=True)
 class Initialisation:
-    """An encoder to start from, the card that came with it, and the state of its own decoder or head."""
+    """An encoder to start from.
+
+    Attributes:
+        encoder: with its weights.
+        card: that came with it.
+        own: state of the decoder or head it was published with, if any.
+        decoder: state of the decoder it was pre-trained with here, if any.
+    """
 
     encoder: Encoder
     card: Card
     own: dict[str, Tensor]
+    decoder: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
     def adapt(self, in_channels: int) -> Initialisation:
         """For data with another number of channels, where the card has a policy for that."""
@@ -39,7 +47,7 @@ class Initialisation:
             axes = self._build_own(old, self.own_classes).input_axes
             own = adapt_state(own, axes, old=old, new=in_channels, policy=policy)
         card = dataclasses.replace(self.card, in_channels=in_channels)
-        return assemble(card, state, own)
+        return dataclasses.replace(assemble(card, state, own), decoder=self.decoder)
 
     @property
     def own_classes(self) -> int:
@@ -98,7 +106,8 @@ def load_initialisation(init: str | Path, *, using: WeightSource | None = None) 
             f"one of the sources {', '.join(sources())}"
         )
     native = load_native(path)
-    return assemble(native.card, native.encoder, native.own)
+    start = assemble(native.card, native.encoder, native.own)
+    return dataclasses.replace(start, decoder=native.decoder)
 
 
 def load_encoder(

@@ -1,6 +1,7 @@
 """Weights in this project's format: ``encoder.safetensors`` with its card, saved and loaded whole.
 
 Published weights that were imported also bring ``own.safetensors``, the decoder or head they came with.
+A pre-training also leaves ``model.safetensors``, all that it trained, its decoder among it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -20,16 +21,26 @@ from parts2whole.weights.card import Card, CardError
 
 FILE = "encoder.safetensors"
 OWN_FILE = "own.safetensors"
+MODEL_FILE = "model.safetensors"
+DECODER = "decoder."
 HEADER = {"format": "parts2whole"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Native:
-    """What a weights folder holds: a card, the encoder's state, and its own decoder's or head's, if any."""
+    """What a weights folder holds: a card, and tensors by name.
+
+    Attributes:
+        card: of the weights.
+        encoder: the encoder's state.
+        own: that of the decoder or head it was published with, if any.
+        decoder: that of the decoder it was pre-trained with here, if any.
+    """
 
     card: Card
     encoder: dict[str, Tensor]
     own: dict[str, Tensor]
+    decoder: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -83,7 +94,7 @@ def load_native(path: Path) -> Native:
     except CardError as error:
         raise WeightsError(str(error)) from error
     own = _read(folder / OWN_FILE) if (folder / OWN_FILE).exists() else {}
-    return Native(card, _read(folder / FILE), own)
+    return Native(card, _read(folder / FILE), own, _read_decoder(folder / MODEL_FILE))
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -92,3 +103,15 @@ def _read(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is damaged: {error}") from error
     return tensors
+
+
+def _read_decoder(path: Path) -> dict[str, Tensor]:
+    """The decoder among all that was pre-trained; nothing where there was none."""
+    if not path.exists():
+        return {}
+    try:
+        with safe_open(path, framework="pt") as tensors:
+            names = [name for name in tensors.keys() if name.startswith(DECODER)]  # noqa: SIM118
+            return {name.removeprefix(DECODER): tensors.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is damaged: {error}") from error
