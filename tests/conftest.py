@@ -27,7 +27,7 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
 
 SLOW = Path(__file__).with_name("slow.txt")
 """Tests that took more than `SLOW_SECONDS` of processor time, setup included; written by ``--measure``."""
-SLOW_SECONDS = 2.0
+SLOW_SECONDS = 0.5
 spent: dict[str, float] = {}
 
 
