@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import pytest
 
 import parts2whole
 from parts2whole.contracts import MethodContract, suites
 from parts2whole.methods.base import Method
+from parts2whole.methods.volume_fusion import VolumeFusion
 from parts2whole.spec import discover
 
 METHODS = discover(Method, "parts2whole.methods")
 globals().update(suites(MethodContract, METHODS))
+
+
+class TestVolumeFusion(MethodContract):
+    """With few blocks: in twenty steps nothing learns to tell forty apart."""
+
+    member = VolumeFusion
+
+    @classmethod
+    def make(cls, folder: Path) -> VolumeFusion:
+        return VolumeFusion(blocks=(1, 4))
 
 
 @pytest.mark.parametrize("name", METHODS)

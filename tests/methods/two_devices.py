@@ -20,6 +20,7 @@ METHODS = {
     "SimCLR": p2w.SimCLR(),
     "MoCo": p2w.MoCo(queue=10, momentum=0.8),
     "Exemplar": p2w.Exemplar(bank=ROWS),
+    "VolumeFusion": p2w.VolumeFusion(),
 }
 
 

@@ -57,6 +57,10 @@ class Method(Spec, abc.ABC):
     def loss(self, module: nn.Module, views: Views) -> dict[str, Tensor]:
         """Scalars to log, with the one to minimise under ``loss``."""
 
+    def guess(self, views: Views) -> Tensor | None:
+        """The loss of an answer that is the same whatever the network sees; None where that says nothing."""
+        return None
+
 
 @dataclasses.dataclass(frozen=True)
 class Reconstruction(Method, abc.ABC):

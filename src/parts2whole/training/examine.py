@@ -116,6 +116,9 @@ class Examiner:
         if isinstance(method, Discrimination):
             guesses = [rows * math.log(method.candidates(rows)) for rows in self.rows]
             self.baselines["baseline_guessing"] = sum(guesses) / wholes
+        guessed = [(method.guess(views), rows) for views, rows in zip(self.views, self.rows, strict=True)]
+        if costs := [float(loss) * rows for loss, rows in guessed if loss is not None]:
+            self.baselines["baseline_guessing"] = sum(costs) / wholes
 
     def __call__(self, module: nn.Module, step: int) -> dict[str, float]:
         """Losses, spreads and baselines; also draws the panel when it is time."""
