@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import parts2whole as p2w
+from parts2whole.evaluation.projections import project
 from parts2whole.report.embedding import read_embedding
 from parts2whole.report.runs import RunError
 from parts2whole.training.error_maps import ErrorMapError
@@ -69,13 +70,27 @@ def test_numbers_points_and_neighbours_are_written(run: Path, tmp_path: Path) ->
     )
     assert any("were trained on" in note for note in done.notes)
     assert done.numbers["before"] != done.numbers["after"]
-    assert {"distance_within", "distance_between", "retrieval_top1"} <= set(done.numbers["after"])
+    measured = {"distance_within", "distance_between", "retrieval_top1", "part_top1", "rest_cosine"}
+    assert measured | {f"map_{key}" for key in measured} <= set(done.numbers["after"])
+    assert "map_part_chance" not in done.numbers["after"]  # chance is the same
+    listed = {row["number"]: row for row in csv.DictReader((tmp_path / "e" / "numbers.csv").open())}
+    assert float(listed["part_top1"]["chance"]) == pytest.approx(1 / 32)
+    assert float(listed["part_top1"]["map trained"]) == done.numbers["after"]["map_part_top1"]
+    assert float(listed["rest_cosine"]["average untrained"]) == done.numbers["before"]["rest_cosine"]
+    assert "part_top1" in done.summary()
     rows = list(csv.DictReader((tmp_path / "e" / "embedding.csv").open()))
     assert len(rows) == 12
     assert {"whole", "after t-SNE x", "before PCA y", "nearest 2"} <= set(rows[0])
     assert [rows[0]["nearest 1"], rows[0]["nearest 2"]] == list(done.nearest[0])
     with np.load(tmp_path / "e" / "embedding.npz") as arrays:
-        assert arrays["features/after_parts"].shape[0] == 12
+        assert arrays["features/after_parts"].shape == (12, 64)
+        assert arrays["features/map_after_parts"].shape == (12, 8 * 64)
+        np.testing.assert_allclose(  # the deepest map of 16 voxels is 2 x 2 x 2
+            arrays["features/map_after_parts"].reshape(12, 8, 64).mean(axis=1),
+            arrays["features/after_parts"],
+            rtol=1e-4,
+            atol=1e-6,
+        )
         assert arrays["thumbs"].shape == (12, 16, 16)
     assert done.maps is not None
     (case,) = done.maps.errors
@@ -88,6 +103,22 @@ def test_numbers_points_and_neighbours_are_written(run: Path, tmp_path: Path) ->
     assert 0 <= values.min() < values.max() <= 1
     assert values.mean() == pytest.approx(done.maps.errors[case], rel=1e-5)
     assert "untrained" in done.summary()
+
+
+def test_points_are_of_the_map_or_of_its_average(run: Path, tmp_path: Path) -> None:
+    settings = {"wholes": 3, "parts": 3, "hardware": EXACT, "progress": False}
+    by_map = p2w.embed(run, out=tmp_path / "map" / "embedding", **settings)
+    by_average = p2w.embed(run, out=tmp_path / "average" / "embedding", features="average", **settings)
+    assert by_map.numbers == by_average.numbers
+    for kind in ("map", "average"):
+        found = read_embedding(tmp_path / kind)
+        assert found is not None
+        assert found.features == kind
+        named = {"map": "map_", "average": ""}[kind]
+        with np.load(tmp_path / kind / "embedding" / "embedding.npz") as arrays:
+            for stage in ("before", "after"):
+                expected = project(arrays[f"features/{named}{stage}_parts"], seed=0)["PCA"]
+                np.testing.assert_array_equal(found.points[stage]["PCA"], expected)
 
 
 def test_the_same_seed_gives_the_same_embedding(run: Path, tmp_path: Path) -> None:

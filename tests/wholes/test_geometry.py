@@ -15,6 +15,7 @@ from parts2whole.wholes.geometry import (
     crop_resize,
     draw_boxes,
     interpolation_matrix,
+    octants,
     resize,
 )
 from parts2whole.wholes.random import BatchGenerator
@@ -155,3 +156,24 @@ def test_an_impossible_band_is_refused(band):
 def test_boxes_that_do_not_divide_over_the_volumes_are_refused():
     with pytest.raises(GeometryError, match="don't divide"):
         crop_resize(torch.rand(2, 1, 4, 4, 4), box_of((0, 0, 0), (2, 2, 2)), (4, 4, 4))
+
+
+@pytest.mark.parametrize("size", [(8, 4, 16), (7, 4, 9), (3, 2, 5)])
+def test_octants_fill_a_volume(size):
+    boxes = octants(size)
+    covered = torch.zeros(size, dtype=torch.long)
+    for start, extent in zip(boxes.start.tolist(), boxes.size.tolist(), strict=True):
+        covered[tuple(slice(a, a + n) for a, n in zip(start, extent, strict=True))] += 1
+    assert covered.min() == 1
+    assert (covered.max() == 1) == all(edge % 2 == 0 for edge in size)
+
+
+def test_octants_move_towards_the_middle():
+    still, moved = octants((8, 16, 4)), octants((8, 16, 4), moved=0.25)
+    assert still.start[[0, 1, 7]].tolist() == [[0, 0, 0], [0, 0, 2], [4, 8, 2]]
+    assert (moved.start - still.start)[[0, 1, 7]].tolist() == [
+        [1, 2, 0],
+        [1, 2, 0],
+        [-1, -2, 0],
+    ]  # 0.5 to even
+    assert torch.equal(moved.size, still.size)

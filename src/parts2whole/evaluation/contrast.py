@@ -8,7 +8,7 @@ to unit length first. All raise `ContrastError` for anything else, or values tha
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,6 @@ from parts2whole.errors import Parts2WholeError
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
-CHANCES = ("info_nce_chance", "which_whole_chance")
 TIE = 1e-9  # cosines closer than this are equal but for rounding
 
 
@@ -47,6 +46,12 @@ def contrast_monitors(z: Array | Tensor, *, temperatures: Sequence[float] = (0.1
         "distance_within": within,
         "distance_between": between,
     }
+
+
+def name_both(of_map: Mapping[str, float], of_average: Mapping[str, float]) -> dict[str, float]:
+    """Figures of bottleneck maps, named ``map_...``, and of their averages; those by chance are the same."""
+    named = {f"map_{key}": value for key, value in of_map.items() if not key.endswith("_chance")}
+    return named | dict(of_average)
 
 
 def info_nce(z: Array | Tensor, *, temperature: float = 0.1) -> float:

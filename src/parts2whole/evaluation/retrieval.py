@@ -27,7 +27,7 @@ def nearest_wholes(parts: Array, wholes: Array, *, k: int = 5) -> npt.NDArray[np
     Raises:
         ContrastError: embeddings that can't be compared.
     """
-    return np.argsort(-_cosines(parts, wholes), axis=1, kind="stable")[:, :k]
+    return np.argsort(-cosines(parts, wholes), axis=1, kind="stable")[:, :k]
 
 
 def retrieval_scores(parts: Array, wholes: Array, *, top: int = 5) -> dict[str, float]:
@@ -47,7 +47,7 @@ def retrieval_scores(parts: Array, wholes: Array, *, top: int = 5) -> dict[str, 
     """
     if parts.ndim != 3 or len(parts) != len(wholes):
         raise ContrastError(f"expected (wholes, parts, features) and as many wholes, got {parts.shape}")
-    cosine = _cosines(parts.reshape(-1, parts.shape[-1]), wholes)
+    cosine = cosines(parts.reshape(-1, parts.shape[-1]), wholes)
     right = np.repeat(np.arange(len(parts)), parts.shape[1])
     own = cosine[np.arange(len(right)), right][:, None]
     better, equal = (cosine > own + TIE).sum(axis=1), (np.abs(cosine - own) <= TIE).sum(axis=1)
@@ -63,7 +63,12 @@ def retrieval_scores(parts: Array, wholes: Array, *, top: int = 5) -> dict[str, 
     }
 
 
-def _cosines(parts: Array, wholes: Array) -> Floats:
+def cosines(parts: Array, wholes: Array) -> Floats:
+    """(n, m) cosines of (n, features) with (m, features).
+
+    Raises:
+        ContrastError: embeddings that can't be compared.
+    """
     if parts.ndim != 2 or wholes.ndim != 2 or parts.shape[1] != wholes.shape[1] or not len(wholes):
         raise ContrastError(f"expected (n, features) and (m, features), got {parts.shape} and {wholes.shape}")
     if not (np.isfinite(parts).all() and np.isfinite(wholes).all()):

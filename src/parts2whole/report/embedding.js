@@ -45,13 +45,16 @@ class Embedding {
   }
 
   table() {
-    const head = make("tr", {}, ...["", "Untrained", "Trained"].map((t) => make("th", { scope: "col", class: t ? "number" : "" }, t)));
+    const th = (text, more = {}) => make("th", { scope: "col", class: text ? "number" : "", ...more }, text);
+    const { kinds } = this.now;
+    const over = make("tr", {}, th(""), th(""), ...kinds.map((kind) => th(kind, { colspan: "2", scope: "colgroup" })));
+    const head = make("tr", {}, th(""), th("By chance"), ...kinds.flatMap(() => [th("Untrained"), th("Trained")]));
     const rows = this.now.numbers.map(([name, ...values]) =>
       make("tr", {}, make("td", {}, name), ...values.map((v) => make("td", { class: "number" }, v))));
-    const about = `${this.now.whole.length} parts of ${this.now.names.length} wholes. By chance the nearest other part is of ` +
-      `the same whole in ${this.now.chance}. Axes of t-SNE and distances between its groups mean nothing; the numbers are of the full features.`;
+    const about = `${this.now.whole.length} parts of ${this.now.names.length} wholes. Points and neighbours are by the ${this.now.features}. ` +
+      "Axes of t-SNE and distances between its groups mean nothing; the numbers are of the full features.";
     this.numbers.replaceChildren(
-      make("table", { class: "compact" }, make("thead", {}, head), make("tbody", {}, ...rows)),
+      make("table", { class: "compact" }, make("thead", {}, over, head), make("tbody", {}, ...rows)),
       make("p", { class: "muted small" }, about));
   }
 

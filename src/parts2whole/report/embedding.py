@@ -23,15 +23,36 @@ ARRAYS, NUMBERS = "embedding.npz", "embedding.json"
 STAGES = ("before", "after")
 THUMB = 48
 NUMBER_NAMES = {
+    "info_nce_0.1": "InfoNCE, temperature 0.1",
     "which_whole": "Nearest other part is of the same whole",
     "retrieval_top1": "Nearest whole is the right one",
     "retrieval_top5": "Right whole is among the nearest five",
     "distance_within": "Mean distance within a whole",
     "distance_between": "Mean distance between wholes",
-    "info_nce_0.1": "InfoNCE, temperature 0.1",
     "effective_rank": "Effective rank",
+    "place_top1": "Moved octant: its place is found in its whole",
+    "part_top1": "Moved octant: it is found among those of all wholes",
+    "sum_top1": "Sum of octants: nearest to their whole",
+    "rest_top1": "Whole less seven octants: nearest to the eighth",
 }
-SHARES = ("which_whole", "retrieval_top1", "retrieval_top5")
+CHANCES = {
+    "which_whole": "which_whole_chance",
+    "retrieval_top1": "retrieval_chance",
+    "info_nce_0.1": "info_nce_chance",
+    "info_nce_0.5": "info_nce_chance",
+} | {f"{name}_top1": f"{name}_chance" for name in ("place", "part", "sum", "rest")}
+SHARES = (
+    "which_whole",
+    "retrieval_top1",
+    "retrieval_top5",
+    "place_top1",
+    "part_top1",
+    "sum_top1",
+    "rest_top1",
+)
+KINDS = {"map": ("map_", "Bottleneck map"), "average": ("", "Its average")}
+"""What embeddings are: how their numbers' names begin, and what they are called."""
+TRAINED = {"before": "untrained", "after": "trained"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +66,8 @@ class Embedding:
         thumbs: (n, height, width) middle slices of the parts, as the network sees them.
         whole_thumbs: the same of the wholes.
         nearest: (n, k) the wholes nearest to every part, after training.
-        numbers: by stage, what `embed` measured.
+        numbers: by stage, what `embed` measured; of maps as ``map_...``.
+        features: what points and neighbours were made of, ``map`` or ``average``.
     """
 
     points: Mapping[str, Mapping[str, npt.NDArray[np.float32]]]
@@ -55,6 +77,7 @@ class Embedding:
     whole_thumbs: npt.NDArray[np.uint8]
     nearest: npt.NDArray[np.int64]
     numbers: Mapping[str, Mapping[str, float]]
+    features: str = "average"
 
 
 def write_embedding(
@@ -67,6 +90,7 @@ def write_embedding(
         for name, points in by_name.items()
     }
     arrays |= {key: getattr(embedding, key) for key in ("whole", "thumbs", "whole_thumbs", "nearest")}
+    arrays["shown"] = np.asarray(embedding.features)
     arrays |= {"names": np.asarray(embedding.names, dtype=np.str_)}
     arrays |= {f"features/{name}": values for name, values in features.items()}
     write_json(folder / NUMBERS, {stage: dict(found) for stage, found in embedding.numbers.items()})
@@ -98,6 +122,7 @@ def read_embedding(run: Path) -> Embedding | None:
             arrays["whole_thumbs"],
             arrays["nearest"],
             read_json(folder / NUMBERS),
+            str(arrays.get("shown", "average")),  # version 0.1.0 knew no other
         )
     except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
         raise RunError(f"{ARRAYS} can't be read ({error}); run embed again") from error
@@ -115,7 +140,9 @@ def thumbnail(volume: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
 
 def to_plain(embedding: Embedding, name: str) -> Plain:
     """What the page's script reads."""
-    shown = [key for key in NUMBER_NAMES if all(key in embedding.numbers[stage] for stage in STAGES)]
+    rows = {str(row["number"]): row for row in tabulate(embedding.numbers)}
+    kinds = [kind for kind in KINDS if any(f"{kind} trained" in row for row in rows.values())]
+    columns = ["chance", *(f"{kind} {stage}" for kind in kinds for stage in TRAINED.values())]
     return {
         "run": name,
         "names": list(embedding.names),
@@ -130,12 +157,33 @@ def to_plain(embedding: Embedding, name: str) -> Plain:
         "parts": _sheet(embedding.thumbs),
         "wholes": _sheet(embedding.whole_thumbs),
         "nearest": embedding.nearest.tolist(),
+        "features": KINDS[embedding.features][1].lower(),
+        "kinds": [KINDS[kind][1] for kind in kinds],
         "numbers": [
-            [NUMBER_NAMES[key], *(_number(embedding.numbers[stage][key], key) for stage in STAGES)]
-            for key in shown
+            [words, *(_number(rows[key].get(column, math.nan), key) for column in columns)]
+            for key, words in NUMBER_NAMES.items()
+            if key in rows
         ],
-        "chance": _number(embedding.numbers["after"].get("which_whole_chance", math.nan), "which_whole"),
     }
+
+
+def tabulate(numbers: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+    """A row for every number: its value by chance, nan where there is none, and what was measured.
+
+    Columns are ``number``, ``chance``, ``map untrained``, ``map trained`` and the same of the ``average``.
+    """
+    rows = []
+    for key in dict.fromkeys(name.removeprefix("map_") for name in numbers["after"]):
+        if key.endswith("_chance"):
+            continue
+        row = {"number": key, "chance": numbers["after"].get(CHANCES.get(key, ""), math.nan)}
+        for kind, (start, _) in KINDS.items():
+            found = {
+                f"{kind} {TRAINED[s]}": numbers[s][start + key] for s in STAGES if start + key in numbers[s]
+            }
+            row |= found
+        rows.append(row)
+    return rows
 
 
 def _sheet(thumbs: npt.NDArray[np.uint8]) -> Plain:

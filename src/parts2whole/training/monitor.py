@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from parts2whole.evaluation.contrast import CHANCES, Array, ContrastError, contrast_monitors
+from parts2whole.evaluation.contrast import ContrastError, contrast_monitors, name_both
 from parts2whole.networks.base import Encoder
 from parts2whole.training.encode import embed_map
 from parts2whole.training.runtime import Runtime
@@ -59,22 +59,15 @@ class ContrastMonitor:
             self.parts.append(cut_parts(batch, generator, fraction=BAND, count=PARTS))
 
     def __call__(self, module: nn.Module) -> dict[str, float]:
-        """`monitor_both` of the module's encoder; nothing with fewer than two different wholes."""
+        """`contrast_monitors` of map and average; nothing with fewer than two different wholes."""
         encoder = getattr(module, "encoder", None)
         if not self.parts or not isinstance(encoder, Encoder):
             return {}
         embedded = embed_map(encoder, self.parts, self.runtime)
         try:
-            return monitor_both(*(each.reshape(self.wholes, PARTS, -1) for each in embedded))
+            return name_both(*(contrast_monitors(z.reshape(self.wholes, PARTS, -1)) for z in embedded))
         except ContrastError:  # embeddings that aren't finite; the loop stops at the loss itself
             return {}
-
-
-def monitor_both(maps: Array | Tensor, averages: Array | Tensor) -> dict[str, float]:
-    """`contrast_monitors` of bottleneck maps, named ``map_...``, and of their averages."""
-    found = contrast_monitors(averages)
-    of_map = {f"map_{key}": value for key, value in contrast_monitors(maps).items() if key not in CHANCES}
-    return of_map | found
 
 
 def choose_distinct(drawn: Sequence[Whole], most: int) -> list[int]:

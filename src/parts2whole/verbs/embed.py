@@ -1,7 +1,8 @@
 """Embed parts of wholes, before and after training: do parts of one whole come together?
 
 Writes points for t-SNE, PCA and UMAP (if installed), distances within and between wholes, the wholes nearest
-to every part, and on request maps of the reconstruction error as NIfTI. The run's report shows them.
+to every part, whether embeddings compose (see `parts2whole.evaluation.composition`), and on request maps of
+the reconstruction error as NIfTI. The run's report shows them.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from parts2whole.report.embedding import FOLDER
+from parts2whole.report.embedding import FOLDER, tabulate
 from parts2whole.report.page import write_report
 from parts2whole.report.runs import read_run
 from parts2whole.store.store import Store
-from parts2whole.training.embedding import EmbedError, embed_parts
+from parts2whole.training.embedding import EmbedError, Kind, embed_parts
 from parts2whole.training.error_maps import ErrorMaps, write_error_maps
 from parts2whole.training.monitor import BAND
 from parts2whole.training.runtime import Hardware, Runtime
@@ -27,8 +28,8 @@ class Embedded:
     """What was embedded.
 
     Attributes:
-        folder: with ``embedding.npz``, ``embedding.csv`` and ``embedding.json``.
-        numbers: what was measured, ``before`` and ``after`` training.
+        folder: with ``embedding.npz``, ``embedding.csv``, ``embedding.json`` and ``numbers.csv``.
+        numbers: what was measured, ``before`` and ``after`` training; of bottleneck maps as ``map_...``.
         nearest: for every part the names of the nearest wholes.
         maps: error maps written, if any were asked for.
         notes: what should be known.
@@ -42,9 +43,10 @@ class Embedded:
 
     def summary(self) -> str:
         """The numbers side by side."""
-        lines = [f"{'':<24}{'untrained':>12}{'trained':>12}"]
-        for key, after in self.numbers["after"].items():
-            lines.append(f"{key:<24}{self.numbers['before'][key]:>12.4f}{after:>12.4f}")
+        rows = tabulate(self.numbers)
+        columns = [column for column in rows[0] if column != "number"]
+        lines = [f"{'':<20}" + "".join(f"{column:>19}" for column in columns)]
+        lines += [f"{row['number']:<20}" + "".join(f"{row[c]:>19.4f}" for c in columns) for row in rows]
         lines += [f"Note: {note}." for note in self.notes]
         if self.maps is not None:
             lines.append(self.maps.summary())
@@ -60,6 +62,7 @@ def embed(
     parts: int = 8,
     part_fraction: tuple[float, float] = BAND,
     neighbours: int = 5,
+    features: Kind = "map",
     error_maps: int = 0,
     seed: int = 0,
     hardware: Hardware = Hardware(),
@@ -75,6 +78,9 @@ def embed(
         parts: parts cut from every whole.
         part_fraction: edge of a part over the edge of its whole, low and high.
         neighbours: how many nearest wholes are listed for every part.
+        features: show parts, and look for the nearest wholes, by the bottleneck ``map``, which is what the
+            decoder gets, or by its global ``average``, which is what classification sees. Numbers are
+            measured of both.
         error_maps: for so many scans write the voxel-wise error of the reconstruction as NIfTI.
         seed: of wholes, parts and projections.
         hardware: device and precision.
@@ -109,6 +115,7 @@ def embed(
         parts=parts,
         part_fraction=part_fraction,
         neighbours=neighbours,
+        features=features,
         seed=seed,
         initial_seed=int(record.config.get("seed") or 0),
         runtime=runtime,

@@ -75,6 +75,19 @@ def draw_boxes(
     return Boxes(start.long(), size.long())
 
 
+def octants(size: Size, *, moved: float = 0.0) -> Boxes:
+    """The 2 x 2 x 2 boxes that fill a volume of ``size`` voxels, x changing fastest.
+
+    Where an edge is odd they overlap by a voxel. ``moved`` is how far they are moved towards the middle of
+    the volume along every axis, as a share of their own edges.
+    """
+    whole = torch.tensor(size)
+    half = (whole + 1) // 2
+    step = (moved * half).round().long()
+    sides = torch.cartesian_prod(*[torch.arange(2)] * 3)
+    return Boxes(torch.where(sides == 0, step, whole - half - step), half.expand(8, 3))
+
+
 def interpolation_matrix(
     start: Int[Tensor, " b"], size: Int[Tensor, " b"], n_in: int, n_out: int, *, antialias: bool
 ) -> Float[Tensor, "b {n_out} {n_in}"]:
