@@ -150,7 +150,7 @@ def test_help_says_what_is_typed_and_what_happens_without(capsys: pytest.Capture
         "--weights scans|voxels draw all scans alike",
         "--no-progress don't show a progress bar.",
         "--resume [auto] true goes on",
-        "One of Autoencoder, Exemplar, MaskedAutoencoder, MoCo, ModelsGenesis, Parts2Whole, SimCLR, VolumeFusion. (default Parts2Whole)",
+        "One of Autoencoder, Exemplar, MaskedAutoencoder, MoCo, ModelsGenesis, Parts2Whole, Parts2WholeContrast, SimCLR, VolumeFusion. (default Parts2Whole)",
         "--method.part-fraction X,X band (low, high)",
     ):
         assert words in text

@@ -26,7 +26,7 @@ def found(tmp_path_factory) -> dict[str, dict]:
     return {path.stem: json.loads(path.read_text()) for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("method", ["SimCLR", "MoCo", "Exemplar", "VolumeFusion"])
+@pytest.mark.parametrize("method", ["SimCLR", "MoCo", "Exemplar", "VolumeFusion", "Parts2WholeContrast"])
 def test_two_devices_train_as_one(method, found):
     one, first, second = (found[key][method] for key in ("1-0", "2-0", "2-1"))
     assert len(set(one["losses"])) == 3

@@ -21,6 +21,7 @@ METHODS = {
     "MoCo": p2w.MoCo(queue=10, momentum=0.8),
     "Exemplar": p2w.Exemplar(bank=ROWS),
     "VolumeFusion": p2w.VolumeFusion(),
+    "Parts2WholeContrast": p2w.Parts2WholeContrast(contrast_weight=0.3),
 }
 
 

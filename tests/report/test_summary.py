@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from parts2whole.report.curves import overlay_charts, run_charts
 from parts2whole.report.runs import read_run
 from parts2whole.report.summary import (
     describe_spec,
@@ -34,6 +35,29 @@ def test_a_collapse_is_said_loudly(tmp_path: Path, pretrained: MakeRun, loss: fl
     verdict = judge_pretraining(read_run(pretrained(tmp_path / "run", loss=loss, panel=False)))
     assert verdict.tone == tone
     assert verdict.headline.startswith("Only 2 %" if tone == "weak" else "Collapsed")
+
+
+def test_baselines_are_compared_with_the_error_of_the_reconstruction(
+    tmp_path: Path, pretrained: MakeRun
+) -> None:
+    """The loss of such a run is more than that error, and would look like a collapse."""
+    run = pretrained(tmp_path / "run", loss=0.5, panel=False, collapsed=False)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = [line | {"reconstruction": line["loss"] - 0.4876} for line in lines]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = read_run(run)
+    assert (
+        judge_pretraining(found).headline == "Validation loss 0.0124, 38 % below the better trivial baseline"
+    )
+    first, *others = run_charts(found)
+    ends = {series.name: series.points[-1][1] for series in first.series}
+    assert ends == pytest.approx(
+        {"training": 0.0124, "validation": 0.0124, "mean whole": 0.03, "stretched part": 0.02}
+    )
+    totals = [chart for chart in others if chart.title.startswith("Loss")]
+    assert [chart.series[0].points[-1][1] for chart in totals] == [0.5, 0.5]
+    (together,) = overlay_charts([found], {run: "ours"})
+    assert together.series[0].points[-1][1] == pytest.approx(0.0124)
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_a_method_chosen_by_name_has_its_own_defaults(name, in_a_file, tmp_path,
     assert main(["pretrain", "store", "--out", "x", *chosen]) == 0
     assert seen["method"] == METHODS[name]()
     field = dataclasses.fields(METHODS[name])[-1]
-    value = {bool: not field.default, int: 3}[type(field.default)]
+    value = {bool: not field.default, int: 3, float: 0.5}[type(field.default)]
     assert (
         main(["pretrain", "store", "--out", "x", *chosen, f"--method.{field.name}", json.dumps(value)]) == 0
     )

@@ -88,7 +88,7 @@ def paired_curves(run: Run, features: str | None = None) -> list[tuple[int, floa
 
     ``features`` is how names of figures begin; default as `features_of`.
     """
-    losses = dict(run.series("validation", "reconstruction") or run.series("validation", "loss"))
+    losses = dict(run.errors("validation"))
     contrast = run.series("validation", f"{features_of(run) if features is None else features}{INFO_NCE}")
     return [(step, losses[step], value) for step, value in contrast if step in losses]
 

@@ -111,8 +111,8 @@ def mean_of(lines: Sequence[Sequence[tuple[int, float]]]) -> list[tuple[int, flo
 def run_charts(run: Run) -> list[Chart]:
     """The charts of one run: its loss beside the baselines, then everything else it recorded."""
     lines = [
-        Series("training", run.series("train", "loss"), "faint", 1),
-        Series("validation", run.series("validation", "loss"), "main", 0),
+        Series("training", run.errors("train"), "faint", 1),
+        Series("validation", run.errors("validation"), "main", 0),
     ]
     for place, name in enumerate(BASELINES):
         lines.append(Series(NAMES[name], run.series("validation", name), "baseline", 8 + place))
@@ -123,6 +123,7 @@ def run_charts(run: Run) -> list[Chart]:
         title = "Loss beside the trivial baselines" if trivial else "Loss"
         charts.append(Chart(title, "mean squared error" if trivial else "loss", kept, wide=True))
     names = run.metrics("validation")
+    shown = "reconstruction" if "reconstruction" in names else "loss"
     if run.kind == "finetune" and (metric := main_metric([name for name in names if name != "loss"])):
         family = metric.split("_")[0]
         of = [metric, *(name for name in names if name.startswith(f"{family}_") and name != metric)]
@@ -142,7 +143,7 @@ def run_charts(run: Run) -> list[Chart]:
         names = [name for name in names if name not in of]
     for split, found in (("validation", names), ("train", run.metrics("train"))):
         for name in found:
-            if name == "loss" or name in BASELINES or name.removeprefix("map_") in MONITORED:
+            if name == shown or name in BASELINES or name.removeprefix("map_") in MONITORED:
                 continue
             title = NAMES.get(name, metric_title(name))
             where = "" if name in NAMES else f", {split}"
@@ -157,8 +158,7 @@ def overlay_charts(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Chart
     for rebuilds in (True, False):
         chosen = [run for run in runs if bool(run.series("validation", "baseline_mean_whole")) == rebuilds]
         lines = [
-            Series(names[run.folder], run.series("validation", "loss"), "main", i)
-            for i, run in enumerate(chosen)
+            Series(names[run.folder], run.errors("validation"), "main", i) for i, run in enumerate(chosen)
         ]
         lines = [series for series in lines if series.points]
         if not lines:

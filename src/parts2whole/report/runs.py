@@ -121,6 +121,10 @@ class Run:
         pairs = ((r["step"], as_number(r.get(metric))) for r in self.records if r.get("split") == split)
         return [(int(step), value) for step, value in pairs if value is not None]
 
+    def errors(self, split: str) -> list[tuple[int, float]]:
+        """What trivial baselines are compared with: the error of a reconstruction, where given, or the loss."""
+        return self.series(split, "reconstruction") or self.series(split, "loss")
+
     def metrics(self, split: str) -> list[str]:
         """Names of the numbers recorded for ``split``, in order of appearance."""
         names: dict[str, None] = {}

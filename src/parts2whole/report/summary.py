@@ -43,7 +43,9 @@ class Verdict:
 
 def judge_pretraining(run: Run) -> Verdict:
     """Whether pre-training beat what needs no learning."""
-    loss = as_number(run.result.get("validation_loss", run.last("validation", "loss")))
+    loss = run.last("validation", "reconstruction")  # where the loss is more than that
+    if loss is None:
+        loss = as_number(run.result.get("validation_loss", run.last("validation", "loss")))
     found = {k: as_number(run.result.get(k, run.last("validation", k))) for k in BASELINES}
     baselines = {k: v for k, v in found.items() if v is not None}
     if loss is None:
