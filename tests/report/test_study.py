@@ -14,7 +14,7 @@ from parts2whole.report.formats import to_html
 from parts2whole.report.page import write_report
 from parts2whole.report.results import tabulate
 from parts2whole.report.runs import RunError, read_run
-from parts2whole.report.study import Listing, read_listing, read_runs
+from parts2whole.report.study import Listing, name_endpoints, read_listing, read_runs
 from parts2whole.report.tables import TableError
 from parts2whole.verbs.stats import patients
 
@@ -145,3 +145,32 @@ def test_arms_of_different_steps_stay_one_row_with_a_note(study: Listing) -> Non
     table = study.tabulate(study.read())
     assert [row.labels for row in table.rows] == ["5 cases"]
     assert any("steps (scratch 50; SimCLR 100)" in note for note in table.notes)
+
+
+def test_when_an_endpoint_was_named_is_kept(tmp_path: Path) -> None:
+    def name(wanted: list[str], finished: int, *, write: bool = True) -> object:
+        return name_endpoints(tmp_path, wanted, finished=finished, write=write)
+
+    assert name(["final", "area"], 0) == ({"final": 0, "area": 0}, ())
+    assert name(["final", "area", "spread"], 7, write=False) == ({"final": 0, "area": 0, "spread": 7}, ())
+    assert name(["final", "spread"], 9) == ({"final": 0, "spread": 9}, ("area",))
+    assert name(["area", "spread"], 20) == ({"area": 0, "spread": 9}, ("final",))
+
+
+def test_a_study_begun_without_endpoints_had_the_default(tmp_path: Path) -> None:
+    found, dropped = name_endpoints(tmp_path, ["final", "spread"], finished=5, write=True)
+    assert (found, dropped) == ({"final": 0, "spread": 5}, ())
+
+
+def test_the_verdict_is_the_first_thing_on_a_studys_page(study: Listing, tmp_path: Path) -> None:
+    kept = read_listing(written(study, tmp_path))
+    assert kept.endpoints == {"final": 0}
+    page = write_report(tmp_path).read_text()
+    # Both seeds differ by exactly 0.1, so nothing varies.
+    said = "With 5 labelled cases, nothing could be tested (nothing varies)."
+    assert page.index('<p class="headline">') == page.index(f'<p class="headline">{said}')
+    late = Listing("", WAITING, study.runs, {}, {}, endpoints={"worst_seed": 3}, dropped=("area",))
+    page = write_report(written(late, tmp_path)).read_text()
+    assert "In the worst seed: with 5 labelled cases, nothing is shown" in page
+    assert "[added after the runs (3 were finished)]" in page
+    assert "No longer an endpoint, though named once: area." in page

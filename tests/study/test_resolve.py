@@ -171,6 +171,10 @@ def test_a_pretraining_may_be_repeated_with_every_seed(tmp_path: Path) -> None:
         ("data.stores.pool", {"modality": "CT"}, r"data.stores.pool needs scans"),
         ("data.phantom", {"case": 3}, r"data.phantom has no setting 'case'; did you mean cases"),
         ("imports", ["no_such_module_at_all"], r"imports: there is no module no_such_module_at_all on the Python path"),
+        ("endpoints", ["finnal"], r"endpoints: there is no endpoint 'finnal'; did you mean final\?"),
+        ("endpoints", ["quickness"], r"endpoints: there is no endpoint 'quickness'; known are final, area, steps_to_90"),
+        ("endpoints", ["final", "final"], r"endpoints must be one or more of .*, each once; got"),
+        ("endpoints", [], r"endpoints must be one or more of"),
         ("pretrain", {"steps": 3}, r"needs store: one of pool, or a folder"),
         ("arms", {}, r"arms is missing"),
     ],
@@ -337,3 +341,16 @@ def test_an_arm_has_the_steps_of_all_where_there_are_several(tmp_path: Path) -> 
     plain["arms"]["ours"]["finetune"] = {"steps": 5}
     with pytest.raises(StudyError, match=r"arms.ours.finetune.steps: Liver has several numbers of steps"):
         read(tmp_path, plain)
+
+
+def test_endpoints_are_named_in_the_file_and_an_area_needs_a_curve(tmp_path: Path) -> None:
+    assert read(tmp_path, PLAIN).endpoints == ("final",)
+    assert read(tmp_path, changed("endpoints", "spread")).endpoints == ("spread",)
+    named = read(tmp_path, changed("endpoints", ["spread", "area", "final"]))  # the task Own has two sizes
+    assert named.endpoints == ("final", "area", "spread")
+    flat = changed("endpoints", ["area"])
+    flat["tasks"]["Own"]["cases"] = [3]
+    with pytest.raises(StudyError, match="endpoints: area needs a curve: two or more numbers of labels"):
+        read(tmp_path, flat)
+    flat["finetune"]["steps"] = [8, 16]
+    assert read(tmp_path, flat).endpoints == ("area",)

@@ -121,6 +121,11 @@ def test_a_study_leaves_tables_a_report_and_what_they_rest_on(finished: Path) ->
     (start,) = finished.glob("pretraining/*/cell.json")
     assert json.loads(start.read_text())["arm"] == "Parts2Whole"
     assert not list(finished.glob("cells/*/checkpoints"))
+    assert json.loads((finished / "endpoints.json").read_text()) == {"final": 0}
+    verdict = (finished / "verdict.txt").read_text()
+    assert verdict.startswith("With 3 labelled cases, ")
+    assert "final: independent Student t-test, one-sided" in verdict
+    assert {row["endpoint"] for row in csv.DictReader((finished / "endpoints.csv").open())} == {"final"}
     page = (finished / "report.html").read_text()
     assert "Embedding of parts" in page
     assert "Other patients, other runs" in page
@@ -130,6 +135,13 @@ def test_finished_cells_are_never_run_again(folder: Path, finished: Path, capsys
     before = results(finished)
     done = p2w.benchmark(folder / "study.yaml", out=finished, workers=0, progress=False)
     assert (done.finished, done.reused) == (4, 4)
+    assert results(finished) == before
+    later = yaml.safe_load((folder / "study.yaml").read_text()) | {"endpoints": ["final", "worst_seed"]}
+    (folder / "later.yaml").write_text(yaml.safe_dump(later, sort_keys=False))
+    done = p2w.benchmark(folder / "later.yaml", out=finished, workers=0, progress=False)
+    assert done.conclusion is not None
+    assert done.summary().endswith(done.conclusion.text.rstrip())
+    assert "[added after the runs (4 were finished)]" in done.conclusion.text
     assert results(finished) == before
     wider = yaml.safe_load((folder / "study.yaml").read_text()) | {"seeds": 3}
     (folder / "wider.yaml").write_text(yaml.safe_dump(wider, sort_keys=False))

@@ -55,6 +55,30 @@ def swap_arms(x: Floats, y: Floats, alternative: str, generator: np.random.Gener
     return p, f"exact, {ways} ways" if ways <= EXACT_LIMIT else f"{RESAMPLES} random permutations"
 
 
+def swap_pairs(
+    x: Floats, y: Floats, statistic: Callable[..., Floats], alternative: str, generator: np.random.Generator
+) -> tuple[float, str]:
+    """Probability of ``statistic(x) - statistic(y)``, if within each pair the arms might have been swapped.
+
+    Args:
+        x: (n,) values of the first arm.
+        y: (n,) values of the second, in the same order; exact up to 18 pairs.
+        statistic: of values along ``axis``, such as the smallest.
+        alternative: ``greater``, ``less`` or ``two-sided``.
+        generator: of random swaps, where there are too many to try all.
+
+    Returns:
+        The probability, and how it was found.
+    """
+    ways = 2 ** len(x)
+
+    def difference(x: Floats, y: Floats) -> Floats:
+        return np.asarray(statistic(x, axis=-1) - statistic(y, axis=-1))
+
+    p = _share((x, y), difference, "samples", alternative, generator, ways)
+    return p, f"exact, {ways} swaps" if ways <= EXACT_LIMIT else f"{RESAMPLES} random swaps"
+
+
 def _share(
     samples: tuple[Floats, ...],
     statistic: Callable[..., Floats],

@@ -85,7 +85,10 @@ def _folder_context(folder: Path, runs: Sequence[Run], listing: Listing | None) 
     finetuned = [run for run in runs if run.kind == "finetune"]
     tables, notes = _tables(finetuned, folder, listing)
     certain = compare_patients(finetuned, tables[0], resamples=RESAMPLES).summary() if tables else ""
-    verdicts = judge_comparison(tables[0]) if tables else []
+    endpoints = listing.measure(list(runs)) if listing and tables else ()
+    conclusion = listing.conclude(endpoints) if listing else None
+    verdicts = [conclusion.verdict()] if conclusion else []
+    verdicts += judge_comparison(tables[0], beside_endpoints=bool(conclusion)) if tables else []
     judged = [(run, judge_pretraining(run)) for run in pretrained]
     called = pretraining_names(pretrained)
     verdicts += [

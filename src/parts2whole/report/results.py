@@ -64,7 +64,8 @@ def result_rows(runs: Iterable[Run]) -> list[Plain]:
         Rows with ``task``, ``metric``, ``fraction``, ``labelled`` (cases trained on), ``steps`` (see
         `told_steps`), ``arm``, ``seed``, ``value`` (nan where it is undefined), ``main`` (whether the metric
         is the task's main one), ``subset`` (which cases were trained on), ``weights`` (where the initial
-        weights are), ``run`` (its name) and ``settings`` (what it was made with, see `parts2whole.report.alike`).
+        weights are), ``run`` (its name), ``folder`` (where it is) and ``settings`` (what it was made with,
+        see `parts2whole.report.alike`).
     """
     done = finished_finetunings(runs)
     arms, tasks = arm_names(done), task_names(done)
@@ -84,6 +85,7 @@ def result_rows(runs: Iterable[Run]) -> list[Plain]:
             "subset": ",".join(sorted(map(str, run.result.get("train_cases") or ()))) or None,
             "weights": str(run.result.get("init", "")),
             "run": run.name,
+            "folder": run.folder,
             "settings": settings[run.folder],
         }
         for run in done

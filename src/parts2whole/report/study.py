@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from parts2whole.files import write_bytes, write_json
+from parts2whole.report.endpoints import DEFAULT, Endpoint, measure_endpoints
 from parts2whole.report.results import BY_STEPS, tabulate
 from parts2whole.report.runs import Run, RunError, find_runs, read_mapping, read_run
 from parts2whole.report.tables import Table
+from parts2whole.report.verdict import Conclusion, conclude
 
-LISTING, STUDY = "benchmark.json", "study.yaml"
+LISTING, STUDY, NAMED = "benchmark.json", "study.yaml", "endpoints.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +29,9 @@ class Listing:
         metrics: what tasks are judged by, by their names; others by custom. None, in studies of version
             0.1.0, leaves it to what each run has kept.
         several: names of tasks that are fine-tuned with several numbers of steps.
+        endpoints: what the study is judged by, and how many of its fine-tunings were finished when that was
+            named.
+        dropped: endpoints that were named once, and no longer are.
     """
 
     name: str
@@ -35,6 +40,8 @@ class Listing:
     table: Mapping[str, Any]
     metrics: Mapping[str, str] | None = None
     several: tuple[str, ...] = ()
+    endpoints: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(DEFAULT, 0))
+    dropped: tuple[str, ...] = ()
 
     def read(self) -> list[Run]:
         """The runs, each fine-tuning judged by what the study now judges its task by."""
@@ -52,6 +59,18 @@ class Listing:
         """The study's table of some of its runs; see `parts2whole.report.results.tabulate`."""
         return tabulate(runs, arms=self.arms, **{**self.table, **changed})
 
+    def measure(self, runs: list[Run]) -> tuple[Endpoint, ...]:
+        """The study's endpoints, of some of its runs; see `measure_endpoints`."""
+        return measure_endpoints(runs, self.endpoints, arms=self.arms, **self.table)
+
+    def conclude(self, endpoints: Sequence[Endpoint]) -> Conclusion | None:
+        """The study's verdict, which also says what it was once to be judged by."""
+        found = conclude(endpoints)
+        if found is None or not self.dropped:
+            return found
+        said = f"No longer an endpoint, though named once: {', '.join(self.dropped)}."
+        return dataclasses.replace(found, sentences=(*found.sentences, said))
+
     def write(self, folder: Path, *, source: Path) -> Path:
         """Write ``benchmark.json`` into the study's folder, and a copy of its file, ``source``."""
         content = {
@@ -60,6 +79,8 @@ class Listing:
             "table": dict(self.table),
             "metrics": None if self.metrics is None else dict(self.metrics),
             "several": list(self.several),
+            "endpoints": dict(self.endpoints),
+            "dropped": list(self.dropped),
             "runs": [run.relative_to(folder).as_posix() for run in self.runs],
         }
         write_bytes(folder / STUDY, source.read_bytes())
@@ -78,7 +99,36 @@ def read_listing(folder: Path) -> Listing | None:
         table=plain.get("table") or {},
         metrics=plain.get("metrics"),
         several=tuple(plain.get("several") or ()),
+        endpoints=plain.get("endpoints") or dict.fromkeys(DEFAULT, 0),
+        dropped=tuple(plain.get("dropped") or ()),
     )
+
+
+def name_endpoints(
+    folder: Path, wanted: Sequence[str], *, finished: int, write: bool
+) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Keep in a study's folder which endpoints are named, and when: ``endpoints.json``.
+
+    A study that was begun without the file has always had the default endpoint.
+
+    Args:
+        folder: of the study.
+        wanted: endpoints that the study now names.
+        finished: its fine-tunings that are finished now.
+        write: whether to keep them.
+
+    Returns:
+        For every wanted endpoint how many fine-tunings were finished when it was first named; and those that
+        were named once and aren't wanted now.
+    """
+    path = folder / NAMED
+    known = {str(name): int(count) for name, count in read_mapping(path, []).items()}
+    if not known and finished:
+        known = dict.fromkeys(DEFAULT, 0)
+    now = known | {name: finished for name in wanted if name not in known}
+    if write and (now != known or not path.exists()):
+        write_json(path, now)
+    return {name: now[name] for name in wanted}, tuple(name for name in known if name not in wanted)
 
 
 def read_runs(folder: str | Path) -> list[Run]:

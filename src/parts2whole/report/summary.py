@@ -34,11 +34,13 @@ class Verdict:
         tone: how good the news is.
         headline: the claim.
         text: the numbers behind it and what follows.
+        points: more to say, a sentence each.
     """
 
     tone: Tone
     headline: str
     text: str
+    points: tuple[str, ...] = ()
 
 
 def judge_pretraining(run: Run) -> Verdict:
@@ -113,9 +115,16 @@ def judge_finetuning(run: Run) -> Verdict:
     return Verdict(tone, f"{metric_title(metric)} {_value(metric, value)}{on}", " ".join(lines))
 
 
-def judge_comparison(table: Table) -> list[Verdict]:
-    """Whether the arm of interest is better than each of its rivals."""
+def judge_comparison(table: Table, *, beside_endpoints: bool = False) -> list[Verdict]:
+    """Whether the arm of interest is better than each of its rivals.
+
+    Args:
+        table: of results.
+        beside_endpoints: leave out what a study's endpoints say: all but the best other of several arms.
+    """
     shown = [rival for rival in table.rivals if any(rival in row.differences for row in table.rows)]
+    if beside_endpoints:
+        shown = [rival for rival in shown if rival == BEST_OTHER and len(table.arms) > 2]
     return [_judge_rival(table, rival) for rival in shown]
 
 

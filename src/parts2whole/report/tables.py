@@ -158,8 +158,8 @@ def make_table(
     Args:
         rows: mappings with ``task``, ``arm``, ``seed``, ``value``, and optionally ``metric``, ``fraction``,
             ``labelled`` (number of labelled cases), ``steps`` (where several tell rows apart), ``subset``
-            (which cases), ``weights`` (initial ones), ``run`` (what to call it) and ``settings`` (what it was made with). A value that is nan is
-            undefined: it is named under the table and left out.
+            (which cases), ``weights`` (initial ones), ``run`` (what to call it) and ``settings`` (what it was
+            made with). A value that is nan is undefined: it is named under the table and left out.
         metric: keep rows of this metric only; default: the main one of each task, if rows say which that is
             (``main``), else all.
         arms: order of the columns; default `sort_arms`.
@@ -259,7 +259,7 @@ def higher_is_better(metric: str) -> bool:
     """Whether a large value of a metric is good, judged by its name, which may end in that of a class."""
     if metric.startswith(HIGHER_IS_BETTER) and not metric.endswith("dice_loss"):
         return True
-    low = ("loss", "distance", "error", "hd95", "assd", "brier")
+    low = ("loss", "distance", "error", "hd95", "assd", "brier", "steps_to")
     return not any(word in metric.lower() for word in low) and "mm" not in metric.lower().split("_")
 
 

@@ -117,6 +117,7 @@ class Study:
         pretrainings: by digest.
         finetunings: one for every value in a cell of the table, in the order they are begun.
         table: how the results table is made.
+        endpoints: what it is judged by.
         keep_models: keep the fine-tuned models of finished fine-tunings.
         notes: what the user should know before it is run.
     """
@@ -131,6 +132,7 @@ class Study:
     pretrainings: Mapping[str, Pretraining]
     finetunings: tuple[Finetuning, ...]
     table: Settings
+    endpoints: tuple[str, ...]
     keep_models: bool = True
     notes: tuple[str, ...] = ()
 

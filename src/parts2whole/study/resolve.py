@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import importlib
 import inspect
 import itertools
@@ -18,6 +19,7 @@ import yaml
 from parts2whole.methods.base import Method
 from parts2whole.networks.base import Network
 from parts2whole.own import OwnError, find_class, import_own
+from parts2whole.report.endpoints import DEFAULT, ENDPOINTS
 from parts2whole.report.tables import make_table
 from parts2whole.spec import digest, members, to_plain
 from parts2whole.study.aliases import NoAlias, plain_010
@@ -34,6 +36,7 @@ from parts2whole.study.plan import (
     Study,
     folder_name,
     name_labels,
+    name_steps,
     settings_digest,
 )
 from parts2whole.study.read import ArgumentsError, Reader, StudyError, read_mapping, refuse_unknown
@@ -42,7 +45,7 @@ from parts2whole.training.runtime import Hardware
 from parts2whole.weights.load import SCRATCH
 
 KEYS = ("name", "imports", "data", "network", "arms", "tasks", "fractions", "cases", "seeds", "pretrain")
-MORE_KEYS = ("finetune", "hardware", "table", "keep_models")
+MORE_KEYS = ("finetune", "hardware", "table", "endpoints", "keep_models")
 OF_ARM = ("method", "init", "network", "pretrain", "finetune")
 OF_TASK = ("task", "metric", "pretrain", "finetune", "fractions", "cases", "seeds")
 OF_PRETRAIN = frozenset(["out", "method", "network", "hardware", "resume", "progress"])
@@ -203,6 +206,7 @@ class _Resolver:
             pretrainings=pretrainings,
             finetunings=tuple(finetunings),
             table=self._table([arm.name for arm in arms]),
+            endpoints=self._endpoints(finetunings),
             keep_models=keep,
             notes=notes,
         )
@@ -466,6 +470,28 @@ class _Resolver:
         except (ValueError, TypeError) as error:
             raise StudyError(f"table: {error}") from error
         return plain
+
+    def _endpoints(self, finetunings: Sequence[Finetuning]) -> tuple[str, ...]:
+        """What the study is judged by, in the order of the report."""
+        given = self.plain.get("endpoints", list(DEFAULT))
+        named = [str(name) for name in given] if isinstance(given, list) else [str(given)]
+        known = ", ".join(ENDPOINTS)
+        for name in named:
+            if name not in ENDPOINTS:
+                close = difflib.get_close_matches(name, ENDPOINTS, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"known are {known}"
+                raise StudyError(f"endpoints: there is no endpoint {name!r}; {hint}")
+        if not named or len(set(named)) < len(named):
+            raise StudyError(f"endpoints must be one or more of {known}, each once; got {given!r}")
+        points: dict[str, set[str]] = {}
+        for one in finetunings:
+            points.setdefault(one.task, set()).add(f"{name_labels(one.labels)}{name_steps(one.steps)}")
+        if "area" in named and max(map(len, points.values())) < 2:
+            raise StudyError(
+                "endpoints: area needs a curve: two or more numbers of labels (cases or fractions) or of "
+                "steps (finetune.steps)"
+            )
+        return tuple(name for name in ENDPOINTS if name in named)
 
     def _network(self, value: object, where: str) -> Network | None:
         if value is None:

@@ -18,13 +18,15 @@ from parts2whole.errors import Parts2WholeError
 from parts2whole.files import write_json, write_rows, write_text
 from parts2whole.jobs.run import check_workers, run_jobs
 from parts2whole.report.contrast_figure import write_contrast_figure
+from parts2whole.report.endpoints import to_rows
 from parts2whole.report.figures import FigureError
 from parts2whole.report.formats import to_csv, to_html, to_latex, to_markdown, to_text
 from parts2whole.report.page import write_report
 from parts2whole.report.results import finished_finetunings, result_rows
 from parts2whole.report.runs import Run
-from parts2whole.report.study import Listing
+from parts2whole.report.study import Listing, name_endpoints
 from parts2whole.report.tables import Table
+from parts2whole.report.verdict import Conclusion
 from parts2whole.study.check import check_paths
 from parts2whole.study.job import do_job
 from parts2whole.study.plan import Generated, Study
@@ -61,6 +63,7 @@ class Benchmark:
         finished: number of cells that are finished, over all calls.
         reused: number of them that were finished before this call.
         failures: title and message of every piece of work that failed.
+        conclusion: what the study shows, in words; None without a table, or with one arm only.
     """
 
     folder: Path
@@ -68,6 +71,7 @@ class Benchmark:
     finished: int
     reused: int
     failures: dict[str, str]
+    conclusion: Conclusion | None = None
 
     @property
     def failed(self) -> bool:
@@ -84,6 +88,8 @@ class Benchmark:
         if self.failures:
             lines.append(f"{len(self.failures)} failed; run again to try only these:")
             lines += [f"  {title}: {message}" for title, message in self.failures.items()]
+        if self.conclusion:
+            lines += ["", self.conclusion.text.rstrip()]
         return "\n".join(lines)
 
 
@@ -126,8 +132,9 @@ def benchmark(
     if dry_run:
         for finetuning in study.finetunings:
             print(f"{'finished' if is_finished(finetuning.folder) else 'to do':<8}  {finetuning.title}")
-        listing = _list(study)
+        listing = _list(study, reused, write=False)
         return Benchmark(study.out, _table(listing, listing.read()), reused, reused, {})
+    _list(study, reused, write=True)  # endpoints are named before anything runs
     gpus = torch.cuda.device_count()
     count = workers if workers is not None or cluster or not gpus else gpus
     try:
@@ -138,9 +145,9 @@ def benchmark(
         code = getattr(error, "exit_code", INTERRUPTED)
         message = "stopped; finished cells stay, run the same command to go on"
         raise Interrupted(message, exit_code=code) from None
-    table = _write(study)
+    table, conclusion = _write(study)
     finished = sum(is_finished(finetuning.folder) for finetuning in study.finetunings)
-    done = Benchmark(study.out, table, finished, reused, failures)
+    done = Benchmark(study.out, table, finished, reused, failures, conclusion)
     if not finished:
         raise BenchmarkError(done.summary())
     return done
@@ -213,8 +220,9 @@ def _lost(job: Job) -> Outcome:
     return Outcome(job.title, job.kind, job.digest, 0.0, message)
 
 
-def _list(study: Study) -> Listing:
-    """What of the study is finished, and how it is judged."""
+def _list(study: Study, finished: int, *, write: bool) -> Listing:
+    """What of the study is finished, and how it is judged; ``write`` keeps when endpoints were named."""
+    endpoints, dropped = name_endpoints(study.out, study.endpoints, finished=finished, write=write)
     folders = [one.folder for one in study.pretrainings.values()]
     folders += [one.folder for one in study.finetunings]
     return Listing(
@@ -224,6 +232,8 @@ def _list(study: Study) -> Listing:
         study.table,
         {one.task: one.metric for one in study.finetunings if one.metric},
         tuple(dict.fromkeys(one.task for one in study.finetunings if one.steps is not None)),
+        endpoints,
+        dropped,
     )
 
 
@@ -232,20 +242,27 @@ def _table(listing: Listing, runs: list[Run]) -> Table | None:
     return listing.tabulate(done) if done else None
 
 
-def _write(study: Study) -> Table | None:
-    """The tables, every fine-tuning's result in one file, and the report."""
-    listing = _list(study)
+def _write(study: Study) -> tuple[Table | None, Conclusion | None]:
+    """The tables, every fine-tuning's result, the endpoints and what they show, and the report."""
+    listing = _list(study, 0, write=False)
     runs = listing.read()
-    table = _table(listing, runs)
+    table, conclusion = _table(listing, runs), None
     listing.write(study.out, source=study.source)
     if table is not None:
+        endpoints = listing.measure(runs)
+        conclusion = listing.conclude(endpoints)
+        if conclusion is not None:
+            write_rows(study.out / "endpoints.csv", to_rows(endpoints))
+            write_text(study.out / "verdict.txt", conclusion.text)
         for name, write in FORMATS.items():
             write_text(study.out / name, write(table))
-        rows = [{key: value for key, value in row.items() if key != "settings"} for row in result_rows(runs)]
+        rows = [
+            {key: row[key] for key in row if key not in ("settings", "folder")} for row in result_rows(runs)
+        ]
         write_rows(study.out / "results.csv", rows)
     if runs:
         with contextlib.suppress(FigureError):  # too few validations to draw
             pretrained = [run for run in runs if run.kind == "pretrain"]
             write_contrast_figure(study.out / "contrast.png", pretrained)
         write_report(study.out)
-    return table
+    return table, conclusion
