@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -106,3 +107,31 @@ def test_the_page_fits_a_phone(browser: Any, page_file: Path) -> None:
     page.wait_for_selector(".plots circle")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.close()
+
+
+def test_two_curves_have_their_own_axes(browser: Any, tmp_path: Path, pretrained: MakeRun) -> None:
+    folder = pretrained(tmp_path / "run")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line |= {"info_nce_0.1": 4.5, "map_info_nce_0.1": 400 + line["step"]}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    troubles: list[str] = []
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.goto(write_report(folder).as_uri())
+    chart = page.locator(".charts.contrast .chart").first
+    chart.scroll_into_view_if_needed()
+    ticks = chart.locator("svg > text[style]").evaluate_all(
+        "all => all.map(t => [t.textContent, t.style.fill])"
+    )
+    by_colour = {colour: [float(text) for text, of in ticks if of == colour] for _, colour in ticks}
+    left, right = by_colour.values()
+    assert 0 <= min(left) < max(left) < 0.1
+    assert 400 < min(right) < max(right) < 700
+    chart.locator("svg").focus()
+    page.keyboard.press("ArrowLeft")
+    assert "600" in chart.locator(".tip").inner_text()  # at step 200
+    chart.locator("button", has_text="reconstruction").click()
+    assert chart.locator("svg path").count() == 1
+    assert chart.locator("svg > text[style]").count() == len(right)
+    assert not troubles

@@ -104,6 +104,8 @@ def test_the_map_comes_first_and_runs_that_know_only_the_average_say_so(tmp_path
     ]
     (of_old, *_) = contrast_charts(runs[:1], pretraining_names(runs[:1]))
     assert of_old.series[1].name == "InfoNCE of the average"
+    (alignment,) = (c for c in contrast_charts(runs[:1], pretraining_names(runs[:1])) if "Align" in c.title)
+    assert alignment.value == "Alignment of parts of one whole, average"  # it has no legend
 
 
 def test_methods_stand_side_by_side(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def contrast_charts(runs: Sequence[Run], names: dict[Path, str]) -> list[Chart]:
             charts.append(
                 Chart(
                     title + whole,
-                    title,
+                    title if len(kept) > 1 else f"{title}, {kept[0].name}",
                     kept,
                     percent=name == "which_whole",
                     group=GROUP,

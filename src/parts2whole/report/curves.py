@@ -27,6 +27,8 @@ MONITORED = frozenset(
 NAMES = {
     "baseline_mean_whole": "mean whole",
     "baseline_stretched_part": "stretched part",
+    "map_spread": "spread of the bottleneck map",
+    "output_spread": "spread of the output",
     "lr": "learning rate",
     "samples_per_s": "samples per second",
 }

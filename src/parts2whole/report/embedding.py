@@ -50,7 +50,7 @@ SHARES = (
     "sum_top1",
     "rest_top1",
 )
-KINDS = {"map": ("map_", "Bottleneck map"), "average": ("", "Its average")}
+KINDS = {"map": ("map_", "Bottleneck map"), "average": ("", "Global average")}
 """What embeddings are: how their numbers' names begin, and what they are called."""
 TRAINED = {"before": "untrained", "after": "trained"}
 
