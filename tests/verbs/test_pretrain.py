@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 import parts2whole as p2w
@@ -17,8 +19,9 @@ from parts2whole.scans.volume import Volume
 from parts2whole.spec import to_plain
 from parts2whole.store.store import Store
 from parts2whole.training.folder import RunFolderError
-from parts2whole.training.optim import AdamW, Cosine
+from parts2whole.training.optim import AdamW, Constant, Cosine
 from parts2whole.training.runtime import Hardware
+from parts2whole.weights.card import Card
 
 EXACT = Hardware(accelerator="cpu", precision="32-true")
 SMALL = {
@@ -47,6 +50,7 @@ def store(tmp_path_factory) -> Path:
     ("settings", "message"),
     [
         ({"store": "nowhere"}, "nowhere is not a store"),
+        ({"init": "nowhere"}, "nowhere doesn't exist; give"),
         ({"method": "Parts2Whole"}, "method must be a Method, such as .*Autoencoder"),
         ({"network": "UNet3D"}, "network must be a Network, such as"),
         ({"where": "lungs"}, "where must be a Where"),
@@ -111,3 +115,84 @@ def test_a_run_that_dies_before_its_first_checkpoint_is_overwritten(store, tmp_p
     assert done.result["steps"] == 3
     with pytest.raises(RunFolderError, match="already holds a finished run"):
         p2w.pretrain(store, out=tmp_path / "run", **SMALL)
+
+
+STILL = {"optimiser": AdamW(lr=1e-12, weight_decay=0), "schedule": Constant()}
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    return dict(p2w.load_encoder(run).state_dict())
+
+
+def test_a_pretraining_begins_with_the_weights_of_another(store, tmp_path):
+    other = Store.create(tmp_path / "other", preprocess=Preprocess(modality="unit"))
+    for case in range(3):
+        voxels = np.random.default_rng(50 + case).integers(0, 30000, (10, 10, 10)).astype(np.int16)
+        other.write_volume(f"d{case}", Volume(voxels, (1.0, 1.0, 1.0)), patient=f"q{case}")
+    other.finish()
+    p2w.pretrain(tmp_path / "other", out=tmp_path / "first", **SMALL)
+    first = dataclasses.replace(Card.read(tmp_path / "first" / "weights"), series=("1.5",))
+    first.write(tmp_path / "first" / "weights")
+    begun = p2w.pretrain(store, out=tmp_path / "second", init=tmp_path / "first", **SMALL | STILL)
+    assert begun.result["init"] == str(tmp_path / "first")
+    assert not [note for note in begun.result["notes"] if "validation scans" in note]
+    found, expected = weights_of(tmp_path / "second"), weights_of(tmp_path / "first")
+    for key, value in expected.items():
+        if "running" not in key and "tracked" not in key:
+            torch.testing.assert_close(found[key], value, rtol=0, atol=1e-9)
+    second = Card.read(tmp_path / "second" / "weights")
+    scans = [*Store.open(store).cases, *Store.open(tmp_path / "other").cases]
+    assert set(second.seen) == {found for record in scans for found in record.hashes()}
+    assert second.series == ("1.5",)
+    assert (second.steps, second.begun_from["steps"]) == (2, 2)
+    third = p2w.pretrain(store, out=tmp_path / "third", init=tmp_path / "second", **SMALL)
+    assert any("trained on 1 of 1 validation scans" in note for note in third.result["notes"])
+
+
+def test_a_run_can_be_made_longer_where_its_schedule_allows_it(store, tmp_path, monkeypatch):
+    settings = SMALL | {"schedule": Constant()}
+    p2w.pretrain(store, out=tmp_path / "whole", **settings | {"steps": 5})
+    p2w.pretrain(store, out=tmp_path / "run", **settings)
+    loss, calls = Parts2Whole.loss, []
+
+    def die(*given: object) -> object:
+        calls.append(given)
+        if len(calls) == 2:
+            raise InterruptedError
+        return loss(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Parts2Whole, "loss", die)
+        with pytest.raises(InterruptedError):
+            p2w.pretrain(store, out=tmp_path / "run", **settings | {"steps": 5, "resume": True})
+    assert not (tmp_path / "run" / "result.json").exists()  # it isn't finished any more
+    done = p2w.pretrain(store, out=tmp_path / "run", **settings | {"steps": 5, "resume": True})
+    assert done.result["steps"] == 5
+    found = weights_of(tmp_path / "run")
+    assert all(torch.equal(value, found[key]) for key, value in weights_of(tmp_path / "whole").items())
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["steps"] == 5
+    assert Card.read(tmp_path / "run" / "weights").steps == 5
+    with monkeypatch.context() as patch:
+        patch.setattr(Parts2Whole, "loss", die)
+        again = p2w.pretrain(store, out=tmp_path / "run", **settings | {"steps": 5, "resume": True})
+    assert again.result == done.result
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"steps": 3},
+            "planned for 2 steps, and Cosine divides its rates over them: a run of 3 steps would have",
+        ),
+        ({"steps": 1}, "planned for 2 steps and can't be made shorter, got 1"),
+        ({"steps": 3, "seed": 1}, "other settings: seed: was 0, now 1$"),
+    ],
+)
+def test_a_run_that_can_not_be_made_longer_stays_as_it_is(store, tmp_path, settings, message):
+    done = p2w.pretrain(store, out=tmp_path / "run", **SMALL)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(Parts2WholeError, match=message):
+        p2w.pretrain(store, out=tmp_path / "run", **SMALL | settings | {"resume": True})
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert p2w.pretrain(store, out=tmp_path / "run", **SMALL | {"resume": True}).result == done.result

@@ -122,7 +122,7 @@ class Run:
         return [(int(step), value) for step, value in pairs if value is not None]
 
     def errors(self, split: str) -> list[tuple[int, float]]:
-        """What trivial baselines are compared with: the error of a reconstruction, where given, or the loss."""
+        """What trivial baselines are compared with: that of a reconstruction, where given, or the loss."""
         return self.series(split, "reconstruction") or self.series(split, "loss")
 
     def metrics(self, split: str) -> list[str]:

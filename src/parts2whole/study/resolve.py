@@ -334,6 +334,8 @@ class _Resolver:
         rest = {key: value for key, value in given.items() if key not in words}
         here = f"{where}.pretrain".lstrip(".")
         typed = self.reader.arguments(rest, self.verbs.pretrain, here, barred=OF_PRETRAIN)
+        if "init" in typed:
+            typed["init"] = self._init(str(typed["init"]))
         return typed | words
 
     def _finetune(self, plain: Mapping[str, Any], where: str, *, of_arm: bool = False) -> Settings:

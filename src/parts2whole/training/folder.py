@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -46,6 +46,8 @@ class RunFolder:
         settings: the arguments of the verb by name, kept in ``config.yaml``.
         resume: True goes on with the run there, ``auto`` too, or starts one if there is none.
         later: settings that runs of earlier versions don't have, with what these did.
+        check_longer: raises unless a run planned for the first number of steps can go on to the second; by
+            default none can.
 
     Attributes:
         path: the folder.
@@ -62,18 +64,20 @@ class RunFolder:
         *,
         resume: Resume,
         later: Mapping[str, Any] = MappingProxyType({}),
+        check_longer: Callable[[int, int], None] | None = None,
     ) -> None:
         self.path = Path(out)
         self.given = dict(settings)
         self.settings = {name: to_plain(value) for name, value in settings.items()}
         self.resume = resume
         self.later = {name: to_plain(value) for name, value in later.items()}
+        self.check_longer = check_longer
         if is_first_process():
             if lock_of(self.path).exists():
                 with hold_folder(self.path):
                     pass
             self._refuse()
-        finished = resume and (self.path / RESULT).exists()
+        finished = resume and (self.path / RESULT).exists() and not self._is_longer()
         self.result: dict[str, Any] | None = read_json(self.path / RESULT) if finished else None
 
     @contextlib.contextmanager
@@ -134,13 +138,24 @@ class RunFolder:
         read = self.later | _by_name(yaml.safe_load((self.path / CONFIG).read_text()) or {})
         before = {key: _with_later_fields(value, self.given.get(key)) for key, value in read.items()}
         now = _by_name(self.settings)
+        longer = self.check_longer is not None and isinstance(before.get("steps"), int)
+        free = [*FREE_TO_CHANGE, "steps"] if longer else FREE_TO_CHANGE
         changed = [
             f"{key}: was {before.get(key)!r}, now {now.get(key)!r}"
             for key in sorted(set(before) | set(now))
-            if key not in FREE_TO_CHANGE and before.get(key) != now.get(key)
+            if key not in free and before.get(key) != now.get(key)
         ]
         if changed:
             raise RunFolderError(f"{self.path} was started with other settings: " + "; ".join(changed))
+        if self.check_longer and before["steps"] != now["steps"]:
+            self.check_longer(before["steps"], now["steps"])
+
+    def _is_longer(self) -> bool:
+        """Whether the run there was planned for other steps; `_refuse_changes` has allowed it."""
+        if self.check_longer is None or not (self.path / CONFIG).exists():
+            return False
+        before = yaml.safe_load((self.path / CONFIG).read_text()) or {}
+        return bool(before.get("steps") != self.settings["steps"])
 
     def _begin(self, environment: dict[str, Any]) -> None:
         """Clear away a run that died before its first checkpoint, and write settings and environment."""
@@ -150,6 +165,8 @@ class RunFolder:
                 shutil.rmtree(entry)
             else:
                 entry.unlink(missing_ok=True)
+        if self.resume and self._is_longer():  # before its settings change, or it would look finished
+            (self.path / RESULT).unlink(missing_ok=True)
         write_text(self.path / CONFIG, yaml.safe_dump(self.settings, sort_keys=False))
         write_json(self.path / ENVIRONMENT, environment)
 

@@ -19,6 +19,7 @@ from parts2whole.networks.unet3d import UNet3D
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import Triple
 from parts2whole.store.split import Split
+from parts2whole.store.store import Store
 from parts2whole.tasks.base import LabelledData, Task, TaskError, default_cache
 from parts2whole.training.leak import check_leaks, find_leaks, hashes_of
 from parts2whole.training.model import CARD as MODEL_CARD
@@ -194,7 +195,7 @@ def open_transfer(
     kept = Path(cache) if cache else default_cache()
     task, labelled, told = _prepare(task, like.preprocess if like else None, before, kept, progress)
     start = start.adapt(labelled.store.cases[0].channels) if start else None
-    notes = [*labelled.notes, *told, *(check_contract(start.card, labelled, network) if start else ())]
+    notes = [*labelled.notes, *told, *(check_contract(start.card, labelled.store, network) if start else ())]
     split = split or task.split(labelled)
     for side in ("train", "validation"):
         if not getattr(split, side):
@@ -267,8 +268,15 @@ def spacing_range(labelled: LabelledData, items: Sequence[str]) -> tuple[Triple,
     return (a, b, c), (d, e, f)
 
 
-def check_contract(card: Card, labelled: LabelledData, network: Network | None) -> list[str]:
-    """Compare what the weights expect with what the data are.
+def check_contract(
+    card: Card,
+    store: Store,
+    network: Network | None,
+    *,
+    whose: str = "this task",
+    mend: str = "set the task's preprocess.window_hu alike",
+) -> list[str]:
+    """Compare what the weights expect with what the data are, ``whose`` they are, and how a window is set.
 
     Returns:
         Differences the user should know but that don't make the weights useless.
@@ -276,7 +284,7 @@ def check_contract(card: Card, labelled: LabelledData, network: Network | None) 
     Raises:
         TransferError: the weights can't be used on these data.
     """
-    record = labelled.store.cases[0]
+    record = store.cases[0]
     if card.in_channels != record.channels:
         raise TransferError(
             f"the weights expect {card.in_channels} input channels, the data have {record.channels}"
@@ -286,23 +294,22 @@ def check_contract(card: Card, labelled: LabelledData, network: Network | None) 
             f"the weights are of {card.network}, not of {network}; leave the network out to use theirs"
         )
     notes = []
-    theirs, ours = card.preprocess, labelled.store.preprocess
+    theirs, ours = card.preprocess, store.preprocess
     if theirs.modality == "unit":
         notes.append(f"the encoder expects {card.origin.get('expects', 'voxels in [0, 1]')}")
     elif theirs.modality != record.modality:
         notes.append(f"the encoder was trained on {theirs.modality}, these are {record.modality}")
     if record.modality == "CT" and theirs.modality != "unit" and theirs.window_hu != ours.window_hu:
         raise TransferError(
-            f"the encoder was trained with window {theirs.window_hu} HU, this task uses {ours.window_hu}; "
-            "set the task's preprocess.window_hu alike"
+            f"the encoder was trained with window {theirs.window_hu} HU, "
+            f"{whose} uses {ours.window_hu}; {mend}"
         )
     if record.modality == "MR" == theirs.modality and theirs.percentiles != ours.percentiles:
         notes.append(
-            f"the encoder was trained with percentiles {theirs.percentiles}, "
-            f"this task uses {ours.percentiles}"
+            f"the encoder was trained with percentiles {theirs.percentiles}, {whose} uses {ours.percentiles}"
         )
     if theirs.spacing_mm != ours.spacing_mm:
         notes.append(
-            f"the encoder was trained at spacing {theirs.spacing_mm}, this task uses {ours.spacing_mm}"
+            f"the encoder was trained at spacing {theirs.spacing_mm}, {whose} uses {ours.spacing_mm}"
         )
     return notes

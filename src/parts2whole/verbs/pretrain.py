@@ -20,6 +20,7 @@ from parts2whole.scans.volume import Size, Triple
 from parts2whole.spec import check_specs
 from parts2whole.store.store import Store
 from parts2whole.tasks.base import Task
+from parts2whole.training.continual import begin_from, check_longer
 from parts2whole.training.embedding import EmbedError, embed_parts
 from parts2whole.training.examine import Examiner
 from parts2whole.training.folder import SPLIT, Resume, RunFolder
@@ -29,6 +30,7 @@ from parts2whole.training.provenance import peak_memory_mb
 from parts2whole.training.runtime import Hardware, Runtime
 from parts2whole.training.scans import choose_sides, make_card
 from parts2whole.training.step import check_batch
+from parts2whole.weights.load import SCRATCH
 from parts2whole.weights.native import save_encoder, write_tensors
 from parts2whole.wholes.sampler import Wholes, WholeSampler, WholeSize
 from parts2whole.wholes.where import Where
@@ -53,6 +55,7 @@ def pretrain(
     store: str | Path,
     *,
     out: str | Path,
+    init: str | Path = SCRATCH,
     method: Method = Parts2Whole(),
     network: Network = UNet3D(),
     steps: int = 2000,
@@ -82,9 +85,12 @@ def pretrain(
     Args:
         store: folder made by `prepare`, or a URL that fsspec knows.
         out: the run folder to make.
+        init: where the encoder begins: ``scratch``, a run folder, a weights folder, or ``SOURCE:PATH`` of
+            published weights. What they were trained on counts as seen by the new weights, too.
         method: the pretext task.
-        network: the encoder.
-        steps: optimiser steps.
+        network: the encoder; with ``init`` that of the weights.
+        steps: optimiser steps. With ``resume`` they may be more than the run was planned for, where the
+            schedule doesn't look ahead (``Constant``, ``Plateau``).
         batch_size: wholes in a batch, over all devices.
         whole_size: size of a whole in voxels (z, y, x), as the network sees it.
         whole_mm: extent of a whole in mm (z, y, x), resized to ``whole_size``; default: ``whole_size``
@@ -116,13 +122,17 @@ def pretrain(
 
     Raises:
         PretrainError: settings that don't fit each other or the network.
+        parts2whole.training.continual.ContinualError: a run that can't be made longer, or weights that are
+            of another network or have seen scans of ``held_out``.
+        parts2whole.training.transfer.TransferError: weights for other channels or another window.
+        parts2whole.weights.native.WeightsError: ``init`` names no usable weights.
         parts2whole.training.folder.RunFolderError: ``out`` already holds a run, or other files.
         parts2whole.training.loop.PlanError: a number of steps or the like that makes no sense.
         parts2whole.store.split.SplitError: no scans are left to train on.
         parts2whole.store.store.StoreError: ``store`` is not a store.
     """
     settings = {
-        "store": store, "out": out, "method": method, "network": network, "steps": steps,
+        "store": store, "out": out, "init": init, "method": method, "network": network, "steps": steps,
         "batch_size": batch_size, "whole_size": whole_size, "whole_mm": whole_mm, "where": where,
         "weights": weights, "preset": preset, "optimiser": optimiser, "schedule": schedule,
         "clip_norm": clip_norm, "seed": seed, "held_out": held_out,
@@ -131,7 +141,14 @@ def pretrain(
         "checkpoint_every": checkpoint_every, "hardware": hardware, "resume": resume, "progress": progress,
     }  # fmt: skip
     check_specs(settings, method=Method, network=Network, where=Where, held_out=Task, hardware=Hardware)
-    folder = RunFolder(out, settings, resume=resume)
+    chosen_optimiser, chosen_schedule = choose_optimiser(preset, optimiser, schedule)
+    folder = RunFolder(
+        out,
+        settings,
+        resume=resume,
+        later={"init": SCRATCH},
+        check_longer=partial(check_longer, chosen_schedule),
+    )
     if folder.result is not None:
         return Pretrained(folder.path, folder.result)
     if embed_wholes < 0:
@@ -147,7 +164,6 @@ def pretrain(
         independent=method.rows_are_independent,
     )
     method.check_batch(batch_size)
-    chosen_optimiser, chosen_schedule = choose_optimiser(preset, optimiser, schedule)
     size = WholeSize(whole_size, whole_mm)
     scans = Store.open(store)
     runtime = Runtime(hardware)
@@ -155,16 +171,17 @@ def pretrain(
 
     sides = choose_sides(scans, held_out=held_out, validation_fraction=validation_fraction, seed=seed)
     sides = sides.kept_in(folder.path / SPLIT) if resume else sides
+    beginning = begin_from(init, network, scans, held_out=held_out)
     bank = method.bank if isinstance(method, FixedBank) else None
     sampler_of = partial(WholeSampler, scans, size=size, seed=seed, where=where, weights=weights)
     sampler = sampler_of(cases=sides.train, bank=bank)
-    notes = list(sides.notes)
+    notes = [*sides.notes, *beginning.notes, *beginning.tell_seen(scans, sides.validation)]
     if padded := sampler.padded_cases():
         notes.append(f"{len(padded)} of {len(sides.train)} scans are smaller than the whole and are padded")
     if bank:
         notes.append(f"the validation loss is that of new views of the {bank} wholes that are trained on")
     torch.manual_seed(seed)
-    module = method.build(network, in_channels=sampler.channels, whole_size=whole_size)
+    module = method.build(beginning.network, in_channels=sampler.channels, whole_size=whole_size)
     if not module.encoder.takes(whole_size):
         edge = module.encoder.divisor
         raise PretrainError(f"whole_size must be divisible by {edge} for this network, got {whole_size}")
@@ -202,6 +219,7 @@ def pretrain(
         )
         result = {
             "kind": "pretrain",
+            "init": str(init),
             "method": method.to_dict(),
             "network": network.to_dict(),
             "steps": done.step,
@@ -220,6 +238,7 @@ def pretrain(
         }
         if runtime.is_main:
             card = make_card(scans, sides, network=network, size=size, method=method, steps=done.step)
+            card = beginning.pass_on(card)
             save_encoder(folder.path / "weights", module.encoder, card)
             write_tensors(folder.path / "weights" / "model.safetensors", module.state_dict())
             if embed_wholes:

@@ -42,6 +42,8 @@ class Card:
             ``repeat``); empty where that isn't allowed.
         origin: of published weights: source, files with checksums, where to get them, axes, and the values
             the network expects, in words; empty for weights trained here.
+        begun_from: where training began from other weights, their method, steps, fingerprint, origin, and
+            what they were begun from; what they have seen is in ``seen`` and ``series``, too.
     """
 
     network: Network
@@ -60,6 +62,7 @@ class Card:
     series: tuple[str, ...] = ()
     stem: str = ""
     origin: dict[str, Any] = dataclasses.field(default_factory=dict)
+    begun_from: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Save as ``card.json``."""
