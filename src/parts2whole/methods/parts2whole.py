@@ -40,7 +40,7 @@ class Parts2Whole(Reconstruction):
 
     Attributes:
         part_fraction: band (low, high) of the part's edge over the whole's edge.
-        per_axis: draw the fraction for every axis (otherwise a part keeps the whole's proportions).
+        per_axis: draw the fraction for every axis; else a part keeps the whole's proportions.
         parts_per_whole: parts cut from every whole in the batch.
         skips: connect encoder and decoder by skip connections; only for the ablation.
     """
@@ -50,7 +50,7 @@ class Parts2Whole(Reconstruction):
         "DART 2020, LNCS 12444:85-95, doi:10.1007/978-3-030-60548-3_9"
     )
     part_fraction: tuple[float, float] = (0.4, 0.7)
-    per_axis: bool = True
+    per_axis: bool = False
     parts_per_whole: int = 1
     skips: bool = False
 

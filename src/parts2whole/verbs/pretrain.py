@@ -95,8 +95,8 @@ def pretrain(
         whole_size: size of a whole in voxels (z, y, x), as the network sees it.
         whole_mm: extent of a whole in mm (z, y, x), resized to ``whole_size``; default: ``whole_size``
             voxels at native spacing.
-        where: rule for where in a scan wholes come from (``Body``, ``Lungs``, ``Labelled``,
-            ``GenesisTissue``); default anywhere.
+        where: rule for where in a scan wholes come from (``Anywhere``, ``Body``, ``Lungs``, ``Labelled``,
+            ``GenesisTissue``); default ``Body`` where most voxels are air, else ``Anywhere``.
         weights: draw all ``scans`` alike, or larger ones more often, by their ``voxels``.
         preset: optimiser and schedule: ``modern`` (AdamW, cosine) or ``genesis`` (SGD, rate 1, momentum
             0.9, plateau).

@@ -21,7 +21,7 @@ from parts2whole.scans.volume import Box, Size, Triple
 from parts2whole.store.store import CaseRecord, Store, StoreError
 from parts2whole.wholes.geometry import to_size
 from parts2whole.wholes.random import sample_generator
-from parts2whole.wholes.where import Where, WhereError
+from parts2whole.wholes.where import Anywhere, Where, WhereError
 
 CaseWeights = Literal["scans", "voxels"] | Mapping[str, float]
 """How often each case is drawn."""
@@ -106,7 +106,7 @@ class WholeSampler:
         if bank is not None and bank < 1:
             raise SamplerError(f"a bank must hold at least 1 whole, got {bank}")
         self.store = store
-        self.where = where
+        self.where = where or Anywhere()
         self.size = size
         self.seed = seed
         self.bank = bank
@@ -130,20 +130,10 @@ class WholeSampler:
 
     def _place(self, *labels: int | str) -> Whole:
         generator = sample_generator(self.seed, "whole", *labels)
-        for _ in range(SCANS_TRIED if self.where else 0):
+        for _ in range(SCANS_TRIED):
             if (whole := self._placed(self._choose(generator), generator)) is not None:
                 return whole
-        if self.where:
-            raise SamplerError(
-                f"{self.where} finds no place in {SCANS_TRIED} scans drawn from {self.store.path}"
-            )
-        record = self._choose(generator)
-        size = self.size.in_scan(record.spacing_mm)
-        start = [
-            int(generator.integers(edge - wanted + 1)) if edge > wanted else (edge - wanted) // 2
-            for edge, wanted in zip(record.shape, size, strict=True)
-        ]
-        return Whole(record.case_id, Box((start[0], start[1], start[2]), size))
+        raise SamplerError(f"{self.where} finds no place in {SCANS_TRIED} scans drawn from {self.store.path}")
 
     def _choose(self, generator: np.random.Generator) -> CaseRecord:
         if self._shares is None:
@@ -152,7 +142,6 @@ class WholeSampler:
 
     def _placed(self, record: CaseRecord, generator: np.random.Generator) -> Whole | None:
         """A whole where ``where`` wants it, if it finds a place in this scan."""
-        assert self.where is not None
         size = self.size.in_scan(record.spacing_mm)
         try:
             start = self.where.place(self.store, record, size, generator)

@@ -1,4 +1,4 @@
-"""Where wholes come from: rules for their place in a scan.  Without a rule, every place is equally likely.
+"""Where wholes come from: rules for their place in a scan.  `usual_where` is the rule where none is given.
 
 A rule draws a place with the random numbers of one whole, so it stays a function of (seed, step, index).
 `Body`, `Lungs` and `Labelled` centre a whole on a voxel drawn from counts that the store keeps (`cells`), at
@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
+import statistics
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +45,21 @@ class Where(Spec, abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
+class Anywhere(Where):
+    """Every place in the scan is equally likely."""
+
+    def place(
+        self, store: Store, record: CaseRecord, size: Size, generator: np.random.Generator
+    ) -> Size | None:
+        """See `Where.place`."""
+        z, y, x = (
+            int(generator.integers(edge - wanted + 1)) if edge > wanted else (edge - wanted) // 2
+            for edge, wanted in zip(record.shape, size, strict=True)
+        )
+        return z, y, x
+
+
+@dataclasses.dataclass(frozen=True)
 class Body(Where):
     """A whole centred on a voxel that is no air.
 
@@ -57,8 +75,12 @@ class Body(Where):
         self, store: Store, record: CaseRecord, size: Size, generator: np.random.Generator
     ) -> Size | None:
         """See `Where.place`."""
+        return _centred(self.counts(store, record), record, size, generator)
+
+    def counts(self, store: Store, record: CaseRecord) -> npt.NDArray[np.float64]:
+        """Voxels of the body in every cell of the scan."""
         low = _share(self.above_hu, store.preprocess) if record.modality == "CT" else self.above_share
-        return _centred(_intensities(store, record, low, 1.0), record, size, generator)
+        return _intensities(store, record, low, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +178,22 @@ class GenesisTissue(Where):
             if tissue_share(unit >= threshold - 1e-6, self.depth_slices) <= self.largest_share:
                 return z, y, x
         return None
+
+
+LOOKED_AT = 32
+"""Scans that say whether scans are mostly air."""
+
+
+def usual_where(store: Store, cases: Sequence[str]) -> Where:
+    """`Body` where scans are mostly air, so that wholes have something to show; else `Anywhere`.
+
+    Args:
+        store: with the scans.
+        cases: ids; some, evenly spaced, are looked at.
+    """
+    records = [store.record(case) for case in cases[:: max(1, len(cases) // LOOKED_AT)]]
+    shares = [Body().counts(store, record).sum() / math.prod(record.shape) for record in records]
+    return Body() if shares and 0 < statistics.median(shares) < 0.5 else Anywhere()
 
 
 def tissue_share(tissue: npt.NDArray[np.bool_], depth_slices: int) -> float:
