@@ -120,7 +120,7 @@ def test_an_unfinished_run_is_finished_as_if_never_stopped(here: Path) -> None:
     again = p2w.pretrain(
         "store",
         out="unfinished",
-        method=p2w.Parts2Whole(part_fraction=(0.5, 0.8)),
+        method=p2w.Parts2Whole(part_fraction=(0.5, 0.8), per_axis=True),  # the default of 0.1.0
         network=p2w.PlainUNet3D(widths=(4, 8), strides=((1, 1, 1), (2, 2, 2))),
         whole_size=(16, 16, 16),
         steps=4,

@@ -14,6 +14,7 @@ from parts2whole.store.split import SplitError
 from parts2whole.store.store import Store
 from parts2whole.tasks.base import Task
 from parts2whole.training.scans import choose_sides
+from parts2whole.wholes.where import Anywhere, Lungs, usual_where
 
 
 def make_store(folder: Path, patients: dict[str, str], copies: dict[str, str] | None = None) -> Store:
@@ -72,13 +73,18 @@ def test_a_run_goes_on_with_the_sides_it_was_begun_with(tmp_path):
     store = make_store(tmp_path / "store", {f"c{n}": f"p{n}" for n in range(9)})
     first, other = sides_of(store), sides_of(store, seed=3)
     assert first.validation != other.validation
-    first.write(tmp_path / "split.json")
+    first.write(tmp_path / "split.json", where=Lungs())
     again = other.kept_in(tmp_path / "split.json")
     assert (again.train, again.validation) == (first.train, first.validation)
     assert other.kept_in(tmp_path / "nothing.json") == other
+    assert other.choose_where(store, tmp_path / "split.json") == Lungs()
+    assert other.choose_where(store, None) == usual_where(store, other.train)
     kept = json.loads((tmp_path / "split.json").read_text())
     assert kept["sides"]["validation"] == {"patients": 3, "images": 3}
     assert kept["patients_by"] == "the data set's own ids"
+    del kept["where"]  # as version 0.1.0 left it
+    (tmp_path / "old.json").write_text(json.dumps(kept))
+    assert other.choose_where(store, tmp_path / "old.json") == Anywhere()
     smaller = make_store(tmp_path / "smaller", {f"c{n}": f"p{n}" for n in range(1, 9)})
     with pytest.raises(SplitError, match="the store has lost c0"):
         sides_of(smaller).kept_in(tmp_path / "split.json")

@@ -12,7 +12,16 @@ from parts2whole.scans.volume import CANONICAL
 from parts2whole.store.histogram import BINS, CELL, bins_between, count_intensities, count_labels
 from parts2whole.store.store import CaseRecord, Store
 from parts2whole.wholes.sampler import SamplerError, WholeSampler, WholeSize
-from parts2whole.wholes.where import Body, GenesisTissue, Labelled, Lungs, WhereError, tissue_share
+from parts2whole.wholes.where import (
+    Anywhere,
+    Body,
+    GenesisTissue,
+    Labelled,
+    Lungs,
+    WhereError,
+    tissue_share,
+    usual_where,
+)
 
 SIZE = (8, 16, 16)
 
@@ -52,6 +61,27 @@ def draw(store, where, n=60, **options):
 
 def centres(wholes):
     return np.array([np.add(whole.box.start, np.array(SIZE) // 2) for whole in wholes])
+
+
+def test_where_most_voxels_are_air_wholes_are_drawn_in_the_body(store):
+    # 2 % of "body" are no air.  Scans without any body have no place for a whole, so they may lie anywhere.
+    assert usual_where(store, ["body"]) == Body()
+    assert usual_where(store, ["air", "small air"]) == Anywhere()
+
+
+def test_a_scan_full_of_body_is_drawn_from_anywhere(tmp_path):
+    full = Store.create(tmp_path / "s", preprocess=Preprocess(modality="CT"))
+    hu = np.full((40, 50, 60), 40)
+    hu[:19] = -1000  # 19 of 40 slices are air
+    add(full, "full", hu)
+    hu[:21] = -1000
+    add(full, "less", hu)
+    full.finish()
+    assert usual_where(full, ["full"]) == Anywhere()
+    assert usual_where(full, ["less"]) == Body()
+    assert usual_where(full, []) == Anywhere()
+    wholes = draw(full, Anywhere())
+    assert wholes == draw(full, None)
 
 
 def test_body_is_where_tissue_or_lung_is(store):

@@ -10,12 +10,13 @@ features come together; parts of different wholes must give different pictures, 
 There is no contrastive loss, no large batch and no memory bank.  The decoder gets nothing but the
 bottleneck: skip connections would let details of the part pass around it.
 
-    part = resize(crop(W, box))      box: per axis, edge fraction ~ U[low, high], position uniform
+    part = resize(crop(W, box))      box: edge fraction ~ U[low, high], position uniform
     loss = mean (sigmoid(D(E(part))) - W)^2
 
 What is ours.  The paper's part sizes, whole size and optimiser could not be read in a public source.
 The band of part sizes here is a preset chosen on validation data of our own (docs/results.md), not the
-paper's.  Trilinear interpolation, several parts per whole, and the fraction drawn per axis are choices.
+paper's.  Trilinear interpolation, several parts per whole, and parts in the whole's proportions are choices
+(stretching a part differently along each axis gave worse features, docs/results.md).
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
+from parts2whole.files import read_json
 from parts2whole.methods.base import Method
 from parts2whole.networks.base import Network
-from parts2whole.spec import digest
+from parts2whole.spec import digest, spec_from_dict
 from parts2whole.store.record import describe_patients
 from parts2whole.store.split import (
     Split,
@@ -24,6 +25,7 @@ from parts2whole.store.store import Store
 from parts2whole.tasks.base import Task, default_cache
 from parts2whole.weights.card import Card
 from parts2whole.wholes.sampler import WholeSize
+from parts2whole.wholes.where import Anywhere, Where, usual_where
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +65,23 @@ class Sides:
         train, validation = (f"{n['patients']} ({n['images']} scans)" for n in self.counts.values())
         return f"patients to train on: {train}, to validate: {validation}; told apart by {self.patients_by}."
 
-    def write(self, path: Path) -> None:
-        """Save them as a split without a test side."""
+    def write(self, path: Path, *, where: Where) -> None:
+        """Save them as a split without a test side, with the rule by which wholes are drawn."""
         split = Split(self.train, self.validation, ())
-        write_split(split, path, sides=self.counts, patients_by=self.patients_by)
+        about = {"sides": self.counts, "patients_by": self.patients_by, "where": where.to_dict()}
+        write_split(split, path, **about)
+
+    def choose_where(self, scans: Store, path: Path | None) -> Where:
+        """The rule by which wholes are drawn where none is given.
+
+        Args:
+            scans: where they are.
+            path: what `write` left of a run that is gone on with; version 0.1.0 drew them anywhere.
+        """
+        if path is None or not path.exists():
+            return usual_where(scans, self.train)
+        kept = read_json(path).get("where")
+        return spec_from_dict(kept, Where) if kept else Anywhere()  # type: ignore[type-abstract]
 
     def kept_in(self, path: Path) -> Sides:
         """Those that a run was begun with, as `write` left them; these, where it left none.

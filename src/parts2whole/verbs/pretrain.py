@@ -33,7 +33,7 @@ from parts2whole.training.step import check_batch
 from parts2whole.weights.load import SCRATCH
 from parts2whole.weights.native import save_encoder, write_tensors
 from parts2whole.wholes.sampler import Wholes, WholeSampler, WholeSize
-from parts2whole.wholes.where import Where
+from parts2whole.wholes.where import Anywhere, Where
 
 
 class PretrainError(Parts2WholeError, ValueError):
@@ -172,10 +172,15 @@ def pretrain(
     sides = choose_sides(scans, held_out=held_out, validation_fraction=validation_fraction, seed=seed)
     sides = sides.kept_in(folder.path / SPLIT) if resume else sides
     beginning = begin_from(init, network, scans, held_out=held_out)
+    chosen_where = where or sides.choose_where(scans, folder.path / SPLIT if resume else None)
     bank = method.bank if isinstance(method, FixedBank) else None
-    sampler_of = partial(WholeSampler, scans, size=size, seed=seed, where=where, weights=weights)
+    sampler_of = partial(WholeSampler, scans, size=size, seed=seed, where=chosen_where, weights=weights)
     sampler = sampler_of(cases=sides.train, bank=bank)
     notes = [*sides.notes, *beginning.notes, *beginning.tell_seen(scans, sides.validation)]
+    if where is None and chosen_where != Anywhere():
+        notes.append(
+            f"most voxels are air: wholes are drawn by {chosen_where}; where=Anywhere() draws them anywhere"
+        )
     if padded := sampler.padded_cases():
         notes.append(f"{len(padded)} of {len(sides.train)} scans are smaller than the whole and are padded")
     if bank:
@@ -200,7 +205,7 @@ def pretrain(
     lines = [f"{type(method).__name__}: {sides.describe()}", *(f"Note: {note}." for note in notes)]
     with folder.enter(runtime, say=lines if progress else ()):
         if runtime.is_main:
-            sides.write(folder.path / SPLIT)
+            sides.write(folder.path / SPLIT, where=chosen_where)
         done = fit(
             module,
             views=partial(make_views, method),
@@ -231,6 +236,7 @@ def pretrain(
             "held_out_cases": sides.held_out,
             "sides": sides.counts,
             "patients_by": sides.patients_by,
+            "where": chosen_where.to_dict(),
             "duration_s": done.seconds,
             "data_fingerprint": scans.fingerprint(),
             "notes": notes,
