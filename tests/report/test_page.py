@@ -136,7 +136,7 @@ def test_every_name_is_escaped(tmp_path: Path, pretrained: MakeRun, finetuned: M
     ):
         text = page.read_text()
         assert "<script>alert" not in text
-        assert text.count("<script") == 5
+        assert text.count("<script") == 6
         assert EVIL in Reader(page).text
     assert evil["task_name"] == EVIL
 

@@ -181,7 +181,7 @@ def test_latex_escapes_and_marks(table: Table) -> None:
     assert r"a\_b" in written
     assert r"c\&d\%" in written
     assert r"\textbf{" in written
-    assert r"\textcolor{red}{" in written
+    assert r"\textcolor{gray}{" in written
     assert "±" not in written
     assert to_latex(table).count(r"\\") == 2
 
@@ -263,7 +263,7 @@ def test_the_posters_table_comes_out_as_on_the_poster() -> None:
         "ECC": {"MedicalNet", "Parts2Whole"},
         "BMS": {"Models Genesis"},
     }
-    assert r"\textcolor{red}{77.35 $\pm$ 0.61}" in to_latex(table)
+    assert r"\textcolor{gray}{77.35 $\pm$ 0.61}" in to_latex(table)
     assert "one-sided, in favour of the better mean" in to_markdown(table)
     assert "n = 10 seeds per arm" in to_markdown(table)
 

@@ -63,7 +63,7 @@ def test_a_gain_at_few_labels_and_nothing_at_many() -> None:
     # What ten pairs see at 0.05 / 5, with a deviation of 2 points: by the noncentral t.
     limit = stats.t.isf(0.005, 9)
     assert stats.nct.sf(limit, 9, 2.68 / 2 * 10**0.5) == pytest.approx(0.8, abs=0.01)
-    assert conclusion.headline == (
+    assert f"{conclusion.headline} {conclusion.power}" == (
         "With 1 to 3 labelled cases, Parts2Whole gains 2.1 to 4.0 points of Dice over scratch (p ≤ 0.02, Holm over "
         "5 label counts, 10 seeds); with 5 and 10, nothing is shown. There, a true difference of 2.7 points would "
         "have been seen with power 0.8."

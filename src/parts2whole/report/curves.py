@@ -10,7 +10,7 @@ from typing import Any, Literal
 from parts2whole.report.results import arm_names, main_metric, task_names, told_steps
 from parts2whole.report.runs import Run
 from parts2whole.report.summary import BASELINES
-from parts2whole.report.tables import higher_is_better, metric_title, sort_arms
+from parts2whole.report.tables import arm_colours, higher_is_better, metric_title
 
 Role = Literal["main", "faint", "baseline"]
 
@@ -186,7 +186,7 @@ def comparison_charts(runs: Sequence[Run]) -> list[Chart]:
     """
     done = [run for run in runs if run.finished]
     arms, tasks, lengths = arm_names(done), task_names(done), told_steps(done)
-    order = sort_arms(set(arms.values()))
+    colours = arm_colours(set(arms.values()))
     groups: dict[tuple[str, int, int], list[Run]] = {}
     for run in done:
         count, steps = len(run.result.get("train_cases") or ()), lengths[run.folder] or 0
@@ -195,7 +195,7 @@ def comparison_charts(runs: Sequence[Run]) -> list[Chart]:
     for (task, count, steps), members in sorted(groups.items()):
         metric = main_metric([name for name in members[0].metrics("validation") if name != "loss"]) or "loss"
         lines = []
-        for place, arm in enumerate(order):
+        for arm, place in colours.items():
             seeds = [run.series("validation", metric) for run in members if arms[run.folder] == arm]
             seeds = [points for points in seeds if points]
             if seeds:

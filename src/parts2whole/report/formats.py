@@ -133,13 +133,13 @@ def to_latex(table: Table) -> str:
         return (
             rf"\textbf{{{text}}}"
             if cell.best
-            else rf"\textcolor{{red}}{{{text}}}"
+            else rf"\textcolor{{gray}}{{{text}}}"
             if cell.equivalent
             else text
         )
 
     headings = [clean(name) for name in _headings(table)]
-    notes = " ".join(table.notes).replace("Marked ≈", "Red")
+    notes = " ".join(table.notes).replace("Marked ≈", "Grey")
     lines = [
         "% needs \\usepackage{booktabs} and \\usepackage{xcolor}",
         rf"\begin{{tabular}}{{lll{'r' * (len(headings) - 3)}}}",

@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -20,8 +21,10 @@ from parts2whole.files import write_text
 from parts2whole.report.certainty import compare_patients
 from parts2whole.report.contrast import contrast_charts, pretraining_names
 from parts2whole.report.curves import Chart, comparison_charts, overlay_charts, run_charts
+from parts2whole.report.endpoints import Endpoint, reference_arm
 from parts2whole.report.figures import error_colours
 from parts2whole.report.formats import to_html
+from parts2whole.report.learning import endpoint_rows, rank_rows, show_pairs, study_figures
 from parts2whole.report.results import arm_names, result_rows, run_names, tabulate
 from parts2whole.report.runs import Plain, Run, as_number
 from parts2whole.report.sections import case_tables, encode, show_embeddings, show_pictures, show_slices
@@ -116,7 +119,22 @@ def _folder_context(folder: Path, runs: Sequence[Run], listing: Listing | None) 
         tables=tables,
         certain=certain.splitlines(),
         root=folder,
+        **_drawn(finetuned, tables[0] if tables else None, endpoints),
     )
+
+
+def _drawn(runs: Sequence[Run], table: Table | None, endpoints: Sequence[Endpoint]) -> Plain:
+    """What is drawn of several arms, and the tables of a study's endpoints."""
+    if table is None:
+        return {}
+    reference = endpoints[0].reference if endpoints else reference_arm(table, runs)
+    return {
+        "figures": study_figures(table, reference),
+        "pairs": show_pairs(runs, table, reference) if reference else [],
+        "endpoints": endpoint_rows(endpoints),
+        "compared": (reference, table.focus),
+        "ranks": rank_rows(endpoints),
+    }
 
 
 def _context(
@@ -131,6 +149,7 @@ def _context(
     tables: Sequence[Table] = (),
     certain: Sequence[str] = (),
     root: Path | None = None,
+    **drawn: Any,
 ) -> Plain:
     pretrained = [run for run in runs if run.kind != "finetune"]
     finetuned = [run for run in runs if run.kind == "finetune"]
@@ -150,6 +169,7 @@ def _context(
         "viewers": viewers,
         "embeddings": embeddings,
         "certain": certain,
+        **{key: drawn.get(key, []) for key in ("figures", "pairs", "endpoints", "compared", "ranks")},
         "error_colours": encode(error_colours()),
         # to_html escapes every name itself.
         "tables": [Markup(to_html(table)) for table in tables],
@@ -254,14 +274,14 @@ def _render(context: Plain) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    data = {key: context[key] for key in ("charts", "viewers", "embeddings")} | {
+    data = {key: context[key] for key in ("charts", "figures", "viewers", "embeddings")} | {
         "errorColours": context["error_colours"]
     }
     # Only these characters could end the script element or open a comment in it.
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
-    scripts = [_own(name) for name in ("page.js", "curves.js", "viewer.js", "embedding.js")]
+    scripts = [_own(name) for name in ("page.js", "curves.js", "study.js", "viewer.js", "embedding.js")]
     template = environment.get_template("page.html.j2")
     return template.render(context, css=style_sheet(), scripts=scripts, data=Markup(text))
 

@@ -6,6 +6,7 @@ and HTML.
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics as plain_statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -247,6 +248,13 @@ def make_table(
 def sort_arms(arms: Iterable[str]) -> tuple[str, ...]:
     """Scratch first, Parts2Whole last, others by name between them."""
     return tuple(sorted(arms, key=lambda arm: ("parts2whole" in arm.lower(), arm != "scratch", arm.lower())))
+
+
+def arm_colours(arms: Iterable[str]) -> dict[str, int]:
+    """Numbers of the page's colours: Parts2Whole has the accent, scratch is grey."""
+    fixed = {"parts2whole": 0, "scratch": 7}
+    others = itertools.cycle(range(1, 7))
+    return {arm: fixed[arm.lower()] if arm.lower() in fixed else next(others) for arm in sort_arms(arms)}
 
 
 def metric_title(metric: str) -> str:

@@ -33,22 +33,24 @@ class Conclusion:
 
     Attributes:
         tone: how good the news is.
-        headline: the answer in a sentence or two.
+        headline: the answer in a sentence.
+        power: what could have been seen where nothing is.
         sentences: everything that the endpoints show, and what the answer rests on.
     """
 
     tone: Tone
     headline: str
+    power: str
     sentences: tuple[str, ...]
 
     @property
     def text(self) -> str:
         """All of it, a line a sentence: ``verdict.txt`` of a study."""
-        return "\n".join((self.headline, *self.sentences)) + "\n"
+        return "\n".join((f"{self.headline} {self.power}".rstrip(), *self.sentences)) + "\n"
 
     def verdict(self) -> Verdict:
         """As the page shows it first."""
-        return Verdict(self.tone, self.headline, "", self.sentences)
+        return Verdict(self.tone, self.headline, self.power, self.sentences)
 
 
 def conclude(endpoints: Sequence[Endpoint]) -> Conclusion | None:
@@ -58,17 +60,18 @@ def conclude(endpoints: Sequence[Endpoint]) -> Conclusion | None:
     found = [_Said(endpoint) for endpoint in endpoints]
     first = found[0]
     tasks = dict.fromkeys(task for said in found for task in said.tasks)
-    by_task = [said.of_task(task) for task in tasks for said in found if task in said.tasks]
-    if not by_task:
+    pairs = [said.of_task(task) for task in tasks for said in found if task in said.tasks]
+    by_task, power = [f"{sentence} {seen}".rstrip() for sentence, seen in pairs], ""
+    if not pairs:
         headline, rest = f"{first.of.focus} against {first.of.reference}: nothing could be tested.", []
     elif len(tasks) == 1:
-        headline, rest = by_task[0], by_task[1:]
+        (headline, power), rest = pairs[0], by_task[1:]
     else:
         headline, rest = first.over_tasks(), by_task
     rest += [text for said in found for text in (said.left_out(), said.ranking()) if text]
     won, lost = first.count(1), first.count(-1)
     tone: Tone = "weak" if bool(won) == bool(lost) else "good" if won else "bad"
-    return Conclusion(tone, headline, (*rest, _basis(endpoints)))
+    return Conclusion(tone, headline, power, (*rest, _basis(endpoints)))
 
 
 class _Said:
@@ -81,8 +84,8 @@ class _Said:
     def count(self, direction: int) -> int:
         return sum(self._direction(row) == direction for row in self.of.rows)
 
-    def of_task(self, task: str) -> str:
-        """What is shown on a task: gains, losses, and where nothing is."""
+    def of_task(self, task: str) -> tuple[str, str]:
+        """What is shown on a task: gains, losses, where nothing is; and what could have been seen."""
         rows = [row for row in self.of.rows if row.task == task]
         lengths = list(dict.fromkeys(row.steps for row in rows))
         told = []
@@ -95,7 +98,7 @@ class _Said:
         sentence = lead + "; ".join(told)
         power = "" if self.name == "spread" else self._could_see(rows)
         late = late_words(self.of)
-        return f"{named}{_capital(sentence)}{f' [{late}]' if late else ''}.{power}"
+        return f"{named}{_capital(sentence)}{f' [{late}]' if late else ''}.", power
 
     def over_tasks(self) -> str:
         """In how many tasks something is shown."""
@@ -282,7 +285,7 @@ class _Said:
         fewest = max(_smallest_p(test, how.alternative, row.n) * row.family for row in quiet)
         if fewest > how.alpha:
             return (
-                f" With {min(row.n for row in quiet)} seeds this test can't show anything: its smallest p is "
+                f"With {min(row.n for row in quiet)} seeds this test can't show anything: its smallest p is "
                 f"{min(1.0, fewest):.2g}{' after Holm' if family > 1 else ''}."
             )
         seen = [self._detectable(row) for row in quiet if row.sd]
@@ -291,7 +294,7 @@ class _Said:
         percent = all(row.percent for row in quiet)
         shown = " to ".join(dict.fromkeys(_amount(one, percent=percent) for one in (min(seen), max(seen))))
         unit = " points" if percent else ""
-        return f" There, a true difference of {shown}{unit} would have been seen with power 0.8."
+        return f"There, a true difference of {shown}{unit} would have been seen with power 0.8."
 
     def _detectable(self, row: Judged) -> float:
         """By a t-test at the strictest level that Holm may ask for."""

@@ -1,4 +1,4 @@
-"""Pictures of a fine-tuned model's test cases: the worst, the median and the best."""
+"""Pictures of a fine-tuned model's test cases: the worst, the median and the best, and one to be compared."""
 
 from __future__ import annotations
 
@@ -9,16 +9,37 @@ from parts2whole.report.figures import write_segmentation_panel
 from parts2whole.scans.read import safe_name
 from parts2whole.tasks.base import Examination, LabelledData, Predictor, Task
 
+TITLES = {
+    "worst": "worst test case",
+    "median": "median test case",
+    "best": "best test case",
+    "shared": "test case of this seed",
+}
+
 
 def draw_cases(
-    folder: Path, task: Task, predictor: Predictor, labelled: LabelledData, examined: Examination
+    folder: Path,
+    task: Task,
+    predictor: Predictor,
+    labelled: LabelledData,
+    examined: Examination,
+    *,
+    seed: int,
 ) -> None:
-    """Pictures of the best, the median and the worst test case, where the task has pictures."""
+    """Pictures of the best, the median and the worst test case, where the task has pictures.
+
+    A fourth one is chosen by the seed alone, so that runs of equal seed have kept a picture of the same case.
+    """
     rows = [row for row in examined.per_item if math.isfinite(row.get(task.monitor, math.nan))]
     rows.sort(key=lambda row: float(row[task.monitor]))
     if not rows:
         return
-    for which, row in (("worst", rows[0]), ("median", rows[len(rows) // 2]), ("best", rows[-1])):
+    chosen = {"worst": rows[0], "median": rows[len(rows) // 2], "best": rows[-1]}
+    names = sorted(row["case"] for row in examined.per_item)
+    shared = [row for row in rows if row["case"] == names[seed % len(names)]]
+    if shared and shared[0] not in chosen.values():
+        chosen["shared"] = shared[0]
+    for which, row in chosen.items():
         shown = task.show(predictor, labelled, row["case"])
         if shown is not None:
             write_segmentation_panel(
@@ -28,5 +49,5 @@ def draw_cases(
                 shown.prediction,
                 spacing_mm=shown.spacing_mm,
                 classes=labelled.classes,
-                title=f"{which} test case: {row['case']}, {task.monitor} {row[task.monitor]:.3f}",
+                title=f"{TITLES[which]}: {row['case']}, {task.monitor} {row[task.monitor]:.3f}",
             )

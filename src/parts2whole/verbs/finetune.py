@@ -270,7 +270,7 @@ def finetune(
             patients = labelled.patients()
             rows = [row | {"patient": patients[row["case"]]} for row in on_test.per_item]
             write_rows(folder.path / "test_cases.csv", rows)
-            draw_cases(folder.path / "panels", task, predictor, labelled, on_test)
+            draw_cases(folder.path / "panels", task, predictor, labelled, on_test, seed=seed)
             folder.close(result)
     return Finetuned(folder.path, result)
 
