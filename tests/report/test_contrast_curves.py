@@ -108,6 +108,17 @@ def test_the_map_comes_first_and_runs_that_know_only_the_average_say_so(tmp_path
     assert alignment.value == "Alignment of parts of one whole, average"  # it has no legend
 
 
+def test_a_loss_of_several_terms_is_paired_by_its_reconstruction(tmp_path: Path) -> None:
+    folder = run_with(tmp_path / "run", [5.0, 3.0], [4.0, 3.5])
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line, value in zip(lines, (0.2, 0.1), strict=True):
+        line |= {"reconstruction": value, "baseline_mean_whole": 0.3}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = read_run(folder)
+    assert paired_curves(run) == [(10, 0.2, 4.0), (20, 0.1, 3.5)]
+    assert contrast_charts([run], pretraining_names([run]))[0].series[0].name == "reconstruction loss"
+
+
 def test_methods_stand_side_by_side(tmp_path: Path) -> None:
     for method in ("Parts2Whole", "SimCLR", "ModelsGenesis"):
         run_with(tmp_path / method, [5.0, 3.0, 2.5, 2.0], [4.0, 3.5, 3.6, 3.0], method)
