@@ -93,6 +93,57 @@ def test_nnunet_gets_every_tensor_that_its_loader_asks_for():
     assert arguments["strides"] == [[1, 1, 1], [1, 2, 2]]
     with pytest.raises(ExportError, match="--network PlainUNet3D"):
         to_nnunet(exportable(p2w.UNet3D(size="tiny"), own=False))
+    with pytest.raises(ExportError, match="has instance norm, these weights group"):
+        to_nnunet(exportable(p2w.ResEncUNet3D(size="tiny", norm="group"), own=False))
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_nnunet_gets_its_residual_encoder(own):
+    network = p2w.ResEncUNet3D(size="tiny")
+    torch.manual_seed(0)
+    encoder = network.build_encoder(2)
+    decoder = network.build_own(2, 3) if own else None
+    module = OwnDecoder(encoder, decoder) if decoder else encoder
+    state = to_nnunet(Exportable(module, network, 2, SIZE, ("0", "1", "2") if own else ()))
+    # The names of ResidualEncoderUNet in dynamic_network_architectures 0.4.4: blocks 1, 1, 2, 2, and ways around the
+    # first of every stage but the finest, whose width is that of the stem; a projection comes after an average.
+    bare = ["conv.weight", "norm.weight", "norm.bias"]
+    unit = [
+        f"{part}.{n}"
+        for part in ("conv", "norm", "all_modules.0", "all_modules.1")
+        for n in ("weight", "bias")
+    ]
+    around = [*bare, "all_modules.0.weight", "all_modules.1.weight", "all_modules.1.bias"]
+    names = [f"encoder.stem.convs.0.{u}" for u in unit]
+    for stage, blocks in enumerate((1, 1, 2, 2)):
+        scope = f"encoder.stages.{stage}.blocks"
+        names += [f"{scope}.{b}.{c}.{u}" for b in range(blocks) for c in ("conv1", "conv2") for u in unit]
+        names += [f"{scope}.0.skip.1.{u}" for u in around if stage]
+    expected = [*names, *(f"decoder.{name}" for name in names)]
+    expected += [f"decoder.stages.{s}.convs.0.{u}" for s in range(3) for u in unit]
+    expected += [f"decoder.transpconvs.{s}.{n}" for s in range(3) for n in ("weight", "bias")]
+    expected += [f"decoder.seg_layers.2.{n}" for n in ("weight", "bias")]
+    assert sorted(state) == sorted(expected)
+    mine = encoder.state_dict()
+    for theirs, ours in (
+        ("encoder.stem.convs.0.conv.weight", "stem.0.weight"),
+        ("encoder.stages.2.blocks.1.conv2.norm.bias", "levels.2.1.second.1.bias"),
+        ("decoder.encoder.stages.1.blocks.0.skip.1.all_modules.0.weight", "levels.1.0.around.1.weight"),
+        ("encoder.stages.3.blocks.0.skip.1.norm.weight", "levels.3.0.around.2.weight"),
+    ):
+        assert torch.equal(state[theirs], mine[ours])
+    if decoder:
+        assert torch.equal(
+            state["decoder.stages.1.convs.0.conv.weight"], decoder.state_dict()["stages.1.0.weight"]
+        )
+    arguments = plan(network)["arch_kwargs"]
+    assert plan(network)["network_class_name"].endswith(".ResidualEncoderUNet")
+    assert (arguments["n_blocks_per_stage"], arguments["n_conv_per_stage_decoder"]) == (
+        [1, 1, 2, 2],
+        [1, 1, 1],
+    )
+    assert arguments["strides"] == [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]
+    assert arguments["features_per_stage"] == [8, 16, 32, 64]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import torch
 import yaml
 
 from parts2whole.files import replacing, write_json, write_text
-from parts2whole.networks.plain_unet import PlainUNet3D
 from parts2whole.scans.volume import Size
 from parts2whole.spec import to_plain
 from parts2whole.training.model import CARD, TENSORS, ModelCard, load_model
@@ -161,12 +160,12 @@ def _write_monai(model: Exportable, folder: Path) -> _Written:
 
 
 def _write_nnunet(model: Exportable, folder: Path) -> _Written:
-    from parts2whole.weights.formats.nnunet import plan, to_nnunet
+    from parts2whole.weights.formats.nnunet import check_network, plan, to_nnunet
 
+    architecture = plan(check_network(model.network))
     state = to_nnunet(model)
-    assert isinstance(model.network, PlainUNet3D)
     torch.save({"network_weights": state}, folder / "nnunet_pretrained.pth")
-    write_json(folder / "nnunet_architecture.json", plan(model.network))
+    write_json(folder / "nnunet_architecture.json", architecture)
     fresh = "" if model.own is not None else " The decoder's tensors are fresh: nnU-Net wants all of them."
     usage = (
         "Put `nnunet_architecture.json` in place of `architecture` of the configuration in your "
@@ -175,8 +174,9 @@ def _write_nnunet(model: Exportable, folder: Path) -> _Written:
         "these weights saw values in [0, 1], so give the plan a normalisation that scales alike, or expect a "
         "gap at the start."
     )
+    kind = architecture["network_class_name"].rpartition(".")[2]
     return _Written(
-        f"{len(state)} tensors in the names and shapes of nnU-Net v2's PlainConvUNet.{fresh}", usage + fresh
+        f"{len(state)} tensors in the names and shapes of nnU-Net v2's {kind}.{fresh}", usage + fresh
     )
 
 
