@@ -13,6 +13,7 @@ import yaml
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.scans.preprocess import Preprocess
+from parts2whole.study.check import check_paths
 from parts2whole.study.plan import Study
 from parts2whole.study.read import StudyError
 from parts2whole.study.resolve import Verbs, read_study
@@ -114,6 +115,19 @@ def test_paths_belong_to_the_file_and_to_the_data_it_makes(tmp_path: Path) -> No
     assert liver.data == study.generated[0].folder / "liver"
     assert study.generated[0].folder.is_relative_to(tmp_path / "out")
     assert study.generated[0].settings == {"cases": 4}
+
+
+def test_a_pretraining_may_begin_with_weights_that_must_be_there(tmp_path: Path) -> None:
+    study = read(tmp_path, changed("pretrain.init", "earlier"))
+    assert {str(one.settings["init"]) for one in study.pretrainings.values()} == {str(tmp_path / "earlier")}
+    with pytest.raises(StudyError, match=rf"pretrain.init: {tmp_path}/earlier doesn't exist"):
+        check_paths(study)
+    named = read(tmp_path, changed("pretrain.init", "medicalnet:resnet.pth"))
+    with pytest.raises(StudyError, match=rf"pretrain.init: {tmp_path}/resnet.pth doesn't exist"):
+        check_paths(named)
+    with pytest.raises(StudyError) as others:
+        check_paths(read(tmp_path, changed("pretrain.init", "scratch")))
+    assert "pretrain.init" not in str(others.value)
 
 
 def test_digests_follow_the_settings_and_not_the_place(tmp_path: Path) -> None:

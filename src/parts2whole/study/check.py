@@ -6,6 +6,7 @@ from pathlib import Path
 
 from parts2whole.study.plan import Study
 from parts2whole.study.read import StudyError
+from parts2whole.weights.load import SCRATCH
 
 
 def check_paths(study: Study) -> None:
@@ -18,10 +19,10 @@ def check_paths(study: Study) -> None:
                 wanted[f"data.stores ({store.folder.name})"] = str(scans)
     for one in study.pretrainings.values():
         wanted[f"{one.arm}: pretrain.store"] = str(one.settings["store"])
+        wanted |= _weights(f"{one.arm}: pretrain.init", one.settings.get("init", SCRATCH))
     for finetuning in study.finetunings:
-        if finetuning.pretraining is None and finetuning.settings["init"] != "scratch":
-            source, _, path = str(finetuning.settings["init"]).rpartition(":")
-            wanted[f"arms.{finetuning.arm}.init"] = path if source else str(finetuning.settings["init"])
+        if finetuning.pretraining is None:
+            wanted |= _weights(f"arms.{finetuning.arm}.init", finetuning.settings["init"])
     missing = [
         f"{where}: {path} doesn't exist"
         for where, path in wanted.items()
@@ -31,3 +32,8 @@ def check_paths(study: Study) -> None:
         raise StudyError(
             f"{study.source}: " + "; ".join(missing) + ". Paths are relative to the study's file"
         )
+
+
+def _weights(where: str, init: object) -> dict[str, str]:
+    """The path of weights, by its place in the study's file; none from scratch."""
+    return {} if init == SCRATCH else {where: str(init).rpartition(":")[2]}

@@ -331,11 +331,11 @@ class _Resolver:
         }
         if str(given.get("store")) in self.stores:
             words["store"] = str(given["store"])
+        if "init" in given:
+            words["init"] = self._init(str(given["init"]))
         rest = {key: value for key, value in given.items() if key not in words}
         here = f"{where}.pretrain".lstrip(".")
         typed = self.reader.arguments(rest, self.verbs.pretrain, here, barred=OF_PRETRAIN)
-        if "init" in typed:
-            typed["init"] = self._init(str(typed["init"]))
         return typed | words
 
     def _finetune(self, plain: Mapping[str, Any], where: str, *, of_arm: bool = False) -> Settings:
