@@ -37,3 +37,25 @@ def test_windows_pad_no_more_than_training_did(volume, window, expected):
     found = task.segment(model, image)
     assert model.seen == {expected}
     assert torch.equal(torch.from_numpy(found), (image[0, 0] > 0.5).long())
+
+
+class Seen:
+    """Takes down what a network would see, and gives back its voxels as logits."""
+
+    divisor = 8
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        self.images = images
+        return torch.cat([images, 1 - images], dim=1)
+
+
+def test_a_volume_is_padded_with_its_border_but_with_zeros_up_to_the_patch(tmp_path):
+    task = Segmentation(tmp_path, patch_size=(16, 16, 16), window_size=(64, 64, 64))
+    image = torch.rand(1, 1, 10, 19, 24)  # shorter than the patch, no multiple of 8, a multiple of 8
+    seen = Seen()
+    logits = task.logits(seen, image)
+    assert seen.images.shape == (1, 1, 16, 24, 24)
+    assert torch.equal(seen.images[:, :, 3:13, :19], image)
+    assert torch.count_nonzero(seen.images[:, :, :3]) == torch.count_nonzero(seen.images[:, :, 13:]) == 0
+    assert torch.equal(seen.images[:, :, 3:13, 19:], image[..., 18:19, :].expand(1, 1, 10, 5, 24))
+    assert torch.allclose(logits[:, :1], image)

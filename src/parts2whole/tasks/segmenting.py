@@ -373,10 +373,20 @@ class SegmentationTask(Task, abc.ABC):
         return classes
 
     def logits(self, predictor: Predictor, image: Tensor) -> Tensor:
-        """Logits (1, K, D, H, W) of a prepared image (1, C, D, H, W)."""
+        """Logits (1, K, D, H, W) of a prepared image (1, C, D, H, W).
+
+        An axis that is shorter than the patch is padded with zeros, as in training; one that is only no multiple
+        of what the network needs, with its border: zeros there are what training never showed.
+        """
         if self.crop_size is None or self.crop_size == self.patch_size:
             window = self.fit_window(image, predictor.divisor)
-            return sliding_window(predictor, image, window=window, overlap=self.overlap)
+            missing = [
+                max(0, wanted - edge) if edge >= patch else 0
+                for wanted, edge, patch in zip(window, image.shape[2:], self.patch_size, strict=True)
+            ]
+            padded = F.pad(image, [n for short in reversed(missing) for n in (0, short)], mode="replicate")
+            z, y, x = image.shape[2:]
+            return sliding_window(predictor, padded, window=window, overlap=self.overlap)[..., :z, :y, :x]
 
         def resized(windows: Tensor) -> Tensor:
             found = predictor(resize(windows, self.patch_size))
