@@ -18,7 +18,7 @@ CELLS = {
     "poster": (6, 5, 10, 300),
     "poster-phantom": (5, 5, 3, 65),
     "ablation": (6, 2, 3, 36),
-    "label-efficiency": (4, 2, 3, 120),
+    "label-efficiency": (4, 2, 5, 200),
     "real-small": (5, 2, 3, 25),
     "quick": (3, 1, 2, 6),
 }
