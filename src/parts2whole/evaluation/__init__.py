@@ -2,5 +2,5 @@
 
 Segmentation: `regions`, `surface`, `inference`; classification and detection: `metrics`, `froc`; features:
 `probes`, `contrast`, `retrieval`, `projections`.  Statistics, which need no torch: `statistics` (tests of two
-samples), `permutation`, `bootstrap`, `power`.
+samples), `permutation`, `bootstrap`, `power`, `endpoints` (areas, tails, spreads and ranks).
 """
