@@ -216,3 +216,30 @@ def test_without_figures_there_is_a_reason_and_without_arms_no_verdict() -> None
         "To 90 % of the best validation score: no figures. scratch: no figure, so there is nothing to test.",
     ]
     assert conclude([]) is None
+
+
+def test_a_share_can_not_be_seen_to_differ_by_more_than_everything() -> None:
+    about: dict[str, Any] = {"n": 2, "family": 1}
+    none = endpoint(row(3, 0.1, 0.4, sd=0.5, **about))
+    assert lines(none)[0].endswith("There, so few seeds would have seen no difference at all with power 0.8.")
+    some = endpoint(row(3, 0.1, 0.4, sd=0.02, **about), row(5, 0.1, 0.4, sd=0.5, **about))
+    assert " to 100.0 points would have been seen" in lines(some)[0]
+
+
+def test_ranks_of_few_seeds_are_doubted() -> None:
+    ranks = {"scratch": Rank(2.0, (2.0, 2.0), 0.0), "Parts2Whole": Rank(1.0, (1.0, 1.0), 1.0)}
+    rows = [row(count, 0.1, 0.4, n=5) for count in (1, 3)]
+    assert any(
+        line.endswith("Draws of so few seeds look surer than they are.")
+        for line in lines(endpoint(*rows, ranks=ranks))
+    )
+    enough = [row(count, 0.1, 0.4) for count in (1, 3)]
+    assert not any("surer" in line for line in lines(endpoint(*enough, ranks=ranks)))
+
+
+def test_nothing_after_any_number_of_steps_is_said_once() -> None:
+    rows = [row(n, 0.01 * n, 0.5, steps=steps, family=4) for n in (1, 3) for steps in (100, 400)]
+    assert lines(endpoint(*rows))[0].startswith(
+        "After 100 and 400 steps alike, with 1 and 3 labelled cases, nothing is shown: Parts2Whole and scratch are not "
+        "told apart (+1.0 to +3.0 points of Dice; p ≥ 0.5, Holm over 4 rows, 10 seeds)."
+    )

@@ -66,6 +66,7 @@ def _dots(rows: Sequence[Row], table: Table, reference: str | None, title: str) 
     first = [arm for arm in (reference, table.focus) if arm in table.arms]
     arms = [str(arm) for arm in (*first, *(arm for arm in table.arms if arm not in first))]
     width = GROUP / len(arms)
+    half = min(width / 3, 0.06 * len(rows))
     place = {arm: (i - (len(arms) - 1) / 2) * width for i, arm in enumerate(arms)}
     dots, means, pairs = [], [], []
     for group, row in enumerate(rows):
@@ -75,12 +76,8 @@ def _dots(rows: Sequence[Row], table: Table, reference: str | None, title: str) 
                 x = group + place[arm]
                 found = [[x, value, f"seed {seed}"] for seed, value in cells[arm].values.items()]
                 dots.append({"arm": arm, "points": found})
-                means.append(
-                    {
-                        "arm": arm,
-                        "points": [[x - width / 3, cells[arm].mean], [x + width / 3, cells[arm].mean]],
-                    }
-                )
+                ends = [[x - half, cells[arm].mean], [x + half, cells[arm].mean]]
+                means.append({"arm": arm, "points": ends})
         if len(first) == 2 and set(first) <= set(cells):
             a, b = (str(arm) for arm in first)
             both = [seed for seed in cells[a].values if seed in cells[b].values]

@@ -26,6 +26,9 @@ LEADS = {
     "spread": "Spread over seeds: ",
 }
 
+FEW = 10
+"""Below so many seeds, draws of seeds err to the certain side so far that it is said."""
+
 
 @dataclass(frozen=True)
 class Conclusion:
@@ -88,11 +91,13 @@ class _Said:
         """What is shown on a task: gains, losses, where nothing is; and what could have been seen."""
         rows = [row for row in self.of.rows if row.task == task]
         lengths = list(dict.fromkeys(row.steps for row in rows))
-        told = []
-        for steps in lengths:
-            members = [row for row in rows if row.steps == steps]
-            said = self._clauses(members)
-            told.append(f"after {steps} steps, {said}" if steps is not None else said)
+        members = [[row for row in rows if row.steps == steps] for steps in lengths]
+        if len(lengths) > 1 and all(self._direction(row) == 0 for row in rows):
+            after = _listed([str(steps) for steps in lengths])
+            told = [f"after {after} steps alike, {self._nothing_anywhere(rows, members[0])}"]
+        else:
+            after_steps = ["" if steps is None else f"after {steps} steps, " for steps in lengths]
+            told = [after + self._clauses(of) for after, of in zip(after_steps, members, strict=True)]
         named = f"{task}: " if len(self.tasks) > 1 else ""
         lead = LEADS[self.name].format(labels=rows[0].labels.partition(",")[0])
         sentence = lead + "; ".join(told)
@@ -131,7 +136,10 @@ class _Said:
         return (
             f"Ranked over {over}, {self.of.focus} is first in {_percent(here.first)} of {RESAMPLES:,} "
             f"bootstraps over seeds ({rank}{other})."
-        )
+        ) + (" Draws of so few seeds look surer than they are." if self._fewest() < FEW else "")
+
+    def _fewest(self) -> int:
+        return min((row.n for row in self.of.rows), default=0)
 
     def left_out(self) -> str:
         """An endpoint of which there is nothing to say, and why."""
@@ -154,7 +162,7 @@ class _Said:
         """``with 1 to 3 labelled cases, A gains 2 to 4 points of Dice over B; with 5, nothing is shown``."""
         groups = {kind: [row for row in rows if self._direction(row) == kind] for kind in (1, -1, 0, None)}
         if len(groups[0]) == len(rows):
-            return self._nothing_anywhere(rows)
+            return self._nothing_anywhere(rows, rows)
         clauses, first = [], True
         for kind in (1, -1):
             if groups[kind]:
@@ -172,8 +180,8 @@ class _Said:
             first = False
         return "; ".join(clauses)
 
-    def _nothing_anywhere(self, rows: Sequence[Judged]) -> str:
-        where = self._where(rows, rows, named=True)
+    def _nothing_anywhere(self, rows: Sequence[Judged], places: Sequence[Judged]) -> str:
+        where = self._where(places, places, named=True)
         least = min(row.holm for row in rows if row.holm is not None)
         several = len(rows) > 1 and least < 1
         detail = f"p ≥ {_floor(least)}, {self._basis(rows)}" if several else self._level(rows, True)
@@ -292,6 +300,9 @@ class _Said:
         if not seen:
             return ""
         percent = all(row.percent for row in quiet)
+        if percent and min(seen) > 1:
+            return "There, so few seeds would have seen no difference at all with power 0.8."
+        seen = [min(one, 1.0) for one in seen] if percent else seen
         shown = " to ".join(dict.fromkeys(_amount(one, percent=percent) for one in (min(seen), max(seen))))
         unit = " points" if percent else ""
         return f"There, a true difference of {shown}{unit} would have been seen with power 0.8."
