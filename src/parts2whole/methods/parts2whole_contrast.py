@@ -13,8 +13,8 @@ in the batch.  Comparing it with Parts2Whole, by the monitor and by fine-tuning,
     loss = mean (sigmoid(D(E(part))) - W)^2 + w NT-Xent(z)
 
 What is ours: all of it, as no paper is followed.  There is no projection head, since it is the bottleneck map
-itself that is said to be aligned, and that the monitor looks at.  w = 0.01 makes both terms of one size where
-the network has learned something (a squared error of 0.01 to 0.02, an NT-Xent of 1 to 2).
+itself that is said to be aligned, and that the monitor looks at.  w = 0.01 brings both terms to one order of
+size (squared errors here are 0.02 to 0.05, and guessing among 15 parts costs 2.7); it was not tuned.
 """
 
 from __future__ import annotations
