@@ -77,8 +77,9 @@ def test_an_ignored_voxel_takes_part_in_no_loss(kind):
     smooth = 1.0 if kind == "dice" else 1e-5
     dice = 1 - (2 * (p * truth).sum() + smooth) / (p.sum() + truth.sum() + smooth)
     entropies = -np.log(np.where(truth, p, 1 - p))
-    # Balanced: the two voxels of class 1 together weigh as much as the one of class 0.
-    balanced = (entropies[truth == 1].mean() + entropies[truth == 0].mean()) / 2
+    # Balanced: the two voxels of class 1 together weigh sqrt(2) times what the one of class 0 does.
+    shares = np.array([2**0.5, 1]) / (2**0.5 + 1)
+    balanced = shares @ [entropies[truth == 1].mean(), entropies[truth == 0].mean()]
     entropy = {"dice_ce": entropies.mean(), "dice_balanced_ce": balanced, "dice": 0}[kind]
     assert found == pytest.approx(dice + entropy, abs=1e-6)
     nothing = task.loss(nn.Identity(), {"image": logits, "label": torch.full_like(label, IGNORED)})["loss"]

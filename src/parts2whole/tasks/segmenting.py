@@ -89,9 +89,9 @@ class SegmentationTask(Task, abc.ABC):
             window that covers a volume takes one pass instead of several. It shrinks to the volume: much
             padding, which training never showed, would mislead instance norm.
         overlap: of neighbouring windows at inference, as a share of the window.
-        loss_function: ``dice_ce`` (Dice and cross-entropy), ``dice_balanced_ce`` (the same, with
-            every class weighing alike in the cross-entropy, so that a class of few voxels isn't lost to the
-            background in the first steps), or ``dice`` (1 - soft Dice with smoothing 1 over the batch, as in
+        loss_function: ``dice_ce`` (Dice and cross-entropy), ``dice_balanced_ce`` (the same, but
+            in the cross-entropy a class weighs as the square root of the number of its voxels, so that one of
+            few isn't lost to the background in the first steps), or ``dice`` (1 - soft Dice with smoothing 1 over the batch, as in
             the public code of Models Genesis).
     """
 
@@ -257,7 +257,7 @@ class SegmentationTask(Task, abc.ABC):
     def loss(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Dice over the batch, foreground classes alike, plus cross-entropy if asked; of annotated voxels.
 
-        Balanced, a voxel weighs one over the number of voxels of its class in the batch.
+        Balanced, a class weighs as the square root of the number of its voxels in the batch.
         """
         logits, label = module(batch["image"]).float(), batch["label"]
         counted = label != IGNORED
@@ -267,11 +267,12 @@ class SegmentationTask(Task, abc.ABC):
         loss = overlap(torch.softmax(logits, dim=1) * counted, truth)
         if self.loss_function != "dice":
             sizes = truth.sum(dim=(0, 2, 3, 4))
-            weight = 1 / sizes.clamp(min=1) if self.loss_function == "dice_balanced_ce" else None
+            weight = sizes.clamp(min=1) ** -0.5 if self.loss_function == "dice_balanced_ce" else None
             entropy = F.cross_entropy(
                 logits, label[:, 0], weight=weight, ignore_index=IGNORED, reduction="sum"
             )
-            loss = loss + entropy / (counted.sum() if weight is None else (sizes > 0).sum()).clamp(min=1)
+            whole = counted.sum() if weight is None else (weight * sizes).sum()
+            loss = loss + entropy / whole.clamp(min=1)
         return {"loss": loss}
 
     def examine(
@@ -375,8 +376,8 @@ class SegmentationTask(Task, abc.ABC):
     def logits(self, predictor: Predictor, image: Tensor) -> Tensor:
         """Logits (1, K, D, H, W) of a prepared image (1, C, D, H, W).
 
-        An axis that is shorter than the patch is padded with zeros, as in training; one that is only no multiple
-        of what the network needs, with its border: zeros there are what training never showed.
+        An axis that is shorter than the patch is padded with zeros, as in training; one that is only no
+        multiple of what the network needs, with its border: zeros there are what training never showed.
         """
         if self.crop_size is None or self.crop_size == self.patch_size:
             window = self.fit_window(image, predictor.divisor)
