@@ -89,10 +89,10 @@ class SegmentationTask(Task, abc.ABC):
             window that covers a volume takes one pass instead of several. It shrinks to the volume: much
             padding, which training never showed, would mislead instance norm.
         overlap: of neighbouring windows at inference, as a share of the window.
-        loss_function: ``dice_ce`` (Dice and cross-entropy), ``dice_balanced_ce`` (the same, but
-            in the cross-entropy a class weighs as the square root of the number of its voxels, so that one of
-            few isn't lost to the background in the first steps), or ``dice`` (1 - soft Dice with smoothing 1 over the batch, as in
-            the public code of Models Genesis).
+        loss_function: ``dice_ce`` (Dice and cross-entropy), ``dice_balanced_ce`` (the same, but in the
+            cross-entropy a class weighs as the square root of the number of its voxels, so that one of few
+            isn't lost to the background in the first steps), or ``dice`` (1 - soft Dice with smoothing 1 over
+            the batch, as in the public code of Models Genesis).
     """
 
     foreground_share: float = 0.5
