@@ -66,7 +66,7 @@ def cache(tmp_path_factory) -> Path:
         ({"encoder": "freeze", "layer_decay": 0.5}, "a frozen encoder doesn't learn.*got 0.0, 1.0, 0.5"),
         ({"encoder": "freeze", "encoder_lr": 0.5}, "a frozen encoder doesn't learn"),
         ({"layer_decay": 1.5}, r"layer_decay in \(0, 1\]; got 0.0, 1.0, 1.5"),
-        ({"decoder": "owned"}, "decoder must be one of fresh, own, got 'owned'"),
+        ({"decoder": "owned"}, "decoder must be one of fresh, own, pretrained, got 'owned'"),
         ({"decoder": "own"}, "decoder='own' is for segmentation"),
         ({"accept_leak": "yes"}, "accept_leak must be exactly"),
         ({"optimiser": lambda: SGD(momentum=1.0)}, r"momentum must be in \[0, 1\), got 1.0"),
