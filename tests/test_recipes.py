@@ -20,6 +20,7 @@ CELLS = {
     "ablation": (6, 2, 3, 36),
     "label-efficiency": (4, 2, 5, 200),
     "real-small": (5, 2, 3, 25),
+    "gain-hippocampus": (8, 1, 10, 400),
     "quick": (3, 1, 2, 6),
 }
 
@@ -39,7 +40,7 @@ def test_a_recipe_resolves_to_its_cells(path: Path, tmp_path: Path, monkeypatch:
         labels = {(finetuning.task, name_labels(finetuning.labels)) for finetuning in study.finetunings}
         assert labels == {("NCC", "45 %"), ("NCS", "10 %")}
         assert len(study.pretrainings) == 6
-    if path.stem == "real-small":
+    if path.stem in ("real-small", "gain-hippocampus"):
         assert all(one.settings["held_out"] in study.tasks.values() for one in study.pretrainings.values())
 
 
