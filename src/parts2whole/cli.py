@@ -39,6 +39,7 @@ from parts2whole.study.read import (
     leaves_of,
     read_mapping,
 )
+from parts2whole.training.cluster import is_first_process
 from parts2whole.training.stop import INTERRUPTED, stopping_at_once
 
 OUTPUTS = frozenset({"out", "cache"})
@@ -222,8 +223,10 @@ def run(name: str, arguments: Sequence[str], own: Sequence[str] = ()) -> int:
     except (ArgumentsError, OwnError) as error:
         raise Refusal(str(error)) from error
     outcome = function(**values)
-    if outcome is not None and hasattr(outcome, "summary"):
+    if hasattr(outcome, "summary") and is_first_process():
         print(outcome.summary())
+    elif isinstance(outcome, Path):
+        print(f"Open the report: {outcome.resolve()}")
     return int(getattr(outcome, "failed", False) is True)
 
 

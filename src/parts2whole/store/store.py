@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,6 +75,14 @@ class Store:
         self._cases: tuple[CaseRecord, ...] | None = None
         self._writing = False
         self._arrays = ArrayCache()
+
+    def summary(self) -> str:
+        """How much is in it, and the command that comes next."""
+        people = len({record.patient for record in self.cases})
+        return (
+            f"{len(self.cases)} scans of {people} patients are in {self.path}\nNext, pre-train on them:\n"
+            f"  parts2whole pretrain {shlex.quote(str(self.path))} --out runs/pretrain"
+        )
 
     @classmethod
     def open(cls, path: str | Path) -> Store:

@@ -34,7 +34,7 @@ from parts2whole.training.model import (
 )
 from parts2whole.training.rescale import match_scale as rescale
 from parts2whole.weights.card import Card
-from parts2whole.weights.load import Initialisation, load_initialisation
+from parts2whole.weights.load import SCRATCH, Initialisation, load_initialisation
 
 Side = Literal["validation", "test"]
 
@@ -73,6 +73,10 @@ class Transfer:
     def channels(self) -> int:
         """Input channels of the data."""
         return self.labelled.store.cases[0].channels
+
+    def untrained(self) -> Transfer:
+        """The same network without the weights, on the same data."""
+        return dataclasses.replace(self, init=SCRATCH, start=None, leaks=(), mark=None)
 
     def build_encoder(self, seed: int) -> Encoder:
         """The encoder to start from; a fresh one depends on the seed alone."""

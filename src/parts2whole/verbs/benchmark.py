@@ -35,6 +35,7 @@ from parts2whole.study.resolve import Verbs, load_generator, read_study
 from parts2whole.study.work import Job, Outcome, is_finished, make_jobs
 from parts2whole.tasks.base import default_cache
 from parts2whole.training.stop import INTERRUPTED, Interrupted
+from parts2whole.verbs import paste
 from parts2whole.verbs.finetune import finetune
 from parts2whole.verbs.prepare import prepare
 from parts2whole.verbs.pretrain import pretrain
@@ -88,6 +89,9 @@ class Benchmark:
         if self.failures:
             lines.append(f"{len(self.failures)} failed; run again to try only these:")
             lines += [f"  {title}: {message}" for title, message in self.failures.items()]
+        elif self.table:
+            bootstrap = paste.command("stats patients", self.folder)
+            lines += paste.next_step("how much of it is the choice of patients", bootstrap)
         if self.conclusion:
             lines += ["", self.conclusion.text.rstrip()]
         return "\n".join(lines)
@@ -126,8 +130,11 @@ def benchmark(
     check_workers(workers, cluster)
     study = read_study(spec, out=out, verbs=study_verbs())
     check_paths(study)
+    gpus = torch.cuda.device_count()
     if progress:
-        print("\n".join([study.describe(), *(f"Note: {note}." for note in study.notes)]), flush=True)
+        place = cluster or (f"{gpus} x {torch.cuda.get_device_name(0)}" if gpus else "the CPU")
+        notes = [f"Note: {note}." for note in study.notes]
+        print("\n".join([f"{study.describe()}, on {place}", *notes]), flush=True)
     reused = sum(is_finished(finetuning.folder) for finetuning in study.finetunings)
     if dry_run:
         for finetuning in study.finetunings:
@@ -135,7 +142,6 @@ def benchmark(
         listing = _list(study, reused, write=False)
         return Benchmark(study.out, _table(listing, listing.read()), reused, reused, {})
     _list(study, reused, write=True)  # endpoints are named before anything runs
-    gpus = torch.cuda.device_count()
     count = workers if workers is not None or cluster or not gpus else gpus
     try:
         _make_data(study, workers=workers, cluster=cluster, progress=progress)

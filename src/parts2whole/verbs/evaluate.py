@@ -9,12 +9,16 @@ from typing import Literal
 
 from parts2whole.evaluation.regions import GRIDS
 from parts2whole.files import write_json, write_rows
+from parts2whole.report.by_class import list_figures
 from parts2whole.store.split import read_split
 from parts2whole.tasks.base import LabelledData, TaskError, default_cache
 from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.leak import check_leaks, find_leaks
 from parts2whole.training.model import ModelCard, as_function, load_model
 from parts2whole.training.runtime import Hardware, Runtime
+from parts2whole.verbs import paste, words
+
+FIGURES = "metrics.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Evaluation:
         grid: voxels that a segmentation was scored on; see `parts2whole.tasks.base.Examination`.
         set_aside: reason for every case that failed and is in no metric.
         notes: what the user should know of the data.
+        classes: their names.
+        next: what may come next, in lines.
     """
 
     side: str
@@ -38,6 +44,8 @@ class Evaluation:
     grid: str = ""
     set_aside: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    next: tuple[str, ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -45,12 +53,14 @@ class Evaluation:
         return bool(self.set_aside)
 
     def summary(self) -> str:
-        """The metrics as a few lines, then notes, and what failed."""
+        """The metrics class by class, then notes, what failed, and what may come next."""
         where = f", {GRIDS[self.grid]}" if self.grid else ""
         lines = [*([self.leak] if self.leak else []), f"{self.side} cases{where}:"]
-        lines += [f"  {name:<22} {value:.4f}" for name, value in self.metrics.items()]
-        lines += [f"Every case: {self.csv}", *(f"  note: {note}" for note in self.notes)]
-        return "\n".join([*lines, *(f"  set aside: {name}: {why}" for name, why in self.set_aside.items())])
+        lines += list_figures(self.metrics, self.classes)
+        lines += [f"Every case: {self.csv}", f"All figures: {self.csv.with_name(FIGURES)}"]
+        lines += [f"  note: {note}" for note in self.notes]
+        lines += [f"  set aside: {name}: {why}" for name, why in self.set_aside.items()]
+        return "\n".join([*lines, *self.next])
 
 
 def evaluate(
@@ -120,6 +130,10 @@ def evaluate(
     known = (*card.seen, *(card.trained if data is not None else ()))
     leaks = find_leaks(labelled, fresh, seen=known, series=card.series)
     leak = check_leaks(leaks, accept_leak=accept_leak, where=side)
+    if progress:
+        told = words.plural(len(items), f"{side} case" if side != "all" else "case")
+        first = words.describe_work(str(folder), told, network=card.network, module=module, runtime=runtime)
+        print(first, flush=True)
     run_model = as_function(runtime.place_module(module), runtime)
     found = task.examine(run_model, labelled, items, thorough=True)
     set_aside |= found.failed
@@ -128,9 +142,22 @@ def evaluate(
     target = Path(out) if out else folder / "evaluation" / side
     write_rows(target / "cases.csv", found.per_item)
     about = {"leak": leak, "grid": found.grid, "set_aside": set_aside}
-    write_json(target / "metrics.json", found.metrics | {key: said for key, said in about.items() if said})
+    write_json(target / FIGURES, found.metrics | {key: said for key, said in about.items() if said})
     notes = tuple(note for note in labelled.notes if " was set aside: " not in note)
-    return Evaluation(side, found.metrics, target / "cases.csv", leak, found.grid, set_aside, notes)
+    masks = paste.command(
+        "predict", folder, paste.scans_of(task.data), out=paste.unused(folder / "predictions")
+    )
+    return Evaluation(
+        side,
+        found.metrics,
+        target / "cases.csv",
+        leak,
+        found.grid,
+        set_aside,
+        notes,
+        card.classes,
+        tuple(paste.next_step("its masks or classes for scans", masks)),
+    )
 
 
 def _why_not(item: str, labelled: LabelledData, card: ModelCard) -> str:

@@ -9,15 +9,20 @@ from typing import Any, Literal, get_args
 from torch import nn
 
 from parts2whole.errors import Parts2WholeError
+from parts2whole.evaluation.regions import GRIDS
 from parts2whole.files import read_json, write_rows
 from parts2whole.networks.base import Network
+from parts2whole.report.by_class import list_figures
+from parts2whole.report.results import finished_finetunings
+from parts2whole.report.runs import Run, find_runs, read_run
+from parts2whole.report.summary import judge_finetuning
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.spec import check_specs, spec_from_dict
 from parts2whole.store.split import Split, read_split, write_split
 from parts2whole.tasks.base import Examination, Task
 from parts2whole.tasks.sides import about_split, describe_sides, remarks, undefined_in
 from parts2whole.training.checkpoint import Progress, load_best
-from parts2whole.training.folder import RATES, SPLIT, Resume, RunFolder
+from parts2whole.training.folder import CONFIG, RATES, SPLIT, Resume, RunFolder
 from parts2whole.training.loop import Plan, fit
 from parts2whole.training.model import Decoder, as_function, save_model
 from parts2whole.training.optim import AdamW, Cosine, Optimiser, Schedule, parameter_groups
@@ -27,6 +32,7 @@ from parts2whole.training.rates import search_rate, with_rate
 from parts2whole.training.runtime import Hardware, Runtime
 from parts2whole.training.step import check_batch
 from parts2whole.training.transfer import open_transfer
+from parts2whole.verbs import paste, words
 from parts2whole.weights.load import SCRATCH
 
 Treatment = Literal["train", "freeze"]
@@ -48,6 +54,16 @@ class Finetuned:
         """Metrics on the test side."""
         found: dict[str, float] = self.result["test"]
         return found
+
+    def summary(self) -> str:
+        """What the model is worth, class by class, where the report is, and what may come next."""
+        run = read_run(self.folder)
+        side = "test" if self.test else "validation"
+        grid = GRIDS.get(str(self.result.get("grid" if self.test else "validation_grid")))
+        told = [judge_finetuning(run).headline] if self.test else []
+        figures = list_figures(self.result[side], self.result["classes"])
+        lines = [*told, f"{side} cases{f', {grid}' if grid else ''}:", *figures]
+        return "\n".join([*lines, *words.tell_report(self.folder), *_tell_next(self.folder, run)])
 
 
 def finetune(
@@ -192,7 +208,15 @@ def finetune(
     if encoder == "freeze":
         module.freeze_encoder()
     samples = task.samples(labelled, train, seed=seed, batch_size=batch_size)
-    lines = [f"{type(task).__name__} from {init}, seed {seed}.", *describe_sides(labelled, split)]
+    first = words.describe_work(
+        f"{type(task).__name__} from {init}, seed {seed}",
+        words.plural(len(labelled.store.cases), "scan"),
+        f"{words.plural(steps, 'step')} of {words.plural(batch_size, 'sample')}",
+        network=transfer.network,
+        module=module,
+        runtime=runtime,
+    )
+    lines = [first, *describe_sides(labelled, split)]
 
     def validate(module: nn.Module, step: int) -> dict[str, float]:
         predictor = as_function(module, runtime)
@@ -273,6 +297,32 @@ def finetune(
             draw_cases(folder.path / "panels", task, predictor, labelled, on_test, seed=seed)
             folder.close(result)
     return Finetuned(folder.path, result)
+
+
+def _tell_next(folder: Path, run: Run) -> list[str]:
+    """The run that this one is to be compared with, its comparison, or what its model is for."""
+    init, like = run.result["init"], ("task", "seed", "fraction", "train_cases")
+    beside = [read_run(path) for path in find_runs(folder.parent) if path != folder]
+    other = next(
+        (
+            one
+            for one in finished_finetunings(beside)
+            if (one.result["init"] == SCRATCH) != (init == SCRATCH)
+            and all(one.result.get(key) == run.result.get(key) for key in like)
+        ),
+        None,
+    )
+    if other is not None:
+        arms = (other.folder, folder) if init != SCRATCH else (folder, other.folder)
+        return paste.next_step("side by side", paste.command("compare", *arms))
+    if init != SCRATCH:
+        scratch = paste.unused(folder.with_name(f"{folder.name}-scratch"))
+        start = {"init": SCRATCH, "network_from": init, "out": scratch}
+        typed = paste.command("finetune", config=folder / CONFIG, **start)
+        return paste.next_step("the same from scratch, to be compared with", typed)
+    scans = paste.scans_of(run.result["task"]["init_args"]["data"])
+    typed = paste.command("predict", folder, scans, out=paste.unused(folder / "predictions"))
+    return paste.next_step("its masks or classes for scans", typed)
 
 
 def _prepared_before(folder: Path, task: Task) -> Preprocess:

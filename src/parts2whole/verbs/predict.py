@@ -38,6 +38,7 @@ from parts2whole.tasks.classifying import ClassificationTask
 from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.model import ModelCard, as_function, load_model
 from parts2whole.training.runtime import Hardware, Runtime
+from parts2whole.verbs import words
 
 TABLE, PROBABILITIES = "predictions.csv", "probabilities.csv"
 FAR = 2.0
@@ -131,6 +132,10 @@ def predict(
     if (folder / PROBABILITIES).exists():
         raise PredictError(f"{folder / PROBABILITIES} exists already; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
+    if progress:
+        told = words.plural(len(cases), "scan")
+        first = words.describe_work(str(run), told, network=card.network, module=module, runtime=runtime)
+        print(first, flush=True)
     before = _read_table(folder / TABLE)
     found: dict[str, _Found] = {}
     table: list[dict[str, Any]] = []

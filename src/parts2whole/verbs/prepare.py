@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from parts2whole.errors import Parts2WholeError
+from parts2whole.jobs.pool import usable_cores
 from parts2whole.jobs.run import check_workers
 from parts2whole.scans.patients import BY_DICOM, Told, tell_patients
 from parts2whole.scans.preprocess import Modality, Preprocess, StoredType
@@ -97,6 +98,11 @@ def prepare(
         SourceCase(source.case_id, (source,), patient=patient, which=volumes_4d, patient_by=by)
         for source, (patient, by) in zip(sources, patients, strict=True)
     ]
+    if progress:
+        hands = (
+            f"on {cluster}" if cluster else f"in {min(workers or usable_cores() or 1, len(cases))} processes"
+        )
+        print(f"Preparing {len(cases)} scans {hands} into {out}", flush=True)
     try:
         store, report = store_cases(
             cases,

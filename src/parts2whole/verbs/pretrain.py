@@ -16,6 +16,8 @@ from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.base import Network
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.report.embedding import FOLDER as EMBEDDING
+from parts2whole.report.runs import read_run
+from parts2whole.report.summary import judge_pretraining
 from parts2whole.scans.volume import Size, Triple
 from parts2whole.spec import check_specs
 from parts2whole.store.store import Store
@@ -30,6 +32,7 @@ from parts2whole.training.provenance import peak_memory_mb
 from parts2whole.training.runtime import Hardware, Runtime
 from parts2whole.training.scans import choose_sides, make_card
 from parts2whole.training.step import check_batch
+from parts2whole.verbs import paste, words
 from parts2whole.weights.load import SCRATCH
 from parts2whole.weights.native import save_encoder, write_tensors
 from parts2whole.wholes.sampler import Wholes, WholeSampler, WholeSize
@@ -42,13 +45,25 @@ class PretrainError(Parts2WholeError, ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """What a pre-training left: its folder, and the figures of `result.json`."""
+    """What a pre-training left: its folder, the figures of `result.json`, and the task it is meant for."""
 
     folder: Path
     result: dict[str, Any]
+    held_out: Task | None = None
 
     def __fspath__(self) -> str:
         return str(self.folder)
+
+    def summary(self) -> str:
+        """Whether it has learned anything, where the report is, and what may come next."""
+        verdict = judge_pretraining(read_run(self.folder))
+        lines = [f"{verdict.headline}.", *words.tell_report(self.folder)]
+        if self.held_out is None:
+            return "\n".join(lines)
+        options = {"task": self.held_out, "init": self.folder}
+        tuned = paste.unused(self.folder.with_name(f"{self.folder.name}-finetuned"))
+        typed = paste.command("probe", **options), paste.command("finetune", **options, out=tuned)
+        return "\n".join([*lines, *paste.next_step("what it is worth on the held-out task", *typed)])
 
 
 def pretrain(
@@ -150,7 +165,7 @@ def pretrain(
         check_longer=partial(check_longer, chosen_schedule),
     )
     if folder.result is not None:
-        return Pretrained(folder.path, folder.result)
+        return Pretrained(folder.path, folder.result, held_out)
     if embed_wholes < 0:
         raise PretrainError(f"embed_wholes must be 0 or more, got {embed_wholes}")
     plan = Plan(
@@ -202,7 +217,12 @@ def pretrain(
         schedule=chosen_schedule,
     )
 
-    lines = [f"{type(method).__name__}: {sides.describe()}", *(f"Note: {note}." for note in notes)]
+    scans_told = words.plural(len(sides.train) + len(sides.held_out), "scan")
+    work = f"{words.plural(steps, 'step')} of {words.plural(batch_size, 'whole')}"
+    first = words.describe_work(
+        type(method).__name__, scans_told, work, network=beginning.network, module=module, runtime=runtime
+    )
+    lines = [first, sides.describe().capitalize(), *(f"Note: {note}." for note in notes)]
     with folder.enter(runtime, say=lines if progress else ()):
         if runtime.is_main:
             sides.write(folder.path / SPLIT, where=chosen_where)
@@ -262,4 +282,4 @@ def pretrain(
                 except EmbedError as error:
                     notes.append(f"no embedding: {error}")
             folder.close(result)
-    return Pretrained(folder.path, result)
+    return Pretrained(folder.path, result, held_out)

@@ -28,13 +28,16 @@ from parts2whole.tasks.classifying import ClassificationTask
 from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.encode import AT_ONCE, embed, encode, settle_norms
 from parts2whole.training.runtime import Hardware, Runtime
-from parts2whole.training.transfer import open_transfer
+from parts2whole.training.transfer import Transfer, open_transfer
+from parts2whole.verbs import paste, words
+from parts2whole.weights.load import SCRATCH
 
 Row = dict[str, Any]
 Items = tuple[str, ...]
 Floats = npt.NDArray[np.float32]
 Targets = npt.NDArray[np.int64]
 
+UNTRAINED = "untrained"
 SETTLE_ON = 20
 PENALTIES = (1.0, 0.1, 0.03, 0.01)
 """Inverse strengths of the L2 penalty that are tried; which is best differs between encoders."""
@@ -46,23 +49,39 @@ class ProbeError(Parts2WholeError, ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Probed:
-    """Rows of ``encoder``, ``probe``, ``seed`` and metrics."""
+    """Rows of ``encoder``, ``probe``, ``seed`` and metrics, and what may come next, in lines."""
 
     rows: tuple[Row, ...]
+    next: tuple[str, ...] = ()
 
     def summary(self) -> str:
-        """Mean and standard deviation over seeds of the main metric."""
+        """Mean and standard deviation over seeds of the main metric, and what is gained over untrained."""
         lines = []
-        for encoder in dict.fromkeys(row["encoder"] for row in self.rows):
-            for probe in dict.fromkeys(row["probe"] for row in self.rows):
-                mine = [row for row in self.rows if (row["encoder"], row["probe"]) == (encoder, probe)]
-                metric = "iou_mean" if "iou_mean" in mine[0] else "auc"
-                leaked = ", " + str(mine[0]["leak"]) if "leak" in mine[0] else ""
-                values = np.array([row[metric] for row in mine])
-                spread = f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else ""
-                score = f"{metric} {values.mean():.4f}{spread}"
-                lines.append(f"{encoder:<12} {probe:<12} {score} ({len(values)} seeds){leaked}")
-        return "\n".join(lines)
+        encoders = dict.fromkeys(row["encoder"] for row in self.rows)
+        width = max(map(len, encoders))
+        for probe in dict.fromkeys(row["probe"] for row in self.rows):
+            of_probe = [row for row in self.rows if row["probe"] == probe]
+            metric = "iou_mean" if "iou_mean" in of_probe[0] else "auc"
+            found = {e: {r["seed"]: r[metric] for r in of_probe if r["encoder"] == e} for e in encoders}
+            lines += [
+                f"{probe:<12} {name:<{width}} {metric} {_spread(list(values.values()))}"
+                for name, values in found.items()
+            ]
+            trained = found.keys() - {UNTRAINED}
+            if found.get(UNTRAINED) and trained:
+                fresh, mine = found[UNTRAINED], found[trained.pop()]
+                gains = [mine[seed] - fresh[seed] for seed in fresh]
+                lines.append(f"{probe:<12} {'above it':<{width}} {metric} {_spread(gains, sign='+')}")
+        lines += dict.fromkeys(str(row["leak"]) for row in self.rows if "leak" in row)
+        if encoders.keys() == {UNTRAINED}:
+            lines.append("An untrained network: what its architecture alone gives.")
+        return "\n".join([*lines, *self.next])
+
+
+def _spread(values: list[float], sign: str = "") -> str:
+    """Mean, standard deviation and number of seeds."""
+    spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
+    return f"{np.mean(values):{sign}.4f}{spread} ({words.plural(len(values), 'seed')})"
 
 
 def probe(
@@ -81,6 +100,9 @@ def probe(
     progress: bool = True,
 ) -> Probed:
     """Fit linear probes (and k-NN, for classification) on frozen features.
+
+    Beside weights stands the same network untrained, on the same labels: what is above it was learned.  Its
+    weights are those of seed 0; in a segmentation, whose probes cost more, that is the only one measured.
 
     Args:
         task: the target task.
@@ -131,31 +153,48 @@ def probe(
         notes.append("nothing can be judged on the validation items: the strongest penalty is taken")
     for note in notes if progress else ():
         print(f"Note: {note}.", flush=True)
-    name = transfer.start.card.method["class_path"] if transfer.start else "untrained"
+    name = transfer.start.card.method["class_path"] if transfer.start else UNTRAINED
     name = str(name).rpartition(".")[2]
     leak = {"leak": transfer.mark} if transfer.mark else {}
     runtime = Runtime(Hardware(devices=1, nodes=1, precision="32-true"))
+    if progress:
+        told = words.plural(len(labelled.store.cases), "scan"), words.plural(seeds, "seed")
+        module, network = transfer.build_encoder(0), transfer.network
+        line = words.describe_work(f"Probe of {init}", *told, network=network, module=module, runtime=runtime)
+        print(line, flush=True)
     known: dict[str, Floats] = {}
     rows: list[Row] = []
-    for seed in range(seeds):
-        train = transfer.choose_labels(fraction=fraction, cases=cases, seed=seed)
-        encoder = runtime.place_module(transfer.build_encoder(seed))
-        if not transfer.start:
+
+    def freeze(start: Transfer, train: Items, known: dict[str, Floats], *, seed: int) -> _Frozen:
+        encoder = runtime.place_module(start.build_encoder(seed))
+        if not start.start:
             known.clear()  # another seed, another network
             shown = (task.image(labelled, item)[None] for item in train[:SETTLE_ON])
             settle_norms(encoder, shown, runtime, upsampled_pyramid)
-        frozen = _Frozen(encoder, labelled, runtime, known)
-        about = {"encoder": name, "init": str(init), "seed": seed, "labelled": len(train), "side": side}
+        return _Frozen(encoder, labelled, runtime, known)
+
+    def measure(frozen: _Frozen, train: Items, seed: int) -> list[Row]:
         if isinstance(task, SegmentationTask):
-            found = frozen.probe_voxels(task, train, validation, tested, seed=seed)
-        else:
-            found = frozen.probe_items(task, train, validation, tested)
+            return frozen.probe_voxels(task, train, validation, tested, seed=seed)
+        return frozen.probe_items(task, train, validation, tested)
+
+    fresh: _Frozen | None = None
+    for seed in range(seeds):
+        train = transfer.choose_labels(fraction=fraction, cases=cases, seed=seed)
+        about = {"encoder": name, "init": str(init), "seed": seed, "labelled": len(train), "side": side}
+        found = measure(freeze(transfer, train, known, seed=seed), train, seed)
         rows += [about | leak | row for row in found]
+        if transfer.start and (seed == 0 or not isinstance(task, SegmentationTask)):
+            fresh = fresh or freeze(transfer.untrained(), train, {}, seed=seed)
+            about |= {"encoder": UNTRAINED, "init": SCRATCH}
+            rows += [about | row for row in measure(fresh, train, seed)]
     if out is not None:
         write_json(Path(out), rows)
-    if not transfer.start and progress:
-        print("An untrained network: what its architecture alone gives.")
-    return Probed(tuple(rows))
+    arm = {"network_from": network_from} if not transfer.start and network_from else {}
+    start = Path(init) if Path(init).is_dir() else Path(UNTRAINED)
+    tuned = paste.unused(start.with_name(f"{start.name}-finetuned"))
+    typed = paste.command("finetune", task=task, init=init, **arm, out=tuned)
+    return Probed(tuple(rows), tuple(paste.next_step("fine-tune it on these labels", typed)))
 
 
 def _best_penalty(figures: Mapping[float, float]) -> float:

@@ -1,0 +1,61 @@
+"""What commands say of what they are about to do, and where they left its report."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from parts2whole.networks.base import Network
+from parts2whole.report.page import PAGE
+from parts2whole.training.runtime import Runtime
+
+LAYOUT: dict[str, Any] = {"width": 80, "subsequent_indent": "  ", "break_long_words": False}
+PRECISIONS = {"32-true": "float32", "bf16-mixed": "bfloat16", "16-mixed": "float16"}
+
+
+def describe_work(what: str, *parts: str, network: Network, module: nn.Module, runtime: Runtime) -> str:
+    """What is about to be done with which network on which device: the first line of a command.
+
+    Args:
+        what: is done.
+        parts: what else there is to say, such as how many scans and steps.
+        network: of ``module``.
+        module: whose parameters are counted.
+        runtime: device and precision.
+    """
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    size = getattr(network, "size", None)
+    built = f"{type(network).__name__}{f' {size}' if isinstance(size, str) else ''}"
+    told = [built, f"{_short(parameters)} parameters", *parts]
+    return textwrap.fill(f"{what} on {describe_device(runtime)}: {', '.join(told)}", **LAYOUT)
+
+
+def describe_device(runtime: Runtime) -> str:
+    """``NVIDIA H100 in bfloat16``, ``2 x NVIDIA H100 in bfloat16`` or ``CPU in float32``."""
+    device = runtime.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
+    many = f"{runtime.ranks} x " if runtime.ranks > 1 else ""
+    return f"{many}{name} in {PRECISIONS.get(runtime.precision, runtime.precision)}"
+
+
+def plural(number: int, noun: str) -> str:
+    """``1 scan``, ``2,000 scans``."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def tell_report(folder: Path) -> list[str]:
+    """Where the report of a folder is, if there is one."""
+    page = folder / PAGE
+    return [f"Open the report: {page.resolve()}"] if page.exists() else []
+
+
+def _short(number: int) -> str:
+    """Three digits of a number: ``2.31 M``."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return str(number)
