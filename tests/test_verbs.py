@@ -265,7 +265,8 @@ def test_evaluate_repeats_what_finetune_found(finetuned, cache):
     found = p2w.evaluate(finetuned, cache=cache, progress=False, hardware=EXACT, accept_leak=ACCEPTANCE)
     expected = json.loads((finetuned / "result.json").read_text())["test"]
     assert found.metrics == pytest.approx(expected, abs=1e-6, nan_ok=True)
-    assert "dice_mean" in found.summary()
+    (mean,) = (line.split() for line in found.summary().splitlines() if line.split()[:1] == ["mean"])
+    assert mean[1] == f"{expected['dice_mean']:.4f}"
 
 
 def test_predict_writes_masks_on_the_voxels_of_the_input(finetuned, labelled, tmp_path):
@@ -292,18 +293,37 @@ def test_frozen_features_are_probed(task, pretrained, cache):
     found = p2w.probe(
         task, init=pretrained, cases=3, seeds=2, cache=cache, progress=False, accept_leak=ACCEPTANCE
     )
-    assert all(row["leak"].startswith("LEAK") for row in found.rows)
+    mine = [row for row in found.rows if row["encoder"] == "Parts2Whole"]
+    assert all(row["leak"].startswith("LEAK") for row in mine)
     assert "LEAK" in found.summary()
-    assert [row["seed"] for row in found.rows] == [0, 1]
+    assert [row["seed"] for row in mine] == [0, 1]
     assert all(0 <= row["iou_mean"] <= 1 for row in found.rows)
+
+
+def test_weights_are_probed_beside_the_same_network_untrained(task, pretrained, cache):
+    """What stands beside them is what probing the network from scratch gives on the same labels."""
+    given = {"cases": 3, "cache": cache, "progress": False}
+    found = p2w.probe(task, init=pretrained, seeds=2, accept_leak=ACCEPTANCE, **given)
+    (beside,) = (row for row in found.rows if row["encoder"] == "untrained")
+    (fresh,) = p2w.probe(task, init="scratch", network_from=pretrained, seeds=1, **given).rows
+    assert beside == fresh
+    mine = found.rows[0]["iou_mean"]
+    gain = f"{mine - fresh['iou_mean']:+.4f}"
+    assert gain in found.summary()
+    assert "finetune --task" in found.summary()
 
 
 def test_compare_tabulates_arms(task, cache, pretrained, tmp_path):
     for seed in (0, 1):
-        short_finetune(task, tmp_path / f"p{seed}", cache, init=pretrained, seed=seed, steps=2)
-        short_finetune(
+        one = short_finetune(task, tmp_path / f"p{seed}", cache, init=pretrained, seed=seed, steps=2)
+        assert f"--config {tmp_path / f'p{seed}'}" in one.summary()
+        assert f"--network-from {pretrained}" in one.summary()  # and from scratch
+        other = short_finetune(
             task, tmp_path / f"s{seed}", cache, seed=seed, steps=2, network=p2w.UNet3D(size="tiny")
         )
+        pair = f"{tmp_path / f's{seed}'} {tmp_path / f'p{seed}'}"
+        assert f"compare {pair}" in " ".join(other.summary().replace("\\\n", "").split())
+        assert f"compare {pair}" in " ".join(one.summary().replace("\\\n", "").split())
     text = p2w.compare([tmp_path], out=tmp_path / "table.md").summary()
     assert "Parts2Whole [saw test cases]" in text
     assert "scratch" in text.lower()

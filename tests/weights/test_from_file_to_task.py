@@ -112,7 +112,7 @@ def test_frozen_published_features_are_probed(stand_ins, labelled, tmp_path, cap
     )
     assert main(line.split()) == 0
     rows = json.loads((tmp_path / "rows.json").read_text())
-    assert {row["encoder"] for row in rows} == {"PublishedMedicalNet"}
+    assert {row["encoder"] for row in rows} == {"PublishedMedicalNet", "untrained"}
 
 
 def test_show_prints_the_card_and_the_tree(stand_ins, capsys):

@@ -91,5 +91,5 @@ def _typed(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (list, tuple)) and not any(isinstance(one, (list, tuple)) for one in value):
-        return ",".join(map(str, value))
+        return ",".join(map(str, value)) or "[]"
     return json.dumps(value) if isinstance(value, (list, tuple, dict)) else str(value)
