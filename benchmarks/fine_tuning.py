@@ -170,9 +170,9 @@ def page(found: dict[str, list[list[float]]], seeds: int) -> str:
         "# Fine-tuning on very few labels: what was tried",
         "",
         f"Hippocampus, one labelled case, {STEPS} steps of {BATCH} patches of 24x32x24 at rate {RATE:g}, "
-        f"`UNet3D` tiny; Dice in % on {CASES} validation cases, mean ± deviation over {seeds} seeds. Settings of "
-        "`recipes/gain-hippocampus.yaml` were chosen by such runs. *Lost*: runs with a class below Dice "
-        f"{LOST:g}.",
+        f"`UNet3D` tiny; Dice in % on {CASES} validation cases, mean ± deviation over {seeds} seeds. "
+        "Settings of `recipes/gain-hippocampus.yaml` were chosen by such runs. *Lost*: runs with a class "
+        f"below Dice {LOST:g}.",
         "",
         "| recipe | Dice | lost | every seed |",
         "|---|---|---:|---|",
