@@ -16,11 +16,10 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from parts2whole.files import DiskFullError
 from parts2whole.jobs.run import check_workers, run_jobs
+from parts2whole.progress import watch, watching
 from parts2whole.scans.case import IngestError, SourceCase, read_case_label, read_channels
 from parts2whole.scans.label_maps import is_label_map, said_to_be_label
 from parts2whole.scans.preprocess import (
@@ -209,12 +208,9 @@ def _lock(out: Path) -> Path:
 def _run(store: Store, jobs: list[_Job], hands: _Workers, *, progress: bool) -> list[_Outcome]:
     """Do all jobs and enter their outcomes in the store."""
     stream = run_jobs(_attempt, jobs, lost=_killed, workers=hands.workers, cluster=hands.cluster)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     outcomes = []
-    bar = Progress(*columns, disable=not progress, console=Console(stderr=True))
-    with closing(stream), bar:
-        task = bar.add_task("Preparing", total=len(jobs))
-        for outcome in stream:
+    with closing(stream), watching("Preparing", show=progress):
+        for outcome in watch(stream, len(jobs)):
             if outcome.fatal is not None:
                 raise outcome.fatal
             if outcome.record is None:
@@ -222,7 +218,6 @@ def _run(store: Store, jobs: list[_Job], hands: _Workers, *, progress: bool) -> 
             else:
                 store.add(outcome.record)
             outcomes.append(outcome)
-            bar.advance(task)
     return outcomes
 
 

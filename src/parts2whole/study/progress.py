@@ -7,9 +7,7 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
+from parts2whole.progress import Bar, Left
 from parts2whole.report.summary import format_duration
 
 
@@ -55,35 +53,29 @@ class Reporter:
         self.pace, self.total, self.done, self.failed = Pace(waiting), len(waiting), 0, 0
         self.began = time.monotonic()
         self.show = show
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
-            console=Console(stderr=True, soft_wrap=True),
-            disable=not show,
-        )
-        self.task = self.bar.add_task("Benchmark", total=self.total, left="")
+        self.bar = Bar("Benchmark", total=self.total, show=show, left=self.left)
 
     def __enter__(self) -> Reporter:
-        self.bar.start()
+        self.bar.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bar.stop()
+        self.bar.__exit__(kind, error, trace)
+
+    def left(self) -> Left | None:
+        """Expected time of what is not finished."""
+        seconds = self.pace.seconds_left(time.monotonic() - self.began)
+        return None if seconds is None else Left(seconds)
 
     def finish(self, kind: str, line: str, seconds: float, *, failed: bool = False) -> None:
         """Show that a piece of work has come to its end."""
         self.done += 1
         self.failed += failed
         self.pace.finish(kind, seconds)
-        left = self.pace.seconds_left(time.monotonic() - self.began)
-        when = "" if left is None or self.done == self.total else f"about {format_duration(left)} left"
-        failures = f", {self.failed} failed" if self.failed else ""
-        self.bar.update(self.task, completed=self.done, left=when + failures)
+        left = self.left()
+        when = "" if left is None or self.done == self.total else f", {left} left"
+        self.bar.update(self.done, figures=[f"{self.failed} failed"] if self.failed else [])
         if self.show:
-            shown = f"[{self.done}/{self.total}] {line} ({format_duration(seconds)})"
-            self.bar.console.print(shown + (f", {when}" if when else ""), markup=False, highlight=False)
+            self.bar.say(f"[{self.done}/{self.total}] {line} ({format_duration(seconds)}){when}")

@@ -15,9 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from parts2whole.progress import watch, watching
 from parts2whole.scans.label_maps import is_label_map, said_to_be_label
 from parts2whole.scans.preprocess import AIR_HU, guess_modality, looks_like_label
 from parts2whole.scans.read import ReadError, ScanSource, find_scans, read_scan
@@ -187,9 +186,8 @@ def survey_scans(
     sources = [*scans, *find_labels(folders, taken={source.case_id for source in scans}, salt=salt)]
     entries: list[Entry] = []
     earlier: dict[tuple[str, str], str] = {}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not progress, console=Console(stderr=True), transient=True) as bar:
-        for number, source in enumerate(bar.track(sources, description="Reading")):
+    with watching("Reading", show=progress):
+        for number, source in enumerate(watch(sources, len(sources))):
             drawn = pictures and number < MOST_PICTURES
             entry = _look(source, passed_over=number >= len(scans), picture=drawn)
             entries.append(_compare(entry, earlier))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from parts2whole.evaluation.metrics import classification_metrics
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.heads import Model, PooledClassifier
+from parts2whole.progress import watch
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import size_of
 from parts2whole.tasks.augment import Augmentation, augment_image, draw_augmentation
@@ -123,7 +124,8 @@ class ClassificationTask(Task, abc.ABC):
     ) -> np.ndarray[Any, Any]:
         """(items, classes)."""
         found = []
-        for first in range(0, len(items), EXAMINED_AT_ONCE):
+        firsts = range(0, len(items), EXAMINED_AT_ONCE)
+        for first in watch(firsts, len(items), each=EXAMINED_AT_ONCE):
             images = [self.image(labelled, item) for item in items[first : first + EXAMINED_AT_ONCE]]
             found.append(torch.softmax(predictor(torch.stack(images)).float(), dim=1).numpy())
         return np.concatenate(found)

@@ -26,6 +26,7 @@ from parts2whole.evaluation.metrics import mean_over_cases
 from parts2whole.evaluation.regions import IGNORED, Regions, RegionScores, class_regions
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.heads import EncoderDecoder, Model
+from parts2whole.progress import watch
 from parts2whole.scans.preprocess import Modality, Preprocess, spacing_text
 from parts2whole.scans.volume import Box, Size, size_of
 from parts2whole.store.ingest import SourceCase, store_cases
@@ -292,7 +293,7 @@ class SegmentationTask(Task, abc.ABC):
         failed: dict[str, str] = {}
         judged = self.can_judge(labelled, items)
         grid = self.grid(labelled, items, thorough=thorough)
-        for item in items:
+        for item in watch(items, len(items)):
             try:
                 found, loss = self._score(predictor, labelled, item, scores, grid, thorough, judged)
             except Exception as error:

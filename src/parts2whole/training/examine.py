@@ -15,6 +15,7 @@ from torch.utils.data import default_collate
 from parts2whole.errors import Parts2WholeError
 from parts2whole.methods.base import Discrimination, Method, Reconstruction, Views, make_views
 from parts2whole.networks.heads import Model
+from parts2whole.progress import watch
 from parts2whole.report.figures import write_panel
 from parts2whole.report.runs import Panel, write_volumes
 from parts2whole.training.encode import embed_map, settled
@@ -124,13 +125,14 @@ class Examiner:
         """Losses, spreads and baselines; also draws the panel when it is time."""
         if step == 0:
             module = settled(module, self._show, self.runtime.device)
+        batches = list(zip(self.views, self.rows, strict=True))
         mine = [
             self._losses(module, views, rows) if number % self.runtime.ranks == self.runtime.rank else {}
-            for number, (views, rows) in enumerate(zip(self.views, self.rows, strict=True))
+            for number, (views, rows) in enumerate(watch(batches, sum(self.rows), each=self.rows[0]))
         ]
         # Batches are the same for any number of processes and are added in the same order.
-        batches = [max(found, key=len) for found in zip(*self.runtime.gather(mine), strict=True)]
-        values = {key: sum(batch[key] for batch in batches) / sum(self.rows) for key in batches[0]}
+        losses = [max(found, key=len) for found in zip(*self.runtime.gather(mine), strict=True)]
+        values = {key: sum(batch[key] for batch in losses) / sum(self.rows) for key in losses[0]}
         self.loss = values.get("reconstruction", values["loss"])
         if float(_spread(self.wholes)) > CONSTANT:  # wholes that are all alike can't show a collapse
             self.spreads = {"map_spread": self._map_spread(module)}

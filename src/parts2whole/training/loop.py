@@ -115,6 +115,7 @@ def fit(
     on_step: Callable[[nn.Module, int], None] | None = None,
     resume: bool = False,
     show: bool = True,
+    then: float = 0.0,
 ) -> Progress:
     """Train ``module`` in place.
 
@@ -133,7 +134,9 @@ def fit(
         validate: (module, step) to values, in eval mode without gradients; it chooses its precision.
         on_step: called after every step, before validation.
         resume: go on from the newest checkpoint in ``folder``.
-        show: draw the progress bar.
+        show: show how far it is, and how long the rest will take.
+        then: what will be examined after the last step, such as test cases, in validations of the run; the
+            time left has it, too.
 
     Returns:
         How far the run got, its validation values and the best of them.
@@ -156,6 +159,8 @@ def fit(
         seconds=progress.seconds,
         show=show,
         write=runtime.is_main,
+        validate_every=plan.validate_every if validate is not None else 0,
+        then=then,
     )
     health = Health(runtime)
     with track, StopSignal() as stop:
@@ -257,7 +262,7 @@ def _measure(
 ) -> dict[str, float]:
     """Validate and record."""
     module.eval()
-    with torch.no_grad():
+    with torch.no_grad(), track.validating():
         values = runtime.from_main(validate(inner, step))
     track.record(step, "validation", values)
     return values

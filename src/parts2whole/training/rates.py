@@ -82,7 +82,7 @@ def with_rate(optimiser: Optimiser, rate: float) -> Optimiser:
 
 
 def search_rate(
-    module: nn.Module, optimiser: Optimiser, *, plan: Plan, folder: Path, train: Train
+    module: nn.Module, optimiser: Optimiser, *, plan: Plan, folder: Path, train: Train, show: bool = False
 ) -> RateSearch:
     """Try rates around that of ``optimiser``, each on a copy of ``module``; finished trials aren't run again.
 
@@ -92,6 +92,7 @@ def search_rate(
         plan: of the run that the search is for.
         folder: for the curves of the trials, a folder each.
         train: trains a module by a plan.
+        show: say which rate is tried, and show how far each trial is.
     """
     if (folder / FOUND).exists():
         return RateSearch(**read_json(folder / FOUND))
@@ -101,12 +102,15 @@ def search_rate(
         plan, steps=steps, validate_every=steps, checkpoint_every=steps, patience=None, keep_best=False
     )
     own = optimiser.base_lr
-    best, chosen, tried = math.inf, own, {}  # among equals the nearest to its own is chosen
+    best, chosen = math.inf, own  # among equals the nearest to its own is chosen
+    tried: dict[str, float | None] = {}
     for factor in sorted(FACTORS, key=lambda factor: abs(math.log(factor))):
         rate = float(f"{own * factor:.3g}")
         trial = with_rate(optimiser, rate)
         place = folder / f"lr-{rate:g}"
-        value = train(copy.deepcopy(module), trial, short, place, resume=True, show=False).best
+        if show:
+            print(f"Trying learning rate {rate:g}, {len(tried) + 1} of {len(FACTORS)}", flush=True)
+        value = train(copy.deepcopy(module), trial, short, place, resume=True, show=show).best
         tried[f"{rate:g}"] = (
             (value if not plan.higher_is_better else -value) if math.isfinite(value) else None
         )

@@ -1,30 +1,28 @@
-"""What a run writes while it trains: one JSON line a record, TensorBoard scalars, a progress bar."""
+"""What a run writes while it trains: one JSON line a record, TensorBoard scalars, and how far it is."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from torch import Tensor
 
 from parts2whole.files import write_text
+from parts2whole.progress import Bar, Left, Pace, clock
 
 METRICS = "metrics.jsonl"
+STEP, VALIDATION = "step", "validation"
+FIGURES = {"loss": ("loss", "validation"), "dice_mean": ("dice",) * 2, "auc": ("auc",) * 2}
+"""Figures beside the bar, the most important first: what they are called in training and in validation."""
+_told: set[str] = set()
 
 
 class Track:
@@ -36,8 +34,10 @@ class Track:
         name: what the bar says.
         first_step: where a resumed run goes on; later records of the interrupted run are cut off, at 0 all.
         seconds: time already spent by a resumed run.
-        show: draw the progress bar.
+        show: show how far it is.
         write: write files (only the main process does).
+        validate_every: steps between validations, whose time is part of the time left; 0 for none.
+        then: examinations after the last step, such as the final test, in validations.
     """
 
     def __init__(
@@ -50,6 +50,8 @@ class Track:
         seconds: float = 0.0,
         show: bool = True,
         write: bool = True,
+        validate_every: int = 0,
+        then: float = 0.0,
     ) -> None:
         self.path = folder / METRICS
         self.write = write
@@ -60,18 +62,11 @@ class Track:
             cut_records(self.path, after_step=first_step or -1)
         self.board: Any = None
         self.folder = folder
-        self.bar = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not (show and write),
-        )
-        self.task = self.bar.add_task(name, total=steps, completed=first_step, status="")
+        self.steps, self.step, self.every, self.then = steps, first_step, validate_every, then
+        self.pace, self.mark, self.expected = Pace(), time.monotonic(), False
+        self.validating_since: float | None = None
+        self.show = show and write
+        self.bar = Bar(name, total=steps, done=first_step, show=self.show, left=self.left)
         self.shown: dict[str, str] = {}
 
     def __enter__(self) -> Track:
@@ -81,13 +76,17 @@ class Track:
             self.board = SummaryWriter(
                 str(self.folder / "tensorboard"), purge_step=self.first_step and self.first_step + 1
             )
-        self.bar.start()
+        self.bar.__enter__()
+        if self.show and not _told:
+            _told.add("tensorboard")
+            self.bar.say(f"Curves while it runs: tensorboard --logdir {shlex.quote(str(self.folder))}")
+        self.mark = time.monotonic()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bar.stop()
+        self.bar.__exit__(kind, error, trace)
         if self.board is not None:
             self.board.close()
 
@@ -97,17 +96,59 @@ class Track:
         return self.before_s + time.monotonic() - self.started
 
     def advance(self, step: int) -> None:
-        """Move the bar."""
-        self.bar.update(self.task, completed=step)
+        """A step is done."""
+        now = time.monotonic()
+        self.pace.spend(STEP, now - self.mark)
+        self.step, self.mark = step, now
+        self.bar.update(step)
+        self._tell_expected()
+
+    @contextlib.contextmanager
+    def validating(self) -> Iterator[None]:
+        """Show how far a validation is, and count its time apart from that of steps."""
+        began = self.validating_since = time.monotonic()
+        try:
+            with self.bar.below("validating"):
+                yield
+        finally:
+            self.validating_since = None
+        spent = time.monotonic() - began
+        self.pace.spend(VALIDATION, spent)
+        self.mark += spent
+        self._tell_expected()
+
+    def left(self) -> Left | None:
+        """Expected time to the end of the run; None before the first step is done."""
+        if STEP not in self.pace.spent:
+            return None
+        all_of_them = -(-self.steps // self.every) if self.every else 0
+        validations = all_of_them - (self.step // self.every) if 0 < self.step < self.steps else 0
+        todo = {STEP: float(self.steps - self.step), VALIDATION: validations + self.then}
+        _, done, total = self.bar.inner or ("", 0, None)
+        if self.validating_since is None or not done or total is None:
+            return self.pace.left(todo)
+        each = (time.monotonic() - self.validating_since) / done  # what is told so far of the one under way
+        found = self.pace.left(todo, guess={VALIDATION: each * total})
+        return Left(found.seconds + each * (total - done), found.known)
+
+    def _tell_expected(self) -> None:
+        """Say how long the run will take, once, when steps and validations have been measured."""
+        left = None if self.expected or not self.show or STEP in self.pace.alone else self.left()
+        if left is not None and left.known:
+            self.expected = True
+            test = " and the test" if self.then > 1 else ""
+            self.bar.say(f"About {clock(left.seconds)} left, validations{test} included")
 
     def record(self, step: int, split: str, values: dict[str, float]) -> None:
         """Append one record and show its main figures."""
-        shown = {"loss": "loss", "samples_per_s": "samples/s"} if split == "train" else {"loss": "validation"}
-        shown |= {"dice_mean": "dice", "auc": "auc"}
-        for key, label in shown.items():
+        for key, names in FIGURES.items():
             if key in values:
-                self.shown[label] = f"{label} {values[key]:.4g}"
-        self.bar.update(self.task, status="  ".join(self.shown.values()))
+                name = names[split != "train"]
+                self.shown[name] = f"{name} {values[key]:.4g}"
+        if split == "train" and "samples_per_s" in values:
+            self.shown["speed"] = f"{values['samples_per_s']:.4g} samples/s"
+        order = ["loss", "dice", "auc", "validation", "speed"]
+        self.bar.update(self.step, figures=[self.shown[name] for name in order if name in self.shown])
         if not self.write:
             return
         clean = {k: (v if math.isfinite(v) else None) for k, v in values.items()}
@@ -120,7 +161,7 @@ class Track:
 
     def say(self, message: str) -> None:
         """Print a line above the bar."""
-        self.bar.console.print(message)
+        self.bar.say(message)
 
 
 class Averages:

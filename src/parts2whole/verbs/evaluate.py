@@ -9,6 +9,7 @@ from typing import Literal
 
 from parts2whole.evaluation.regions import GRIDS
 from parts2whole.files import write_json, write_rows
+from parts2whole.progress import watching
 from parts2whole.report.by_class import list_figures
 from parts2whole.store.split import read_split
 from parts2whole.tasks.base import LabelledData, TaskError, default_cache
@@ -135,7 +136,8 @@ def evaluate(
         first = words.describe_work(str(folder), told, network=card.network, module=module, runtime=runtime)
         print(first, flush=True)
     run_model = as_function(runtime.place_module(module), runtime)
-    found = task.examine(run_model, labelled, items, thorough=True)
+    with watching("Evaluating", show=progress):
+        found = task.examine(run_model, labelled, items, thorough=True)
     set_aside |= found.failed
     if not found.per_item:
         raise TaskError("no case could be evaluated. " + "; ".join(f"{n}: {w}" for n, w in set_aside.items()))

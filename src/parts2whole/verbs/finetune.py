@@ -12,6 +12,7 @@ from parts2whole.errors import Parts2WholeError
 from parts2whole.evaluation.regions import GRIDS
 from parts2whole.files import read_json, write_rows
 from parts2whole.networks.base import Network
+from parts2whole.progress import watching
 from parts2whole.report.by_class import list_figures
 from parts2whole.report.results import finished_finetunings
 from parts2whole.report.runs import Run, find_runs, read_run
@@ -246,27 +247,30 @@ def finetune(
             validate=validate,
             resume=resume,
             show=show,
+            then=1 + len(split.test) / len(split.validation) if plan.keep_best else 0,
         )
 
     with folder.enter(runtime, say=[*lines, *(f"Note: {note}." for note in notes)] if progress else ()):
         if runtime.is_main:
             about = about_split(labelled, split) | {"preprocess": task.preprocess.to_dict()}
             write_split(split, folder.path / SPLIT, **about)
+        show = progress and runtime.is_main
         found = None
         if lr == "auto":
-            found = search_rate(module, optimiser, plan=plan, folder=folder.path / RATES, train=train_model)
+            place = folder.path / RATES
+            found = search_rate(module, optimiser, plan=plan, folder=place, train=train_model, show=show)
             optimiser = with_rate(optimiser, found.chosen)
             notes.append(found.describe())
         done = train_model(module, optimiser, plan, folder.path, resume=bool(resume), show=progress)
         load_best(folder.path, module, done.best_step)
         module.eval()
         predictor = as_function(module, runtime)
-        on_validation = task.examine(predictor, labelled, split.validation, thorough=False)
-        on_test = (
-            task.examine(predictor, labelled, split.test, thorough=True)
-            if split.test
-            else Examination({}, [])
-        )
+        with watching("Validating the best step", show=show):
+            on_validation = task.examine(predictor, labelled, split.validation, thorough=False)
+        on_test = Examination({}, [])
+        if split.test:
+            with watching("Testing", show=show):
+                on_test = task.examine(predictor, labelled, split.test, thorough=True)
         if on_test.failed:
             reasons = "; ".join(f"{name}: {why}" for name, why in on_test.failed.items())
             raise FinetuneError(f"the model is trained, but can't be tested: {reasons}; then --resume true")

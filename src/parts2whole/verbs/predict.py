@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.progress import track
 
 from parts2whole.errors import Parts2WholeError, is_out_of_memory, sentence
 from parts2whole.files import DiskFullError, write_rows
+from parts2whole.progress import watch, watching
 from parts2whole.scans.case import SourceCase, read_channels
 from parts2whole.scans.nifti import smallest_integer
 from parts2whole.scans.preprocess import onto_grid, prepare_volume, quantise, spacing_text, to_unit
@@ -140,12 +140,13 @@ def predict(
     found: dict[str, _Found] = {}
     table: list[dict[str, Any]] = []
     try:
-        for case in track(cases, "Predicting", disable=not progress):
-            one = _attempt(case, card, model, named, folder)
-            found[case.case_id] = one
-            table.append(_row(case, one, keep_series_uids=keep_series_uids))
-            if one.reason:
-                runtime.free_memory()
+        with watching("Predicting", show=progress):
+            for case in watch(cases, len(cases)):
+                one = _attempt(case, card, model, named, folder)
+                found[case.case_id] = one
+                table.append(_row(case, one, keep_series_uids=keep_series_uids))
+                if one.reason:
+                    runtime.free_memory()
     finally:
         if table:
             _write_table(folder / TABLE, before, table)

@@ -23,6 +23,7 @@ from parts2whole.evaluation.probes import (
 )
 from parts2whole.files import write_json
 from parts2whole.networks.base import Encoder, Network
+from parts2whole.progress import Bar, watch
 from parts2whole.tasks.base import LabelledData, Task
 from parts2whole.tasks.classifying import ClassificationTask
 from parts2whole.tasks.segmenting import SegmentationTask
@@ -179,15 +180,19 @@ def probe(
         return frozen.probe_items(task, train, validation, tested)
 
     fresh: _Frozen | None = None
-    for seed in range(seeds):
-        train = transfer.choose_labels(fraction=fraction, cases=cases, seed=seed)
-        about = {"encoder": name, "init": str(init), "seed": seed, "labelled": len(train), "side": side}
-        found = measure(freeze(transfer, train, known, seed=seed), train, seed)
-        rows += [about | leak | row for row in found]
-        if transfer.start and (seed == 0 or not isinstance(task, SegmentationTask)):
-            fresh = fresh or freeze(transfer.untrained(), train, {}, seed=seed)
-            about |= {"encoder": UNTRAINED, "init": SCRATCH}
-            rows += [about | row for row in measure(fresh, train, seed)]
+    with Bar("Probing", total=seeds, show=progress) as bar:
+        for seed in range(seeds):
+            train = transfer.choose_labels(fraction=fraction, cases=cases, seed=seed)
+            about = {"encoder": name, "init": str(init), "seed": seed, "labelled": len(train), "side": side}
+            with bar.below(name):
+                found = measure(freeze(transfer, train, known, seed=seed), train, seed)
+            rows += [about | leak | row for row in found]
+            if transfer.start and (seed == 0 or not isinstance(task, SegmentationTask)):
+                about |= {"encoder": UNTRAINED, "init": SCRATCH}
+                with bar.below(UNTRAINED):
+                    fresh = fresh or freeze(transfer.untrained(), train, {}, seed=seed)
+                    rows += [about | row for row in measure(fresh, train, seed)]
+            bar.update(seed + 1)
     if out is not None:
         write_json(Path(out), rows)
     arm = {"network_from": network_from} if not transfer.start and network_from else {}
@@ -244,7 +249,7 @@ class _Frozen:
 
     def _voxels(self, task: SegmentationTask, items: Items) -> Iterator[tuple[Tensor, Targets]]:
         """Features (F, D, H, W) and class indices (D, H, W) of every item, one after the other."""
-        images = (task.image(self.labelled, item)[None] for item in items)
+        images = (task.image(self.labelled, item)[None] for item in watch(items, len(items)))
         references = (task.reference(self.labelled, item) for item in items)
         return zip(encode(self.encoder, images, self.runtime, upsampled_pyramid), references, strict=True)
 
