@@ -1,9 +1,9 @@
-"""What pre-training gains on real scans: runs everything behind docs/results.md, and writes that page.
+"""What pre-training gains on real scans: runs everything behind docs/results-0.1.0.md, and writes that page.
 
-    python benchmarks/real_data.py --data ../shared/data --out runs/real --write docs/results.md
+    python benchmarks/real_data.py --data ../shared/data --out runs/real --write docs/results-0.1.0.md
 
 Finished parts are never run again, so it can be stopped and started.  Nothing is chosen on test cases: the
-settings in `sets` were chosen on validation cases (docs/results.md says what was tried), and pre-training
+settings in `sets` were chosen on validation cases (docs/results-0.1.0.md says what was tried), and pre-training
 never sees a validation or test scan of the task it is measured on (``held_out``).
 """
 

@@ -1,4 +1,4 @@
-"""Writes docs/results.md from the finished runs of real_data.py; every number comes from a file."""
+"""Writes docs/results-0.1.0.md from the finished runs of real_data.py; every number comes from a file."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Sections of docs/results.md about finished studies; every number comes from a file of the study's folder.
+"""Sections of docs/results-0.1.0.md about finished studies; every number comes from a file of the study's folder.
 
-Used by `real_data.py --studies DIR ... --write docs/results.md`.
+Used by `real_data.py --studies DIR ... --write docs/results-0.1.0.md`.
 """
 
 from __future__ import annotations
