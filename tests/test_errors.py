@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import errno
 import importlib
 import pkgutil
+import re
 import sys
+import typing
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 import parts2whole
-from parts2whole.cli import main
+from parts2whole.cli import COMMANDS, load, main
 from parts2whole.contracts.base import BrokenPromise
-from parts2whole.errors import Parts2WholeError, sentence
+from parts2whole.errors import Parts2WholeError, sentence, tell_reasons
 from parts2whole.jobs.run import run_jobs
 from parts2whole.methods.base import MethodError
+from parts2whole.own import OPTION
+from parts2whole.spec import Spec, members
 from parts2whole.study.aliases import NoAlias
+from parts2whole.study.read import COMMAND_LINE, at, choices_of
 
 OWN = '''"""A method of one's own, with mistakes."""
 
@@ -106,3 +114,55 @@ def test_the_place_is_known_when_it_failed_in_another_process(slabs, tmp_path):
     with pytest.raises(IndexError) as caught:
         list(run_jobs(partial(slabs().loss, None), [{}], lost=str, workers=1))
     assert f"raised by Slabs ({tmp_path / 'own_slabs.py'}, line 9)" in sentence(caught.value)
+
+
+def test_reasons_that_differ_in_names_paths_and_numbers_are_told_once():
+    reasons = {
+        f"c{n:03}": f"c{n:03} has voxels from {n} to -1.5e+0{n % 7} (in /data/{n}/x.nii)" for n in range(180)
+    }
+    reasons["odd"] = "it is empty"
+    first, second = tell_reasons(reasons, of=200)
+    assert first.startswith("180 of 200 were set aside: such as: c000 has voxels from 0 to -1.5e+00")
+    assert first.endswith("(c000, c001, c002, c003, c004 and 175 more)")
+    assert second == "odd was set aside: it is empty"
+
+
+def test_equal_reasons_are_no_example():
+    assert tell_reasons({"a": "gone", "b": "gone", "c": "cut"}, of=3, verb="were lost") == [
+        "2 of 3 were lost: gone (a, b)",
+        "c was lost: cut",
+    ]
+    assert tell_reasons({}, of=3) == []
+
+
+def options_of(place: str, hint: object, depth: int = 3) -> set[str]:
+    """An option, and those of the fields of every class that its value may be of."""
+    families = [one for one in choices_of(hint) if isinstance(one, type) and issubclass(one, Spec)]
+    found = {place}
+    for member in {one for family in families for one in members(family)} if depth else ():
+        hints = typing.get_type_hints(member)
+        for field in dataclasses.fields(member):
+            found |= options_of(at(place, field.name), hints[field.name], depth - 1)
+    return found
+
+
+FOREIGN = {"--error-unmatch", "--porcelain", "--untracked-files", "--logdir", "--nthreads", "--value"}
+"""Options of git, TensorBoard and Dask, and of the parser that reads single values."""
+
+
+def test_options_that_messages_name_exist():
+    """What a message tells to type is an option of some command, written as its help writes it."""
+    functions = [load(command) for command in COMMANDS.values()]
+    hints = {pair for one in functions for pair in typing.get_type_hints(one).items()}
+    known = {option for key, hint in hints for option in options_of(at(COMMAND_LINE, key), hint)}
+    known |= {"--config", OPTION, "--help", "--version"} | FOREIGN
+    named = set()
+    for file in Path(parts2whole.__file__).parent.rglob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        documents = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documents:
+                words = re.findall(r"(?<![\w-])--[a-z][\w-]*(?:\.[a-z][\w-]*)*", node.value)
+                named |= {(option, file.name) for option in words}
+    assert {"--held-out", "--resume", "--task.preprocess.modality"} <= {option for option, _ in named} & known
+    assert {one for one in named if one[0] not in known} == set()

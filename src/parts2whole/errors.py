@@ -1,9 +1,11 @@
-"""The base of all families of errors, and what a user is told of an error."""
+"""The base of all families of errors, and what a user is told of an error, or of many that are alike."""
 
 from __future__ import annotations
 
 import errno
+import re
 import traceback
+from collections.abc import Mapping, Sequence
 
 REMEDIES = {
     errno.ENOSPC: "free some space",
@@ -36,6 +38,47 @@ def sentence(error: BaseException) -> str | None:
             what = " ".join(f"{type(error).__name__}: {error}".split())
             return f"{what}, {note}; PARTS2WHOLE_TRACEBACK=1 shows how it came to that"
     return None
+
+
+def name_some(names: Sequence[str], most: int = 5) -> str:
+    """The first few names, and how many more there are."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def group_reasons(reasons: Mapping[str, str]) -> dict[tuple[str, ...], str]:
+    """Names by their reason: those whose reasons differ in nothing but names, paths and numbers, together.
+
+    Args:
+        reasons: why something can't be used, by its name.
+
+    Returns:
+        The reason of every group; where it isn't the same to the letter, that of the first, as an example.
+    """
+    groups: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        plain = re.sub(r"\S*/\S*", "/", reason.replace(name, "*"))
+        groups.setdefault(re.sub(r"[-+]?\d[\d.,]*(e[-+]?\d+)?", "#", plain), []).append(name)
+    return {
+        tuple(names): ("" if len({reasons[name] for name in names}) == 1 else "such as: ") + reasons[names[0]]
+        for names in groups.values()
+    }
+
+
+def tell_reasons(reasons: Mapping[str, str], *, of: int, verb: str = "were set aside") -> list[str]:
+    """A line for every reason, with the names it holds for.
+
+    Args:
+        reasons: by name.
+        of: how many there are with those that have no reason.
+        verb: what became of them.
+    """
+    return [
+        f"{names[0]} {verb.replace('were', 'was')}: {reason}"
+        if len(names) == 1
+        else f"{len(names)} of {of} {verb}: {reason} ({name_some(names)})"
+        for names, reason in group_reasons(reasons).items()
+    ]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

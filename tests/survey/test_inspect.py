@@ -184,7 +184,7 @@ def test_several_volumes_and_doubtful_labels(tmp_path):
     found = by_case(look(root))
     assert (found["four"].facts.volumes, found["four"].facts.shape) == (3, (7, 6, 5))
     for name, kind, note in (
-        ("four", "scan", "--volumes_4d"),
+        ("four", "scan", "--volumes-4d"),
         ("blocks", "scan", "nothing in its name"),
         ("masks__m", "label map", ""),
         ("labels__c", "scan", "prepare passes it over"),

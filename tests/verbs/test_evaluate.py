@@ -104,7 +104,7 @@ def test_a_case_that_fails_is_listed_and_the_others_are_measured(tuned, tmp_path
     finally:
         broken.write_bytes(whole)
     assert code == 1
-    assert f"set aside: {cases[0]}: " in capsys.readouterr().out
+    assert f"{cases[0]} was set aside: " in capsys.readouterr().out
     assert sorted(rows_of(tmp_path / "out/cases.csv")) == sorted(cases[1:])
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
     assert list(metrics["set_aside"]) == [cases[0]]

@@ -161,7 +161,7 @@ def test_what_fails_is_listed_with_its_reason_and_the_scans_after_it_are_segment
     for name in set(rows) - good:
         assert rows[name]["status"] == "failed"
         assert not rows[name]["mask"]
-        assert f"set aside: {name}: {rows[name]['reason']}" in said
+        assert f"{name} was set aside: {rows[name]['reason']}" in said
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_an_error_in_one_scan_leaves_the_others(run, tmp_path, monkeypatch, erro
 
 def test_where_no_scan_can_be_used_the_table_is_there_all_the_same(run, tmp_path):
     write(tmp_path / "flat.nii.gz", np.zeros((8, 8, 8), np.int16))
-    with pytest.raises(PredictError, match=r"no scan could be used\. flat: constant volume"):
+    with pytest.raises(PredictError, match=r"no scan could be used\. flat was set aside: constant volume"):
         predict(run, [tmp_path / "flat.nii.gz"], out=tmp_path / "m", hardware=EXACT, progress=False)
     assert [row["status"] for row in rows_of(tmp_path / "m")] == ["failed"]
 

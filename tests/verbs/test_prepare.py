@@ -116,7 +116,9 @@ def test_nothing_to_prepare(tmp_path, scans):
 def test_no_usable_scan(tmp_path):
     for number in range(7):
         write_nifti(Volume(hounsfield(number) + 2000), tmp_path / "in" / f"s{number}.nii")
-    with pytest.raises(PrepareError, match=r"(?s)none of 7 scans.*modality='MR'.*and 2 more"):
+    with pytest.raises(
+        PrepareError, match=r"(?s)none of 7 scans.*7 of 7 were set aside: .*--modality MR.* s4 and 2 more"
+    ):
         prepare(tmp_path / "in", out=tmp_path / "store", **QUIET)
     assert len(prepare(tmp_path / "in", out=tmp_path / "store", modality="MR", **QUIET).cases) == 7
 

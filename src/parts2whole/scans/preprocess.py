@@ -296,7 +296,10 @@ def _resolve_modality(volume: Volume, preprocess: Preprocess) -> tuple[str, list
     if wanted == "auto":
         guess, reason = guess_modality(volume)
         if guess is None:
-            raise PreprocessError(f"can't tell the modality ({reason}); say modality='CT' or modality='MR'")
+            raise PreprocessError(
+                f"can't tell the modality ({reason}); add --modality CT or --modality MR "
+                "(of a task, --task.preprocess.modality)"
+            )
         return guess, [] if volume.modality else [f"{GUESSED}{guess} ({reason})"]
     if wanted != "unit" and volume.modality in ("CT", "MR") and volume.modality != wanted:
         raise PreprocessError(f"the file says {volume.modality}, but modality={wanted!r} was asked for")

@@ -192,7 +192,7 @@ def _choose(raw: Raw, name: str, which: Which) -> npt.NDArray[Any]:
     if count > 1 and which is None:
         raise ReadError(
             f"{name} holds {count} volumes: choose one by its index, or all as channels (of scans by "
-            "--volumes_4d, of labelled data by a dataset.json with channel_names)"
+            "--volumes-4d, of labelled data by a dataset.json with channel_names)"
         )
     if not 0 <= (which or 0) < count:
         raise ReadError(f"{name} holds {count} volumes, there is no number {which}")

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from parts2whole.errors import group_reasons, name_some
 from parts2whole.scans.preprocess import GUESSED
 from parts2whole.store.store import Store
 
@@ -41,9 +42,14 @@ class IngestReport:
 def print_report(store: Store, report: IngestReport, console: Console | None = None) -> None:
     """Print what became of every case, those set aside first."""
     console = console or Console(stderr=True, highlight=False)
-    for case, reason in report.set_aside.items():
-        place = f"  ({report.places[case]})" if case in report.places else ""
-        console.print(f"[red]set aside[/red]  {escape(case)}: {escape(reason + place)}", soft_wrap=True)
+    named = {case: case for case in report.set_aside}
+    named |= {case: f"{case} ({place})" for case, place in report.places.items()}
+    everything = len(report.prepared) + len(report.kept) + len(report.set_aside)
+    for cases, reason in group_reasons(report.set_aside).items():
+        text = f"{named[cases[0]]}: {reason}"
+        if len(cases) > 1:
+            text = f"{len(cases)} of {everything}: {reason} ({name_some([named[case] for case in cases])})"
+        console.print(f"[red]set aside[/red]  {escape(text)}", soft_wrap=True)
     for case, reason in report.damaged.items():
         console.print(f"[yellow]done again[/yellow]  {escape(case)}: {escape(reason)}", soft_wrap=True)
     table = Table("prepared", "as", "voxels z y x", "mm", "note", show_edge=False)

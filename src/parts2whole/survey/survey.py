@@ -292,7 +292,7 @@ def _measure(volume: Volume, source: ScanSource, *, passed_over: bool) -> tuple[
     )
     notes = list(volume.notes)
     if facts.volumes > 1:
-        notes.append(f"holds {facts.volumes} volumes: prepare needs --volumes_4d, an index or channels")
+        notes.append(f"holds {facts.volumes} volumes: prepare needs --volumes-4d, an index or channels")
     if is_label and low == high:
         notes.append(f"an empty label map: every voxel is {low:g}")
     if not (said or low == high) and looks_like_label(first):

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from parts2whole.errors import group_reasons, name_some
 from parts2whole.survey.propose import Proposal
 from parts2whole.survey.survey import Entry, Facts, Survey
 
@@ -256,10 +257,14 @@ def _print_rows(survey: Survey, console: Console) -> None:
 def _remarks(survey: Survey) -> list[Text]:
     """Problems, duplicates and notes, a line each."""
     lines = []
-    for entry in survey.unusable:
-        place = survey.places.get(entry.case_id, entry.source)
-        where = "" if place in str(entry.problem) else f"  ({place})"
-        lines.append(_line("can't be used", "red", f"{entry.case_id}: {entry.problem}{where}"))
+    problems = {entry.case_id: str(entry.problem) for entry in survey.unusable}
+    places = {entry.case_id: survey.places.get(entry.case_id, entry.source) for entry in survey.unusable}
+    for cases, problem in group_reasons(problems).items():
+        named = [f"{case} ({places[case]})" if places[case] not in problem else case for case in cases]
+        text = f"{cases[0]}: {problem}" + (f"  ({places[cases[0]]})" if named[0] != cases[0] else "")
+        if len(cases) > 1:
+            text = f"{len(cases)} of {len(survey.entries)}: {problem} ({name_some(named)})"
+        lines.append(_line("can't be used", "red", text))
     for entry in survey.duplicates[:LISTED]:
         text = f"{entry.case_id} has the voxels of {entry.duplicate_of}"
         lines.append(_line("duplicate", "yellow", text))
@@ -269,8 +274,8 @@ def _remarks(survey: Survey) -> list[Text]:
     if guesses:
         text = f"{modality(guesses[0])} is a guess, such as from {guesses[0].modality_reason}"
         lines.append(_line("note", "yellow", text))
-    for note, cases in share_remarks(survey.entries).items():
-        lines.append(_line("note", "yellow", f"{note}: {name_few(cases)}"))
+    for note, sharing in share_remarks(survey.entries).items():
+        lines.append(_line("note", "yellow", f"{note}: {name_few(sharing)}"))
     return lines
 
 

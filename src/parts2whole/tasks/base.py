@@ -436,9 +436,3 @@ def same_scan_same_patient(items: Sequence[Item], store: Store) -> tuple[Item, .
         else dataclasses.replace(item, patient=patients[item.item_id])
         for item in items
     )
-
-
-def name_some(names: Sequence[str], most: int = 5) -> str:
-    """The first few names, and how many more there are."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -21,12 +21,13 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
+from parts2whole.errors import name_some
 from parts2whole.evaluation.regions import Regions
 from parts2whole.scans.case import SourceCase
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.source import ScanSource
 from parts2whole.scans.volume import Size
-from parts2whole.tasks.base import TaskError, name_some
+from parts2whole.tasks.base import TaskError
 from parts2whole.tasks.brats import CORE, ENHANCING, MODALITIES, OEDEMA, BratsCase, BratsLabel, find_cases
 from parts2whole.tasks.segmenting import FoundCases, LossFunction, SegmentationTask, class_indices
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+from parts2whole.errors import name_some, tell_reasons
 from parts2whole.scans.patients import BY_DICOM
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.read import find_scans
@@ -15,7 +16,7 @@ from parts2whole.scans.volume import Box, Volume
 from parts2whole.store.ingest import SourceCase, store_cases, store_scans
 from parts2whole.store.split import split_by_patient
 from parts2whole.store.store import Store
-from parts2whole.tasks.base import Item, LabelledData, TaskError, name_some
+from parts2whole.tasks.base import Item, LabelledData, TaskError
 from parts2whole.tasks.classifying import ClassificationTask
 from parts2whole.tasks.npz import read_npz, scale_alike
 from parts2whole.tasks.spreadsheet import Row, read_rows
@@ -143,7 +144,7 @@ class Classification(ClassificationTask):
     ) -> LabelledData:
         there = {record.case_id for record in store.cases}
         usable = tuple(item for item in items if item.case_id in there)
-        notes = tuple(f"{case} was set aside: {reason}" for case, reason in set_aside.items())
+        notes = tuple(tell_reasons(set_aside, of=len({*there, *set_aside})))
         if not usable:
             raise TaskError(f"no usable volume in {self.data}. " + "; ".join(notes))
         return LabelledData(store, usable, classes, notes)

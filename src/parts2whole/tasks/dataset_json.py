@@ -28,10 +28,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from parts2whole.errors import name_some
 from parts2whole.evaluation.regions import metric_name
 from parts2whole.scans.read import SUFFIXES, strip_suffix
 from parts2whole.store.ingest import SourceCase
-from parts2whole.tasks.base import TaskError, name_some
+from parts2whole.tasks.base import TaskError
 from parts2whole.tasks.labels import LabelMeaning
 from parts2whole.tasks.pairs import pair_folders, patient_of
 from parts2whole.tasks.segmenting import FoundCases

@@ -25,6 +25,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from parts2whole.errors import name_some, tell_reasons
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.read import ScanSource, find_scans
 from parts2whole.scans.volume import Size, Volume, content_hash
@@ -36,7 +37,6 @@ from parts2whole.tasks.base import (
     Item,
     LabelledData,
     TaskError,
-    name_some,
 )
 from parts2whole.tasks.candidates import CLASSES, CandidateTask, read_points
 from parts2whole.tasks.derived import Rows, derive
@@ -106,7 +106,7 @@ class EmbolismFalsePositives(CandidateTask):
             progress=progress,
         )
         reasons = found.set_aside | report.set_aside
-        notes = [f"{case} was set aside: {reason}" for case, reason in reasons.items()]
+        notes = tell_reasons(reasons, of=len({*reasons, *(case.case_id for case in found.cases)}))
         if not store.cases:
             raise TaskError(f"no usable scan in {self.data}. " + "; ".join(notes[:5]))
         if found.targets is not None:

@@ -75,7 +75,7 @@ def check_not_negative(values: Mapping[int, Sequence[str]], ignored: int | None)
         raise TaskError(
             f"label values must be 0 (background) or above, found {_listed(wrong)} in {len(cases)} label "
             f"maps, such as that of {cases[0]}. If this marks voxels that aren't annotated, say so with "
-            f"--task.ignore_label {wrong[0]}; else write the label maps anew"
+            f"--task.ignore-label {wrong[0]}; else write the label maps anew"
         )
 
 

@@ -23,11 +23,12 @@ from typing import Literal, Self
 import numpy as np
 import numpy.typing as npt
 
+from parts2whole.errors import name_some, tell_reasons
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import Size
 from parts2whole.store.ingest import SourceCase, store_cases
 from parts2whole.store.store import CaseRecord, Store
-from parts2whole.tasks.base import Item, LabelledData, TaskError, name_some
+from parts2whole.tasks.base import Item, LabelledData, TaskError
 from parts2whole.tasks.candidates import (
     CLASSES,
     POINT_COLUMNS,
@@ -95,7 +96,7 @@ class NoduleFalsePositives(CandidateTask):
             workers=workers,
             progress=progress,
         )
-        notes = [f"{case} was set aside: {reason}" for case, reason in report.set_aside.items()]
+        notes = tell_reasons(report.set_aside, of=len(scans))
         items: list[Item] = []
         outside: list[str] = []
         for record in (record for record in store.cases if record.case_id in scans):

@@ -21,13 +21,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from parts2whole.errors import name_some
 from parts2whole.evaluation.regions import Regions
 from parts2whole.scans.case import SourceCase
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.read import find_scans
 from parts2whole.scans.volume import Size
 from parts2whole.store.store import Store
-from parts2whole.tasks.base import PUBLIC_SALT, Item, TaskError, name_some
+from parts2whole.tasks.base import PUBLIC_SALT, Item, TaskError
 from parts2whole.tasks.derived import Rows, derive
 from parts2whole.tasks.lidc import LidcLabel, series_of
 from parts2whole.tasks.pairs import pair_folders

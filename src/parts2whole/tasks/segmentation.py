@@ -10,8 +10,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from parts2whole.errors import name_some
 from parts2whole.evaluation.regions import Regions
-from parts2whole.tasks.base import LabelledData, TaskError, name_some
+from parts2whole.tasks.base import LabelledData, TaskError
 from parts2whole.tasks.dataset_json import FILE, DatasetJson, read_dataset_json
 from parts2whole.tasks.pairs import pair_folders
 from parts2whole.tasks.segmenting import FoundCases, SegmentationTask

@@ -20,7 +20,7 @@ from monai.losses.dice import DiceLoss
 from monai.networks.utils import one_hot
 from torch import Tensor, nn
 
-from parts2whole.errors import is_out_of_memory, sentence
+from parts2whole.errors import is_out_of_memory, name_some, sentence, tell_reasons
 from parts2whole.evaluation.inference import sliding_window
 from parts2whole.evaluation.metrics import mean_over_cases
 from parts2whole.evaluation.regions import IGNORED, Regions, RegionScores, class_regions
@@ -42,7 +42,6 @@ from parts2whole.tasks.base import (
     Segmented,
     Task,
     TaskError,
-    name_some,
 )
 from parts2whole.tasks.channels import odd_channels
 from parts2whole.tasks.labels import check_not_negative, class_indices
@@ -178,7 +177,7 @@ class SegmentationTask(Task, abc.ABC):
         records = [record for record in store.cases if record.has_label and record.case_id in wanted]
         other = odd_channels(records)
         set_aside = {**sources.set_aside, **report.set_aside, **other}
-        notes = tuple(f"{case} was set aside: {reason}" for case, reason in set_aside.items())
+        notes = tell_reasons(set_aside, of=len({*wanted, *set_aside}))
         records = [record for record in records if record.case_id not in other]
         if not records:
             raise TaskError(f"no usable labelled case in {self.data}. " + "; ".join(notes))

@@ -7,8 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from parts2whole.errors import name_some
 from parts2whole.store.split import Split
-from parts2whole.tasks.base import Examination, LabelledData, Task, name_some
+from parts2whole.tasks.base import Examination, LabelledData, Task
 
 NAMES = {"train": "training", "validation": "validation", "test": "test"}
 FEW_TESTED = 6

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from parts2whole.errors import Parts2WholeError
-from parts2whole.tasks.base import LabelledData, name_some
+from parts2whole.errors import Parts2WholeError, name_some
+from parts2whole.tasks.base import LabelledData
 
 ACCEPTANCE = "I know that training saw these cases"
 """What a user must write to go on all the same."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from parts2whole.errors import Parts2WholeError
+from parts2whole.errors import Parts2WholeError, tell_reasons
 from parts2whole.files import write_json, write_rows, write_text
 from parts2whole.jobs.run import check_workers, run_jobs
 from parts2whole.report.contrast_figure import write_contrast_figure
@@ -88,7 +88,9 @@ class Benchmark:
         lines.append(f"Open the report: {(self.folder / 'report.html').resolve()}")
         if self.failures:
             lines.append(f"{len(self.failures)} failed; run again to try only these:")
-            lines += [f"  {title}: {message}" for title, message in self.failures.items()]
+            count = self.finished + len(self.failures)
+            told = tell_reasons(self.failures, of=count, verb="were not finished")
+            lines += [f"  {line}" for line in told]
         elif self.table:
             bootstrap = paste.command("stats patients", self.folder)
             lines += paste.next_step("how much of it is the choice of patients", bootstrap)

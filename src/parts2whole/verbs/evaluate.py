@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from parts2whole.errors import tell_reasons
 from parts2whole.evaluation.regions import GRIDS
 from parts2whole.files import write_json, write_rows
 from parts2whole.progress import watching
@@ -36,6 +37,7 @@ class Evaluation:
         notes: what the user should know of the data.
         classes: their names.
         next: what may come next, in lines.
+        cases: how many were to be measured.
     """
 
     side: str
@@ -47,6 +49,7 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     next: tuple[str, ...] = ()
+    cases: int = 0
 
     @property
     def failed(self) -> bool:
@@ -60,7 +63,7 @@ class Evaluation:
         lines += list_figures(self.metrics, self.classes)
         lines += [f"Every case: {self.csv}", f"All figures: {self.csv.with_name(FIGURES)}"]
         lines += [f"  note: {note}" for note in self.notes]
-        lines += [f"  set aside: {name}: {why}" for name, why in self.set_aside.items()]
+        lines += [f"  {line}" for line in tell_reasons(self.set_aside, of=self.cases)]
         return "\n".join([*lines, *self.next])
 
 
@@ -125,7 +128,7 @@ def evaluate(
             set_aside[item] = reason
     items = tuple(item for item in wanted if item not in set_aside)
     if not items:
-        reasons = "; ".join(f"{name}: {why}" for name, why in set_aside.items())
+        reasons = "; ".join(tell_reasons(set_aside, of=len({*wanted, *set_aside})))
         raise TaskError(f"there is no {side} case to evaluate. {reasons}".rstrip(". "))
     fresh = items if data is not None else [i for i in items if i in {*split.validation, *split.test}]
     known = (*card.seen, *(card.trained if data is not None else ()))
@@ -140,12 +143,12 @@ def evaluate(
         found = task.examine(run_model, labelled, items, thorough=True)
     set_aside |= found.failed
     if not found.per_item:
-        raise TaskError("no case could be evaluated. " + "; ".join(f"{n}: {w}" for n, w in set_aside.items()))
+        raise TaskError("no case could be evaluated. " + "; ".join(tell_reasons(set_aside, of=len(wanted))))
     target = Path(out) if out else folder / "evaluation" / side
     write_rows(target / "cases.csv", found.per_item)
     about = {"leak": leak, "grid": found.grid, "set_aside": set_aside}
     write_json(target / FIGURES, found.metrics | {key: said for key, said in about.items() if said})
-    notes = tuple(note for note in labelled.notes if " was set aside: " not in note)
+    notes = tuple(note for note in labelled.notes if " set aside: " not in note)
     masks = paste.command(
         "predict", folder, paste.scans_of(task.data), out=paste.unused(folder / "predictions")
     )
@@ -159,6 +162,7 @@ def evaluate(
         notes,
         card.classes,
         tuple(paste.next_step("its masks or classes for scans", masks)),
+        len({*wanted, *set_aside}),
     )
 
 

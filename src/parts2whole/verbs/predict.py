@@ -14,7 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from parts2whole.errors import Parts2WholeError, is_out_of_memory, sentence
+from parts2whole.errors import (
+    Parts2WholeError,
+    group_reasons,
+    is_out_of_memory,
+    name_some,
+    sentence,
+    tell_reasons,
+)
 from parts2whole.files import DiskFullError, write_rows
 from parts2whole.progress import watch, watching
 from parts2whole.scans.case import SourceCase, read_channels
@@ -78,8 +85,10 @@ class Predictions:
         """What was written and where that is listed, then a line for every note and every scan set aside."""
         count = len(self.written)
         lines = [f"{count} {'file' if count == 1 else 'files'} written to {self.folder}; see {self.table}"]
-        lines += [f"  note: {name}: {note}" for name, notes in self.notes.items() for note in notes]
-        return "\n".join([*lines, *(f"  set aside: {name}: {why}" for name, why in self.set_aside.items())])
+        noted = {name: "; ".join(notes) for name, notes in self.notes.items()}
+        lines += [f"  note: {note}: {name_some(names)}" for names, note in group_reasons(noted).items()]
+        failed = tell_reasons(self.set_aside, of=count + len(self.set_aside))
+        return "\n".join([*lines, *(f"  {line}" for line in failed)])
 
 
 def predict(
@@ -156,7 +165,7 @@ def predict(
         written.append(write_rows(folder / PROBABILITIES, rows))
     set_aside = {name: one.reason for name, one in found.items() if one.reason}
     if not written:
-        raise PredictError("no scan could be used. " + "; ".join(f"{n}: {w}" for n, w in set_aside.items()))
+        raise PredictError("no scan could be used. " + "; ".join(tell_reasons(set_aside, of=len(cases))))
     notes = {name: one.notes for name, one in found.items() if one.notes}
     return Predictions(folder, tuple(written), set_aside, folder / TABLE, notes)
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from parts2whole.errors import Parts2WholeError
+from parts2whole.errors import Parts2WholeError, tell_reasons
 from parts2whole.jobs.pool import usable_cores
 from parts2whole.jobs.run import check_workers
 from parts2whole.scans.patients import BY_DICOM, Told, tell_patients
@@ -146,11 +146,12 @@ def _count_patients(store: Store) -> str:
     ways = Counter(record.patient_by or "names" for record in store.cases)
     text = f"Patients: {len(patients)} ({len(store.cases)} scans), told apart by {' and '.join(ways)}."
     if len(patients) == 1 < len(store.cases) and BY_DICOM in ways:
-        text += " If that is because ids were made anonymous alike, say who is who with --patient_pattern."
+        text += " If that is because ids were made anonymous alike, say who is who with --patient-pattern."
     return text
 
 
 def _none_usable(report: IngestReport) -> str:
-    reasons = [f"{case}: {reason}" for case, reason in report.set_aside.items()]
-    more = f"\n  and {len(reasons) - 5} more" if len(reasons) > 5 else ""
-    return f"none of {len(reasons)} scans could be used\n  " + "\n  ".join(reasons[:5]) + more
+    count = len(report.set_aside)
+    reasons = tell_reasons(report.set_aside, of=count)
+    more = f"\n  and {len(reasons) - 5} more reasons" if len(reasons) > 5 else ""
+    return f"none of {count} scans could be used\n  " + "\n  ".join(reasons[:5]) + more
