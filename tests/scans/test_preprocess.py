@@ -112,7 +112,7 @@ def test_ct_is_guessed_from_air():
 )
 def test_nothing_else_is_guessed(array):
     assert guess_modality(Volume(array))[0] is None
-    with pytest.raises(PreprocessError, match="modality='MR'"):
+    with pytest.raises(PreprocessError, match="--modality MR"):
         prepare_volume(Volume(array), Preprocess())
 
 

@@ -45,7 +45,7 @@ def test_values_below_zero_are_refused_or_ignored_where_that_is_said(tmp_path):
     label = np.zeros((8, 8, 8), np.int16)
     label[2:5, 2:5, 2:5], label[7] = 3, -1
     root = pairs(tmp_path, label, label)
-    with pytest.raises(TaskError, match=r"found -1 in 2 label maps, such as that of c0.*ignore_label -1"):
+    with pytest.raises(TaskError, match=r"found -1 in 2 label maps, such as that of c0.*ignore-label -1"):
         labelled(root)
     task, data = labelled(root, ignore_label=-1)
     assert data.classes == ("0", "3")
