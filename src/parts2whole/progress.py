@@ -231,9 +231,9 @@ class Bar:
 
 
 @contextlib.contextmanager
-def watching(name: str, *, show: bool) -> Iterator[None]:
-    """Show in a bar how far what is watched (`watch`) inside is."""
-    with Bar(name, show=show) as bar, bar.listening():
+def watching(name: str, total: int | None = None, *, show: bool) -> Iterator[None]:
+    """Show in a bar how far what is watched (`watch`) inside is, of so many cases."""
+    with Bar(name, total=total, show=show) as bar, bar.listening():
         yield
 
 

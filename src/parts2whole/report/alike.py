@@ -20,7 +20,7 @@ START = frozenset({"init", "network", "network_from"})
 """Settings that say where an arm starts; its network is read from what it led to."""
 
 OWN = frozenset(
-    {"seed", "fraction", "cases", "out", "cache", "resume", "progress", "hardware", "accept_leak"}
+    {"seed", "fraction", "cases", "out", "cache", "resume", "progress", "hardware", "accept_leak", "logger"}
 )
 """Settings that change no arm, or that rows and seeds are told apart by."""
 

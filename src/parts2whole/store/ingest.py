@@ -209,7 +209,7 @@ def _run(store: Store, jobs: list[_Job], hands: _Workers, *, progress: bool) -> 
     """Do all jobs and enter their outcomes in the store."""
     stream = run_jobs(_attempt, jobs, lost=_killed, workers=hands.workers, cluster=hands.cluster)
     outcomes = []
-    with closing(stream), watching("Preparing", show=progress):
+    with closing(stream), watching("Preparing", len(jobs), show=progress):
         for outcome in watch(stream, len(jobs)):
             if outcome.fatal is not None:
                 raise outcome.fatal

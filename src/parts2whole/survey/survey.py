@@ -186,7 +186,7 @@ def survey_scans(
     sources = [*scans, *find_labels(folders, taken={source.case_id for source in scans}, salt=salt)]
     entries: list[Entry] = []
     earlier: dict[tuple[str, str], str] = {}
-    with watching("Reading", show=progress):
+    with watching("Reading", len(sources), show=progress):
         for number, source in enumerate(watch(sources, len(sources))):
             drawn = pictures and number < MOST_PICTURES
             entry = _look(source, passed_over=number >= len(scans), picture=drawn)

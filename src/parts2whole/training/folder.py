@@ -23,6 +23,8 @@ from parts2whole.training.checkpoint import FOLDER as CHECKPOINTS
 from parts2whole.training.checkpoint import list_checkpoints
 from parts2whole.training.cluster import is_first_process
 from parts2whole.training.lock import RunFolderError, hold_folder, lock_of
+from parts2whole.training.loggers import KEPT as LOGGED_AS
+from parts2whole.training.loggers import Loggers
 from parts2whole.training.provenance import reset_peak_memory
 from parts2whole.training.runtime import Runtime, describe_environment
 from parts2whole.training.track import METRICS
@@ -31,10 +33,13 @@ __all__ = ["Resume", "RunFolder", "RunFolderError"]
 
 CONFIG, ENVIRONMENT, SPLIT, RESULT = "config.yaml", "environment.json", "split.json", "result.json"
 RATES = "rates"
-BEGUN = (ENVIRONMENT, SPLIT, METRICS, "tensorboard", "panels", CHECKPOINTS, PAGE, RATES, CONFIG)
+BEGUN = (
+    *(ENVIRONMENT, SPLIT, METRICS, "tensorboard", "panels", CHECKPOINTS, PAGE, RATES, CONFIG),
+    *(LOGGED_AS, "wandb"),
+)
 """What a run leaves that dies before its first checkpoint."""
 Resume = bool | Literal["auto"]
-FREE_TO_CHANGE = ("resume", "progress", "hardware", "out", "cache")
+FREE_TO_CHANGE = ("resume", "progress", "hardware", "out", "cache", "logger")
 """Settings that may differ between the first part of a run and its resumption."""
 
 
@@ -55,6 +60,7 @@ class RunFolder:
 
     Raises:
         RunFolderError: another run is in it, or it holds what can't be overwritten or gone on with.
+        parts2whole.training.loggers.LoggerError: a logger that can't be had.
     """
 
     def __init__(
@@ -72,6 +78,7 @@ class RunFolder:
         self.resume = resume
         self.later = {name: to_plain(value) for name, value in later.items()}
         self.check_longer = check_longer
+        self.loggers = Loggers(settings.get("logger") or (), self.path)
         if is_first_process():
             if lock_of(self.path).exists():
                 with hold_folder(self.path):
@@ -99,12 +106,19 @@ class RunFolder:
                     print(line, flush=True)
             runtime.barrier()
             reset_peak_memory()
-            yield
+            if runtime.is_main:
+                self.loggers.start(self.settings)
+            try:
+                yield
+            finally:
+                if runtime.is_main:  # a run that has closed with its result has told it already
+                    self.loggers.finish(None)
             runtime.barrier()
 
     def close(self, result: dict[str, Any]) -> None:
         """Write the result, with which the run is finished, and the page; the main process alone does."""
         write_json(self.path / RESULT, result)
+        self.loggers.finish(result)
         write_report(self.path)
 
     def _refuse(self) -> None:

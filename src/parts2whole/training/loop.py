@@ -28,6 +28,7 @@ from parts2whole.training.checkpoint import (
 )
 from parts2whole.training.choice import defined, is_best, waited
 from parts2whole.training.health import Health, name_cases
+from parts2whole.training.loggers import Loggers
 from parts2whole.training.optim import Optimiser, Schedule, set_rates
 from parts2whole.training.runtime import Runtime, unwrap
 from parts2whole.training.step import MakeViews, Objective, TrainStep
@@ -116,6 +117,7 @@ def fit(
     resume: bool = False,
     show: bool = True,
     then: float = 0.0,
+    loggers: Loggers | None = None,
 ) -> Progress:
     """Train ``module`` in place.
 
@@ -137,6 +139,7 @@ def fit(
         show: show how far it is, and how long the rest will take.
         then: what will be examined after the last step, such as test cases, in validations of the run; the
             time left has it, too.
+        loggers: who is told what is logged, beside the files of the run.
 
     Returns:
         How far the run got, its validation values and the best of them.
@@ -161,6 +164,7 @@ def fit(
         write=runtime.is_main,
         validate_every=plan.validate_every if validate is not None else 0,
         then=then,
+        loggers=loggers,
     )
     health = Health(runtime)
     with track, StopSignal() as stop:

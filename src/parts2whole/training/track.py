@@ -10,13 +10,13 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from parts2whole.files import write_text
 from parts2whole.progress import Bar, Left, Pace, clock
+from parts2whole.training.loggers import Loggers, TensorBoard
 
 METRICS = "metrics.jsonl"
 STEP, VALIDATION = "step", "validation"
@@ -38,6 +38,7 @@ class Track:
         write: write files (only the main process does).
         validate_every: steps between validations, whose time is part of the time left; 0 for none.
         then: examinations after the last step, such as the final test, in validations.
+        loggers: who is told beside TensorBoard.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Track:
         write: bool = True,
         validate_every: int = 0,
         then: float = 0.0,
+        loggers: Loggers | None = None,
     ) -> None:
         self.path = folder / METRICS
         self.write = write
@@ -60,7 +62,8 @@ class Track:
         self.before_s = seconds
         if write:
             cut_records(self.path, after_step=first_step or -1)
-        self.board: Any = None
+        self.board = TensorBoard(folder, first_step=first_step) if write else None
+        self.loggers = loggers
         self.folder = folder
         self.steps, self.step, self.every, self.then = steps, first_step, validate_every, then
         self.pace, self.mark, self.expected = Pace(), time.monotonic(), False
@@ -70,12 +73,8 @@ class Track:
         self.shown: dict[str, str] = {}
 
     def __enter__(self) -> Track:
-        if self.write:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(
-                str(self.folder / "tensorboard"), purge_step=self.first_step and self.first_step + 1
-            )
+        if self.board is not None:
+            self.board.start({})
         self.bar.__enter__()
         if self.show and not _told:
             _told.add("tensorboard")
@@ -88,7 +87,7 @@ class Track:
     ) -> None:
         self.bar.__exit__(kind, error, trace)
         if self.board is not None:
-            self.board.close()
+            self.board.finish(None)
 
     @property
     def seconds(self) -> float:
@@ -156,8 +155,9 @@ class Track:
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         if self.board is not None:
-            for key, value in values.items():
-                self.board.add_scalar(f"{split}/{key}", value, step)
+            self.board.log(step, split, values)
+        if self.loggers is not None:
+            self.loggers.log(step, split, values)
 
     def say(self, message: str) -> None:
         """Print a line above the bar."""

@@ -16,6 +16,8 @@ OPTIONAL = {
     "onnxruntime": "weights export --to onnx (extra export)",
     "distributed": "--cluster with Dask (extra cluster)",
     "dask_jobqueue": "--cluster slurm (extra cluster)",
+    "mlflow": "--logger mlflow (extra mlflow)",
+    "wandb": "--logger wandb (extra wandb)",
     "upath": "stores at URLs (extra remote)",
     "umap": "UMAP in embed (package umap-learn)",
 }

@@ -139,7 +139,7 @@ def evaluate(
         first = words.describe_work(str(folder), told, network=card.network, module=module, runtime=runtime)
         print(first, flush=True)
     run_model = as_function(runtime.place_module(module), runtime)
-    with watching("Evaluating", show=progress):
+    with watching("Evaluating", len(items), show=progress):
         found = task.examine(run_model, labelled, items, thorough=True)
     set_aside |= found.failed
     if not found.per_item:

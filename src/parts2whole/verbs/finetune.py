@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -96,6 +97,7 @@ def finetune(
     cache: str | Path | None = None,
     hardware: Hardware = Hardware(),
     resume: Resume = False,
+    logger: str | Sequence[str] = (),
     progress: bool = True,
 ) -> Finetuned:
     """Fine-tune a model for ``task``, keep the step that is best on validation cases, and test it.
@@ -137,7 +139,8 @@ def finetune(
         hardware: devices, precision, loader threads.
         resume: ``true`` goes on with the run in ``out``, from its newest complete checkpoint and on its own
             split; ``auto`` too, or starts one if there is none.
-        progress: show a progress bar.
+        logger: log to these, too, beside TensorBoard: ``mlflow``, ``wandb``, or another that is installed.
+        progress: show how far it is.
 
     Returns:
         The run folder and its result.
@@ -147,6 +150,7 @@ def finetune(
         parts2whole.tasks.base.TaskError: labelled data that can't be used.
         parts2whole.training.leak.LeakError: validation or test cases were seen in pre-training.
         parts2whole.training.folder.RunFolderError: ``out`` already holds a run, or other files.
+        parts2whole.training.loggers.LoggerError: a logger that isn't known or installed.
         parts2whole.training.loop.PlanError: a number of steps or the like that makes no sense.
         parts2whole.training.model.ModelError: ``decoder="own"`` where there is none.
         parts2whole.training.transfer.TransferError: weights that don't fit the data.
@@ -160,7 +164,7 @@ def finetune(
         "encoder_lr": encoder_lr, "layer_decay": layer_decay, "encoder_warmup": encoder_warmup,
         "clip_norm": clip_norm,
         "validate_every": validate_every, "patience": patience, "checkpoint_every": checkpoint_every,
-        "accept_leak": accept_leak, "cache": cache, "hardware": hardware, "resume": resume,
+        "accept_leak": accept_leak, "cache": cache, "hardware": hardware, "resume": resume, "logger": logger,
         "progress": progress,
     }  # fmt: skip
     check_specs(settings, task=Task, network=Network, hardware=Hardware)
@@ -223,6 +227,8 @@ def finetune(
         predictor = as_function(module, runtime)
         return task.examine(predictor, labelled, split.validation, thorough=False).metrics
 
+    loggers = folder.loggers
+
     def train_model(
         module: nn.Module, optimiser: Optimiser, plan: Plan, folder: Path, *, resume: bool, show: bool
     ) -> Progress:
@@ -247,6 +253,7 @@ def finetune(
             validate=validate,
             resume=resume,
             show=show,
+            loggers=loggers if plan.keep_best else None,
             then=1 + len(split.test) / len(split.validation) if plan.keep_best else 0,
         )
 
@@ -265,11 +272,11 @@ def finetune(
         load_best(folder.path, module, done.best_step)
         module.eval()
         predictor = as_function(module, runtime)
-        with watching("Validating the best step", show=show):
+        with watching("Validating the best step", len(split.validation), show=show):
             on_validation = task.examine(predictor, labelled, split.validation, thorough=False)
         on_test = Examination({}, [])
         if split.test:
-            with watching("Testing", show=show):
+            with watching("Testing", len(split.test), show=show):
                 on_test = task.examine(predictor, labelled, split.test, thorough=True)
         if on_test.failed:
             reasons = "; ".join(f"{name}: {why}" for name, why in on_test.failed.items())

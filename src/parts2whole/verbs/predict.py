@@ -149,7 +149,7 @@ def predict(
     found: dict[str, _Found] = {}
     table: list[dict[str, Any]] = []
     try:
-        with watching("Predicting", show=progress):
+        with watching("Predicting", len(cases), show=progress):
             for case in watch(cases, len(cases)):
                 one = _attempt(case, card, model, named, folder)
                 found[case.case_id] = one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -93,6 +94,7 @@ def pretrain(
     checkpoint_every: int = 500,
     hardware: Hardware = Hardware(),
     resume: Resume = False,
+    logger: str | Sequence[str] = (),
     progress: bool = True,
 ) -> Pretrained:
     """Pre-train an encoder and write a run folder.
@@ -130,7 +132,8 @@ def pretrain(
         hardware: devices, precision, loader threads.
         resume: ``true`` goes on with the run in ``out``, from its newest complete checkpoint and on its own
             split; ``auto`` too, or starts one if there is none.
-        progress: show a progress bar.
+        logger: log to these, too, beside TensorBoard: ``mlflow``, ``wandb``, or another that is installed.
+        progress: show how far it is.
 
     Returns:
         The run folder and its result.
@@ -142,6 +145,7 @@ def pretrain(
         parts2whole.training.transfer.TransferError: weights for other channels or another window.
         parts2whole.weights.native.WeightsError: ``init`` names no usable weights.
         parts2whole.training.folder.RunFolderError: ``out`` already holds a run, or other files.
+        parts2whole.training.loggers.LoggerError: a logger that isn't known or installed.
         parts2whole.training.loop.PlanError: a number of steps or the like that makes no sense.
         parts2whole.store.split.SplitError: no scans are left to train on.
         parts2whole.store.store.StoreError: ``store`` is not a store.
@@ -153,7 +157,8 @@ def pretrain(
         "clip_norm": clip_norm, "seed": seed, "held_out": held_out,
         "validation_fraction": validation_fraction, "validation_wholes": validation_wholes,
         "validate_every": validate_every, "panel_every": panel_every, "embed_wholes": embed_wholes,
-        "checkpoint_every": checkpoint_every, "hardware": hardware, "resume": resume, "progress": progress,
+        "checkpoint_every": checkpoint_every, "hardware": hardware, "resume": resume,
+        "logger": logger, "progress": progress,
     }  # fmt: skip
     check_specs(settings, method=Method, network=Network, where=Where, held_out=Task, hardware=Hardware)
     chosen_optimiser, chosen_schedule = choose_optimiser(preset, optimiser, schedule)
@@ -241,6 +246,7 @@ def pretrain(
             validate=examiner,
             resume=bool(resume),
             show=progress,
+            loggers=folder.loggers,
         )
         result = {
             "kind": "pretrain",
