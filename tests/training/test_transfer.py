@@ -180,3 +180,10 @@ def test_the_card_knows_the_spacings_of_the_files(pairs, folder):
     zooms = np.array([nib.load(files[case]).header.get_zooms()[::-1] for case in found.split.train])
     assert low == pytest.approx(zooms.min(axis=0))
     assert high == pytest.approx(zooms.max(axis=0))
+
+
+def test_a_result_says_the_modality_that_the_scans_have(task, folder):
+    found = transfer(task, folder)
+    assert task.preprocess.modality == "auto"
+    said = found.describe(found.split)["task"]["init_args"]["preprocess"]["init_args"]["modality"]
+    assert said == found.labelled.store.cases[0].modality != "auto"

@@ -109,9 +109,14 @@ class Transfer:
         return module, []
 
     def describe(self, split: Split) -> dict[str, Any]:
-        """What a result says of weights and data, with the labels that were used as ``split.train``."""
+        """What a result says of weights and data, with the labels that were used as ``split.train``.
+
+        The modality is the one the scans have, so that a guess and an order of the same aren't told apart.
+        """
+        modality = self.labelled.store.cases[0].modality
+        task = self.task.replace(preprocess=self.task.preprocess.replace(modality=modality))
         return {
-            "task": self.task.to_dict(),
+            "task": task.to_dict(),
             "init": self.init,
             "method": self.start.card.method if self.start else None,
             "network": self.network.to_dict(),

@@ -26,7 +26,7 @@ from parts2whole.verbs.prepare import prepare
 from parts2whole.verbs.pretrain import pretrain
 
 UNLABELLED, LABELLED = 60, 34
-WHOLE, PATCH, WINDOW = (24, 32, 32), (32, 40, 40), (40, 56, 56)
+WHOLE, PATCH, WINDOW = (24, 32, 32), (24, 32, 32), (40, 56, 56)
 PATIENT = Resolution(pixels=56, slices=40, smallest_mm=10.0)
 """Coarse, about 6.5 mm, so that all of a patient fits and training takes minutes."""
 
@@ -53,7 +53,7 @@ def demo(
     labelled: str | None = None,
     modality: Modality = "auto",
     labelled_cases: int = 3,
-    seeds: int = 3,
+    seeds: int = 5,
     pretrain_steps: int = 300,
     finetune_steps: int = 100,
     seed: int = 0,
@@ -96,15 +96,16 @@ def demo(
         window_size=WINDOW,
         validation_fraction=0.15,
         test_fraction=0.5,
+        loss_function="dice_balanced_ce",  # or some runs never learn a class, and chance decides
     )
     _say("2/4  Preparing the unlabelled scans", progress)
     store: Store = prepare([scans], out=folder / "store", modality=modality, progress=progress)
     _say("3/4  Pre-training by Parts2Whole: rebuild the whole from a part", progress)
-    network = UNet3D(size="tiny", norm="instance")
+    network = UNet3D(size="tiny")
     pretrained = pretrain(
         store.path,
         out=folder / "runs" / "pretrain",
-        method=Parts2Whole(part_fraction=(0.5, 1.0), per_axis=False),
+        method=Parts2Whole(part_fraction=(0.5, 1.0)),
         network=network,
         whole_size=WHOLE,
         optimiser=AdamW(lr=4e-3),
@@ -124,7 +125,7 @@ def demo(
                 cases=labelled_cases,
                 seed=number,
                 steps=finetune_steps,
-                optimiser=AdamW(lr=8e-3),
+                optimiser=AdamW(lr=4e-3),
                 validate_every=max(1, finetune_steps // 4),
                 out=folder / "runs" / f"{arm}-seed{number}",
                 resume="auto",
