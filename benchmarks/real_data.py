@@ -3,8 +3,8 @@
     python benchmarks/real_data.py --data ../shared/data --out runs/real --write docs/results-0.1.0.md
 
 Finished parts are never run again, so it can be stopped and started.  Nothing is chosen on test cases: the
-settings in `sets` were chosen on validation cases (docs/results-0.1.0.md says what was tried), and pre-training
-never sees a validation or test scan of the task it is measured on (``held_out``).
+settings in `sets` were chosen on validation cases (docs/results-0.1.0.md says what was tried), and
+pre-training never sees a validation or test scan of the task it is measured on (``held_out``).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sections of docs/results-0.1.0.md about finished studies; every number comes from a file of the study's folder.
+"""Sections of docs/results-0.1.0.md about finished studies; every number comes from a file of a study.
 
 Used by `real_data.py --studies DIR ... --write docs/results-0.1.0.md`.
 """
