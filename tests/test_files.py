@@ -281,7 +281,7 @@ BY_HAND = {
     ("training/lock.py", "write_text"): "the lock is held on this very file, so it can't be another one",
     ("training/provenance.py", "write_text"): "a switch of the kernel, not a file",
     ("training/track.py", "open"): "a log grows line by line",
-    ("training/track.py", "SummaryWriter"): "so does TensorBoard's",
+    ("training/loggers.py", "SummaryWriter"): "so does TensorBoard's",
     ("verbs/export.py", "save"): "into a folder that is built beside its place",
     ("weights/formats/traced.py", "save"): "into the same",
     ("weights/formats/traced.py", "export"): "into the same",
