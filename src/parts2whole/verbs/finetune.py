@@ -140,7 +140,7 @@ def finetune(
         resume: ``true`` goes on with the run in ``out``, from its newest complete checkpoint and on its own
             split; ``auto`` too, or starts one if there is none.
         logger: log to these, too, beside TensorBoard: ``mlflow``, ``wandb``, or another that is installed.
-        progress: show how far it is.
+        progress: show a progress bar.
 
     Returns:
         The run folder and its result.
