@@ -13,6 +13,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from matplotlib.path import Path as Polygon
+from PIL import Image
 
 from parts2whole.phantom.ct import make_ct
 from parts2whole.phantom.data_sets import UnknownDataSetError, choose_data_sets
@@ -274,7 +275,7 @@ def test_a_flip_moves_no_voxel_in_the_patient():
 def test_montages_are_drawn_for_every_labelled_set(written):
     names = ["LUNA16", "LIDC-IDRI", "LiTS", "CAD-PE", "BraTS2018"]
     assert [path.name for path in written.previews] == [f"{name}.png" for name in names]
-    assert all(path.stat().st_size > 10_000 for path in written.previews)
+    assert all(np.asarray(Image.open(path)).std() > 20 for path in written.previews)
     assert "not for clinical" in written.summary()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
+from scipy.integrate import trapezoid
 
 from parts2whole.evaluation.statistics import StatisticsError
 
@@ -35,7 +36,7 @@ def log_area(points: Sequence[tuple[float, float]]) -> float:
     x, y = np.array(sorted(points), np.float64).reshape(-1, 2).T
     if len(np.unique(x)) < max(2, len(x)) or x[0] <= 0:
         raise StatisticsError(f"an area needs two or more different x above 0, got {x.tolist()}")
-    return float(np.trapezoid(y, np.log(x)) / math.log(x[-1] / x[0]))
+    return float(trapezoid(y, np.log(x)) / math.log(x[-1] / x[0]))
 
 
 def steps_to(curve: Sequence[tuple[int, float]], target: float) -> int | None:
