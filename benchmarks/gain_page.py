@@ -59,7 +59,8 @@ def section(folder: Path, page: Path) -> list[str]:
     done = [run for run in runs if run.kind == "finetune" and run.finished]
     reference = next(arm for arm in listing.arms if arm.lower() == "scratch")
     name = listing.name.removeprefix("What pre-training gains, ").capitalize()
-    lines = [f"## {name}", "", (folder / "verdict.txt").read_text().strip(), ""]
+    verdict = (folder / "verdict.txt").read_text().strip().splitlines()
+    lines = [f"## {name}", "", *(f"- {sentence}" for sentence in verdict), ""]
     table = listing.tabulate(done)
     for number, figure in enumerate(f for f in study_figures(table, reference) if f["dots"]):
         picture = page.parent / "figures" / f"{folder.name}-{number}.png"
