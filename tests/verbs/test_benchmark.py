@@ -164,8 +164,8 @@ def test_a_failed_cell_is_told_and_the_others_are_finished(folder: Path, finishe
     shown = capsys.readouterr()
     assert code == 1
     assert "3 failed" in shown.out
-    assert "Balls, 3 cases, Broken, seed 0: no encoder.safetensors" in shown.out
-    assert "pre-training, Unlearned: whole_size must be divisible by 8" in shown.out
+    assert "Balls, 3 cases, Broken, seed 0 was not finished: no encoder.safetensors" in shown.out
+    assert "pre-training, Unlearned was not finished: whole_size must be divisible by 8" in shown.out
     assert "not run, as its pre-training failed" in shown.out
     assert "1 cells are finished" in shown.out
     assert list(finished.glob("cells/*Broken*.failure.txt"))

@@ -97,7 +97,7 @@ def test_predict_for_new_scans(tuned, tmp_path):
         assert mask.shape == image.shape
         np.testing.assert_allclose(mask.affine, image.affine)
         (case / "BraTS2021_00003_t1.nii.gz").unlink()
-        with pytest.raises(PredictError, match="BraTS2021_00003: no t1 "):
+        with pytest.raises(PredictError, match="BraTS2021_00003 was set aside: no t1 "):
             p2w.predict(run.folder, [case], out=tmp_path / "c", hardware=EXACT, progress=False)
     else:
         scan = data / "volume-115.nii.gz" if kind == "LiverSegmentation" else next(data.rglob("series"))
