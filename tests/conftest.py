@@ -27,7 +27,17 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
 
 SLOW = Path(__file__).with_name("slow.txt")
 """Tests that took more than `SLOW_SECONDS` of processor time, setup included; written by ``--measure``."""
-SLOW_SECONDS = 0.5
+SLOW_SECONDS = 0.3
+SLOW_FILES = (
+    "tests/contracts/test_tasks.py",
+    "tests/methods/test_devices.py",
+    "tests/phantom/test_writers.py",
+    "tests/test_verbs.py",
+    "tests/training/test_resume.py",
+    "tests/verbs/",
+    "tests/weights/test_from_file_to_task.py",
+)
+"""Tests that share fixtures which train or make scans: without the slowest of them, the next would pay."""
 spent: dict[str, float] = {}
 
 
@@ -39,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that were slow when they were last measured; a new one counts as fast until then."""
     slow = set(SLOW.read_text(encoding="utf-8").splitlines())
     for item in items:
-        if item.nodeid in slow:
+        if item.nodeid in slow or item.nodeid.startswith(SLOW_FILES):
             item.add_marker(pytest.mark.slow)
 
 
@@ -61,6 +71,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if session.config.getoption("--measure"):
         known = {name for name in SLOW.read_text(encoding="utf-8").splitlines() if name not in spent}
         known |= {name for name, seconds in spent.items() if seconds > SLOW_SECONDS}
+        known = {name for name in known if not name.startswith(SLOW_FILES)}
         write_text(SLOW, "".join(f"{name}\n" for name in sorted(known)))
 
 
