@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from parts2whole.errors import Parts2WholeError, note_place
+from parts2whole.extras import install_hint
 from parts2whole.jobs.pool import run_in_processes, usable_cores
 
 Job = TypeVar("Job")
@@ -174,7 +175,7 @@ def _client(cluster: str, workers: int) -> Iterator[Any]:
     try:
         from distributed import Client
     except ImportError as error:
-        raise JobError("cluster needs Dask: pip install 'parts2whole[cluster]'") from error
+        raise JobError(f"cluster needs Dask: {install_hint('cluster')}") from error
     if cluster not in QUEUES:
         try:
             client = Client(cluster, timeout=CONNECT_S)
@@ -197,9 +198,7 @@ def _queue(cluster: str) -> Any:
     try:
         import dask_jobqueue
     except ImportError as error:
-        raise JobError(
-            f"cluster={cluster!r} needs dask-jobqueue: pip install 'parts2whole[cluster]'"
-        ) from error
+        raise JobError(f"cluster={cluster!r} needs dask-jobqueue: {install_hint('cluster')}") from error
     finally:
         # Importing it makes Ctrl-C end the program as if all were well; keep what was there.
         if threading.current_thread() is threading.main_thread():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from parts2whole.errors import Parts2WholeError
+from parts2whole.extras import install_hint
 
 
 class LocationError(Parts2WholeError, ValueError):
@@ -33,7 +34,7 @@ def to_location(path: str | Path) -> Path:
             return Path(place.path)
     except (ImportError, ValueError) as error:
         raise LocationError(
-            f"{path} can't be opened: {error}; pip install 'parts2whole[remote]', and the library for this "
+            f"{path} can't be opened: {error}; {install_hint('remote')}, and the library for this "
             "kind of URL, such as s3fs or gcsfs"
         ) from error
     return cast(Path, place)

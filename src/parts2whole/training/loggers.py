@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from parts2whole.errors import Parts2WholeError
+from parts2whole.extras import install_hint
 from parts2whole.files import read_json, write_json
 
 GROUP = "parts2whole.loggers"
@@ -216,7 +217,7 @@ def find_logger(name: str) -> Callable[[Path], Logger]:
     if name in KNOWN:
         needs = getattr(KNOWN[name], "needs", None)
         if needs and needs not in sys.modules and importlib.util.find_spec(needs) is None:
-            raise LoggerError(f"--logger {name} needs a package: pip install 'parts2whole[{needs}]'")
+            raise LoggerError(f"--logger {name} needs a package: {install_hint(needs)}")
         return KNOWN[name]
     if name not in others:
         raise LoggerError(f"there is no logger {name!r}; known are {', '.join(sorted({*KNOWN, *others}))}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import os
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from parts2whole.progress import watch, watching
 from parts2whole.scans.case import SourceCase, read_channels
 from parts2whole.scans.nifti import smallest_integer
 from parts2whole.scans.preprocess import onto_grid, prepare_volume, quantise, spacing_text, to_unit
-from parts2whole.scans.read import strip_suffix, user_salt, write_label_like
+from parts2whole.scans.read import strip_suffix, user_salt
 from parts2whole.scans.source import hashed
 from parts2whole.scans.volume import Box, LabelVolume, Volume, to_canonical
 from parts2whole.spec import digest
@@ -46,6 +45,7 @@ from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.model import ModelCard, as_function, load_model
 from parts2whole.training.runtime import Hardware, Runtime
 from parts2whole.verbs import words
+from parts2whole.verbs.masks import MaskFormat, MaskWriter, mask_writer, names_by_value
 
 TABLE, PROBABILITIES = "predictions.csv", "probabilities.csv"
 FAR = 2.0
@@ -97,16 +97,19 @@ def predict(
     *,
     out: str | Path,
     points: str | Path | None = None,
+    format: MaskFormat = "nifti",
+    codes: str | Path | None = None,
     keep_series_uids: bool = False,
     hardware: Hardware = Hardware(),
     progress: bool = True,
 ) -> Predictions:
     """Predict for new scans with the model of a fine-tuning run.
 
-    Segmentation writes one NIfTI mask a scan, with the label values of the training data, on exactly the
-    voxels of the input file.  Classification writes ``probabilities.csv``, for a task of candidates with one
-    row a point.  ``predictions.csv`` has a row for every scan: its folder and files, its mask, its series,
-    whether it failed and why, notes, and the volume of every class in ml.
+    Segmentation writes one mask a scan, on exactly the voxels of the input file: NIfTI with the label values
+    of the training data, or a DICOM segmentation with a segment a class.  Classification writes
+    ``probabilities.csv``, for a task of candidates with one row a point.  ``predictions.csv`` has a row for
+    every scan: its folder and files, its mask, its series, whether it failed and why, notes, and the volume
+    of every class in ml.
 
     A scan that fails, for whatever reason, never ends the run, and what is written stays.  Predictions of
     several runs may share a folder; nothing is overwritten.
@@ -118,6 +121,8 @@ def predict(
         points: a CSV with ``seriesuid,coordX,coordY,coordZ``: LPS positions in mm, as in LUNA16, in scans
             named by file name without suffix or by series UID.  Candidates are classified there, and a
             segmentation looks only into the crops around them.
+        format: of masks: ``nifti``, or ``dicom-seg`` for DICOM series (needs the extra ``dicom-seg``).
+        codes: for ``dicom-seg``, a YAML that says of every class what it is; see `parts2whole.scans.codes`.
         keep_series_uids: write DICOM series UIDs as they are; by default they are hashed, as `prepare` does.
         hardware: device and precision; one device is used.
         progress: show a progress bar.
@@ -128,8 +133,11 @@ def predict(
     Raises:
         PredictError: no scan could be used, or ``out`` holds a ``probabilities.csv``.
         parts2whole.training.model.ModelError: ``run`` holds no finished model.
+        parts2whole.verbs.masks.MaskError: the model or the options don't go with the format.
+        parts2whole.scans.codes.CodesError: a class has no code.
     """
     module, card = load_model(Path(run))
+    writer = mask_writer(format, None if codes is None else Path(codes), card, Path(run))
     runtime = Runtime(hardware.replace(devices=1, nodes=1))
     model = as_function(runtime.place_module(module), runtime)
     inputs = group_channels(card.task.find_inputs(scans), card.in_channels, card.channel_names)
@@ -151,7 +159,7 @@ def predict(
     try:
         with watching("Predicting", len(cases), show=progress):
             for case in watch(cases, len(cases)):
-                one = _attempt(case, card, model, named, folder)
+                one = _attempt(case, card, model, named, folder, writer)
                 found[case.case_id] = one
                 table.append(_row(case, one, keep_series_uids=keep_series_uids))
                 if one.reason:
@@ -187,10 +195,11 @@ def _attempt(
     model: Predictor,
     named: dict[str, list[tuple[float, ...]]] | None,
     folder: Path,
+    writer: MaskWriter,
 ) -> _Found:
     """Predict for one scan; whatever goes wrong becomes its reason, but a full disk."""
     try:
-        return _predict_one(case, card, model, named, folder)
+        return _predict_one(case, card, model, named, folder, writer)
     except DiskFullError:
         raise
     except Exception as error:  # one odd scan must not end the run of a thousand
@@ -205,8 +214,9 @@ def _predict_one(
     model: Predictor,
     named: dict[str, list[tuple[float, ...]]] | None,
     folder: Path,
+    writer: MaskWriter,
 ) -> _Found:
-    path = folder / f"{case.case_id}.nii.gz"
+    path = writer.path(folder, case.case_id)
     if isinstance(card.task, SegmentationTask) and path.exists():
         raise PredictError(f"{path} exists already; choose another --out")
     scan = read_channels(case)
@@ -220,7 +230,7 @@ def _predict_one(
     )
     if isinstance(card.task, SegmentationTask):
         mask = _segment(card.task, model, image, scan, card, where)
-        write_label_like(case.images[0], mask.array, path)
+        writer.write(case.images[0], mask.array, path)
         return _Found(path, volumes_ml=_volumes_ml(mask, card), notes=notes)
     if isinstance(card.task, CandidateTask) and card.classes == CLASSES:
         return _Found(rows=_candidates(card.task, model, image, card, where, case), notes=notes)
@@ -297,12 +307,9 @@ def _far_spacing(scan: Volume, card: ModelCard) -> str:
 def _volumes_ml(mask: LabelVolume, card: ModelCard) -> dict[str, float]:
     """Volume of every foreground class, of those with one value together; axes may be at any angles."""
     voxel_ml = abs(float(np.linalg.det(mask.affine()[:3, :3]))) / 1000
-    named: dict[int, list[str]] = defaultdict(list)
-    for name, value in zip(card.classes, card.values, strict=True):
-        named[value].append(name)
     return {
-        " or ".join(names): int(np.count_nonzero(mask.array == value)) * voxel_ml
-        for value, names in named.items()
+        name: int(np.count_nonzero(mask.array == value)) * voxel_ml
+        for value, name in names_by_value(card).items()
         if value
     }
 

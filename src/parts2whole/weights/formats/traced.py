@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from parts2whole.extras import install_hint
 from parts2whole.weights.formats.model import Exportable, ExportError, compare
 
 
@@ -43,7 +44,7 @@ def to_onnx(model: Exportable, path: Path) -> float:
         importlib.import_module("onnxscript")
     except ImportError as error:
         raise ExportError(
-            f"ONNX needs packages that are not installed ({error}): pip install 'parts2whole[export]'"
+            f"ONNX needs packages that are not installed ({error}): {install_hint('export')}"
         ) from error
     outputs = [f"level{number}" for number in range(len(model.encoder.channels))]
     names = ["logits"] if model.classes else outputs
