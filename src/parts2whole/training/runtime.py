@@ -30,6 +30,7 @@ from parts2whole.networks.synchronised import synchronise_norms
 from parts2whole.spec import Spec
 from parts2whole.training.cluster import ClusterError, read_launch
 from parts2whole.training.cpu_bfloat16 import keep_float32_where_wrong
+from parts2whole.training.cpu_norm import speed_up_norms
 from parts2whole.training.provenance import code_version
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
@@ -188,9 +189,11 @@ class Runtime:
         return self._checked(moved)
 
     def _checked(self, module: Module) -> Module:
-        """A module whose convolutions are right in this precision."""
+        """A module whose convolutions are right in this precision, and whose norms are fast."""
         if self.device.type == "cpu" and self.precision == "bf16-mixed":
             keep_float32_where_wrong(module)
+        if self.device.type == "cpu" and not self.hardware.compile:
+            speed_up_norms(module)
         return module
 
     def place(self, batch: Any) -> Any:
