@@ -199,7 +199,8 @@ def test_safetensors_come_with_a_model_card_and_are_an_initialisation_again(fold
     for heading in ("## Load", "## Input", "## Network", "## Licence", "## Citation"):
         assert heading in text
     assert "permuted to z, y, x" in text
-    assert done.files == ("README.md", "card.json", "encoder.safetensors")
+    assert done.files == ("README.md", "card.json", "encoder.py", "encoder.safetensors", "own.safetensors")
+    assert p2w.load_encoder(tmp_path / "st").own is not None
     one, other = p2w.load_encoder(folder).encoder, p2w.load_encoder(tmp_path / "st").encoder
     assert all(torch.equal(value, other.state_dict()[key]) for key, value in one.state_dict().items())
 

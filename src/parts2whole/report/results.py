@@ -233,7 +233,7 @@ def _arm(run: Run) -> tuple[str, str]:
         return str(run.result["arm"]), ""
     if init == "scratch" or re.match(r"[a-z0-9_]{2,}:", init):
         source, _, path = init.partition(":")
-        return source, Path(path).name
+        return (path, "") if source == "hf" else (source, Path(path).name)
     if isinstance(run.result.get("method"), Mapping):
         return spec_name(run.result["method"]), Path(init).name
     for folder in weights_folders(run, init):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from parts2whole.study.plan import Study
 from parts2whole.study.read import StudyError
+from parts2whole.weights.hub import PREFIX
 from parts2whole.weights.load import SCRATCH
 
 
@@ -35,5 +36,6 @@ def check_paths(study: Study) -> None:
 
 
 def _weights(where: str, init: object) -> dict[str, str]:
-    """The path of weights, by its place in the study's file; none from scratch."""
-    return {} if init == SCRATCH else {where: str(init).rpartition(":")[2]}
+    """The path of weights, by its place in the study's file; none from scratch or on a hub."""
+    text = str(init)
+    return {} if text == SCRATCH or text.startswith(PREFIX) else {where: text.rpartition(":")[2]}

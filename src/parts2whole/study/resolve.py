@@ -42,6 +42,7 @@ from parts2whole.study.plan import (
 from parts2whole.study.read import ArgumentsError, Reader, StudyError, read_mapping, refuse_unknown
 from parts2whole.tasks.base import Task
 from parts2whole.training.runtime import Hardware
+from parts2whole.weights.hub import PREFIX
 from parts2whole.weights.load import SCRATCH
 
 KEYS = ("name", "imports", "data", "network", "arms", "tasks", "fractions", "cases", "seeds", "pretrain")
@@ -303,7 +304,7 @@ class _Resolver:
 
     def _init(self, text: str) -> str:
         source, colon, path = text.partition(":")
-        if text == SCRATCH:
+        if text == SCRATCH or text.startswith(PREFIX):
             return text
         if colon and source not in self.generated and SOURCE.fullmatch(text):
             return f"{source}:{self.locate(path)}"

@@ -68,6 +68,7 @@ class Beginning:
                 "steps": before.steps,
                 "fingerprint": before.fingerprint,
                 "origin": before.origin,
+                "fetched": before.fetched,
                 "begun_from": before.begun_from,
             },
         )
@@ -77,7 +78,7 @@ def begin_from(init: str | Path, network: Network, scans: Store, *, held_out: Ta
     """Load the weights that ``init`` names, and check them against network and scans.
 
     Args:
-        init: ``scratch``, a run or weights folder, or ``SOURCE:PATH``.
+        init: ``scratch``, a run or weights folder, ``hf:OWNER/NAME``, or ``SOURCE:PATH``.
         network: of the encoder.
         scans: what will be trained on.
         held_out: a target task whose validation and test scans the weights must not have seen.

@@ -118,6 +118,7 @@ class Transfer:
         return {
             "task": task.to_dict(),
             "init": self.init,
+            "init_fetched": self.start.card.fetched if self.start else "",
             "method": self.start.card.method if self.start else None,
             "network": self.network.to_dict(),
             "classes": list(self.labelled.classes),
@@ -176,7 +177,7 @@ def open_transfer(
 
     Args:
         task: the target task.
-        init: ``scratch``, a run folder, a weights folder, or ``SOURCE:PATH``.
+        init: ``scratch``, a run folder, a weights folder, ``hf:OWNER/NAME[@REVISION]``, or ``SOURCE:PATH``.
         network: of the encoder from scratch, default ``UNet3D()``; with weights it must be theirs.
         network_from: the run or the weights whose network and preprocessing an encoder from scratch has.
         split: of a run that is gone on with; default the task's own.
@@ -229,7 +230,7 @@ def open_transfer(
 
 
 def card_of(source: str | Path) -> Card | ModelCard:
-    """The card of a run, fine-tuned or pre-trained, of a weights folder, or of ``SOURCE:PATH``.
+    """The card of a run, fine-tuned or pre-trained, of a weights folder, of a hub, or of ``SOURCE:PATH``.
 
     Raises:
         TransferError: ``scratch`` has none.

@@ -16,8 +16,12 @@ from parts2whole.spec import to_plain
 from parts2whole.training.model import CARD, TENSORS, ModelCard, load_model
 from parts2whole.weights.card import Card
 from parts2whole.weights.formats.model import Exportable, ExportError
+from parts2whole.weights.formats.plain import FILE as PLAIN
+from parts2whole.weights.formats.plain import to_plain_torch
+from parts2whole.weights.hub import HubName, check_repository
+from parts2whole.weights.hub import push as push_folder
 from parts2whole.weights.load import SCRATCH, load_initialisation
-from parts2whole.weights.native import write_tensors
+from parts2whole.weights.native import DECODER, FILE, MODEL_FILE, OWN_FILE, write_tensors
 
 Format = Literal["monai", "nnunet", "torchscript", "onnx", "safetensors"]
 EXAMPLE_EDGE = 64
@@ -30,10 +34,16 @@ class ExportedWeights:
     folder: Path
     files: tuple[str, ...]
     check: str
+    pushed: HubName | None = None
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
-        """Files and check."""
-        return f"{', '.join(self.files)} in {self.folder}\n{self.check}"
+        """Files and check, and the name of what was pushed."""
+        lines = [f"{', '.join(self.files)} in {self.folder}", self.check]
+        lines += [f"Note: {note}." for note in self.notes]
+        if self.pushed is not None:
+            lines.append(f"pushed; use it as --init {self.pushed}")
+        return "\n".join(lines)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,25 +55,35 @@ class _Written:
 
 
 def export_weights(
-    run: str | Path, *, to: Format, out: str | Path, size: Size | None = None
+    run: str | Path,
+    *,
+    to: Format = "safetensors",
+    out: str | Path,
+    size: Size | None = None,
+    push: str | None = None,
+    public: bool = False,
 ) -> ExportedWeights:
     """Write weights for another tool, with a model card (``README.md``) in the Hugging Face layout.
 
     Args:
-        run: a pre-training run, a fine-tuning run, a weights folder, or ``SOURCE:PATH`` of published weights.
+        run: a pre-training run, a fine-tuning run, a weights folder, ``hf:OWNER/NAME[@REVISION]`` on a hub,
+            or ``SOURCE:PATH`` of published weights.
         to: ``monai`` (a state dict and the lines that build its network), ``nnunet`` (a checkpoint for
             ``-pretrained_weights`` and the matching plan), ``torchscript``, ``onnx`` (needs the extra
             ``export``) or ``safetensors``.
         out: the folder to make.
         size: size in voxels (z, y, x) that TorchScript and ONNX are made for; default: that of training, at
             most 64 along an axis.
+        push: ``OWNER/NAME`` of a repository on a hub to put the files of ``out`` into, an encoder as
+            ``safetensors``; it is made if need be, and others then begin with ``--init hf:OWNER/NAME``.
+        public: a repository that is made can be seen by everybody; otherwise only by you and its owner.
 
     Returns:
         The files and how they were checked.
 
     Raises:
         parts2whole.weights.formats.model.ExportError: the format can't take this network.
-        parts2whole.weights.base.WeightsError: there are no weights.
+        parts2whole.weights.base.WeightsError: there are no weights, or the hub refuses them; ``out`` stays.
     """
     writers = {
         "monai": _write_monai,
@@ -77,14 +97,32 @@ def export_weights(
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExportError(f"{folder} exists and isn't an empty folder; choose another --out")
+    if push is not None:
+        check_repository(push)
     model, card = _open(run, size)
+    if push is not None and (to != "safetensors" or not isinstance(card, Card)):
+        what = "an encoder" if isinstance(card, Card) else "a fine-tuned model"
+        raise ExportError(
+            f"what is pushed must be an encoder with --to safetensors, got {what} with --to {to}"
+        )
     with replacing(folder) as beside:
         beside.mkdir()
         written = writers[to](model, beside)
         about = {field.name: to_plain(getattr(card, field.name)) for field in dataclasses.fields(card)}
         write_json(beside / "card.json", about)
         write_text(beside / "README.md", model_card(model, card, written))
-    return ExportedWeights(folder, tuple(sorted(p.name for p in folder.iterdir())), written.check)
+    files = tuple(sorted(p.name for p in folder.iterdir()))
+    if push is None:
+        return ExportedWeights(folder, files, written.check)
+    return ExportedWeights(
+        folder, files, written.check, push_folder(folder, push, public=public), _tell_identities(card)
+    )
+
+
+def _tell_identities(card: Card | ModelCard) -> tuple[str, ...]:
+    """What whoever pushes a card should know of it: series UIDs that were kept say which scans were used."""
+    kept = [series for series in card.series if "." in series]
+    return (f"its card names {len(kept)} DICOM series by their UIDs, as they were kept",) if kept else ()
 
 
 def _open(run: str | Path, size: Size | None) -> tuple[Exportable, Card | ModelCard]:
@@ -100,7 +138,8 @@ def _open(run: str | Path, size: Size | None) -> tuple[Exportable, Card | ModelC
         raise ExportError(f'"{SCRATCH}" has no weights; give a run or weights folder')
     encoder = start.encoder.eval()
     edges = _fit(size or start.card.whole_size, encoder.divisor, exact=size is not None)
-    return Exportable(encoder, start.card.network, start.card.in_channels, edges), start.card
+    beside = {OWN_FILE: start.own, MODEL_FILE: {DECODER + key: value for key, value in start.decoder.items()}}
+    return Exportable(encoder, start.card.network, start.card.in_channels, edges, beside=beside), start.card
 
 
 def _fit(size: Size, divisor: int, *, exact: bool) -> Size:
@@ -113,12 +152,30 @@ def _fit(size: Size, divisor: int, *, exact: bool) -> Size:
 
 
 def _write_safetensors(model: Exportable, folder: Path) -> _Written:
-    name = "model.safetensors" if model.classes else "encoder.safetensors"
+    name = "model.safetensors" if model.classes else FILE
     write_tensors(folder / name, model.module.state_dict(), metadata={"format": "pt"})
-    usage = f'```python\nfrom safetensors.torch import load_file\n\nstate = load_file("{name}")\n```'
-    if not model.classes:
-        usage += '\n\nThis folder is also an encoder for parts2whole: `p2w.load_encoder("FOLDER")`.'
-    return _Written("the tensors as they are", usage)
+    load = f'load_file("{name}")'
+    imports = "from safetensors.torch import load_file\n"
+    if model.classes:
+        return _Written("the tensors as they are", f"```python\n{imports}\nstate = {load}\n```")
+    for file, tensors in model.beside.items():
+        if tensors:
+            write_tensors(folder / file, tensors, metadata={"format": "pt"})
+    usage = 'This folder is an encoder for parts2whole: `p2w.load_encoder("FOLDER")`, or `--init FOLDER`.'
+    plain = to_plain_torch(model)
+    if plain is None:
+        return _Written(
+            "the tensors as they are", f"{usage}\n\nIts network can't be written as plain PyTorch."
+        )
+    text, worst = plain
+    write_text(folder / PLAIN, text)
+    usage += (
+        f"\n\nAs plain PyTorch, without parts2whole, with `{PLAIN}` of this folder:\n\n"
+        f"```python\n{imports}from {PLAIN.removesuffix('.py')} import Encoder\n\n"
+        f"encoder = Encoder()\nencoder.load_state_dict({load})\n```\n\n"
+        "It maps images to a tuple of feature maps, finest first, and can be trained on."
+    )
+    return _Written(f"{PLAIN} was run and compared: largest relative difference {worst:.1e}", usage)
 
 
 def _write_torchscript(model: Exportable, folder: Path) -> _Written:

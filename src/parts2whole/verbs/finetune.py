@@ -105,8 +105,8 @@ def finetune(
     Args:
         task: the target task.
         out: the run folder to make.
-        init: ``scratch``, a pre-training run folder, a weights folder, or ``SOURCE:PATH`` of published
-            weights.
+        init: ``scratch``, a pre-training run folder, a weights folder, ``hf:OWNER/NAME[@REVISION]`` on a
+            hub, or ``SOURCE:PATH`` of published weights.
         network: the encoder when training from scratch; default ``UNet3D()``. With ``init`` the weights
             decide.
         network_from: from scratch, the network of this run, these weights or this ``SOURCE:PATH``, so that

@@ -102,8 +102,9 @@ def pretrain(
     Args:
         store: folder made by `prepare`, or a URL that fsspec knows.
         out: the run folder to make.
-        init: where the encoder begins: ``scratch``, a run folder, a weights folder, or ``SOURCE:PATH`` of
-            published weights. What they were trained on counts as seen by the new weights, too.
+        init: where the encoder begins: ``scratch``, a run folder, a weights folder,
+            ``hf:OWNER/NAME[@REVISION]`` on a hub, or ``SOURCE:PATH`` of published weights. What
+            they were trained on counts as seen by the new weights, too.
         method: the pretext task.
         network: the encoder; with ``init`` that of the weights.
         steps: optimiser steps. With ``resume`` they may be more than the run was planned for, where the
@@ -251,6 +252,7 @@ def pretrain(
         result = {
             "kind": "pretrain",
             "init": str(init),
+            "init_fetched": beginning.card.fetched if beginning.card else "",
             "method": method.to_dict(),
             "network": network.to_dict(),
             "steps": done.step,

@@ -107,8 +107,8 @@ def probe(
 
     Args:
         task: the target task.
-        init: a pre-training run folder, a weights folder or ``SOURCE:PATH`` of published weights, or
-            ``scratch`` for the untrained network.
+        init: a pre-training run folder, a weights folder, ``hf:OWNER/NAME[@REVISION]`` on a hub or
+            ``SOURCE:PATH`` of published weights, or ``scratch`` for the untrained network.
         network: the untrained network, where ``init`` is ``scratch``; default ``UNet3D()``.
         network_from: of the untrained network, the run or the weights whose network it is.
         fraction: share of the training patients whose labels are used.

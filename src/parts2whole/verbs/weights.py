@@ -15,8 +15,8 @@ from parts2whole.spec import to_plain
 from parts2whole.weights.base import WeightsError, WeightSource
 from parts2whole.weights.card import Card
 from parts2whole.weights.convert import LoadReport, convert
-from parts2whole.weights.load import assemble, parse_source, sources
-from parts2whole.weights.native import Native, load_native, save_native
+from parts2whole.weights.load import assemble, open_native, parse_source, sources
+from parts2whole.weights.native import Native, save_native
 
 REPORT = "load_report.json"
 
@@ -116,7 +116,7 @@ def show_weights(weights: str | Path, *, levels: int = 3) -> ShownWeights:
     """The card of weights and the tree of their tensors.
 
     Args:
-        weights: a run folder, a weights folder, or ``SOURCE:PATH`` of published weights.
+        weights: a run folder, a weights folder, ``hf:OWNER/NAME[@REVISION]`` on a hub, or ``SOURCE:PATH``.
         levels: how deep the tree goes; deeper tensors are counted.
 
     Returns:
@@ -126,7 +126,7 @@ def show_weights(weights: str | Path, *, levels: int = 3) -> ShownWeights:
         parts2whole.weights.base.WeightsError: there are no weights, or they are damaged.
     """
     named = parse_source(weights)
-    found: Any = convert(named.source, named.path) if named else load_native(Path(weights))
+    found: Any = convert(named.source, named.path) if named else open_native(weights)
     tensors = {f"encoder.{key}": value for key, value in found.encoder.items()}
     tensors |= {f"own.{key}": value for key, value in found.own.items()}
     return ShownWeights(found.card, tensors, levels)

@@ -44,6 +44,7 @@ class Card:
             the network expects, in words; empty for weights trained here.
         begun_from: where training began from other weights, their method, steps, fingerprint, origin, and
             what they were begun from; what they have seen is in ``seen`` and ``series``, too.
+        fetched: ``hf:OWNER/NAME@COMMIT`` where they were fetched from a hub; empty otherwise.
     """
 
     network: Network
@@ -63,6 +64,7 @@ class Card:
     stem: str = ""
     origin: dict[str, Any] = dataclasses.field(default_factory=dict)
     begun_from: dict[str, Any] = dataclasses.field(default_factory=dict)
+    fetched: str = ""
 
     def write(self, folder: Path) -> None:
         """Save as ``card.json``."""

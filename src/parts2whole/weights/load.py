@@ -13,7 +13,8 @@ from parts2whole.spec import discover
 from parts2whole.weights.base import WeightsError, WeightSource
 from parts2whole.weights.card import Card
 from parts2whole.weights.convert import adapt_state, convert
-from parts2whole.weights.native import load_native
+from parts2whole.weights.hub import fetch, parse_hub
+from parts2whole.weights.native import Native, load_native
 
 SCRATCH = "scratch"
 
@@ -79,7 +80,10 @@ def assemble(card: Card, state: dict[str, Tensor], own: dict[str, Tensor]) -> In
     try:
         encoder.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        raise WeightsError(f"the encoder's tensors don't match their card: {error}") from error
+        reason = " ".join(str(error).partition("\n")[2].split()) or str(error)
+        raise WeightsError(
+            f"the encoder's tensors don't match their card, which says {card.network}: {reason[:300]}"
+        ) from error
     return Initialisation(encoder, card, own)
 
 
@@ -87,7 +91,8 @@ def load_initialisation(init: str | Path, *, using: WeightSource | None = None) 
     """The encoder that ``init`` names; None for ``"scratch"``.
 
     Args:
-        init: ``scratch``, a run or weights folder, or ``SOURCE:PATH`` of published weights.
+        init: ``scratch``, a run or weights folder, ``hf:OWNER/NAME[@REVISION]`` on a hub, or ``SOURCE:PATH``
+            of published weights.
         using: the source with other settings than its defaults.
 
     Raises:
@@ -99,15 +104,29 @@ def load_initialisation(init: str | Path, *, using: WeightSource | None = None) 
     if named is not None:
         converted = convert(named.source, named.path)
         return assemble(converted.card, converted.encoder, converted.own)
-    path = Path(init)
-    if not path.exists():
-        raise WeightsError(
-            f'{init} doesn\'t exist; give "scratch", a run folder, a weights folder, or SOURCE:PATH with '
-            f"one of the sources {', '.join(sources())}"
-        )
-    native = load_native(path)
+    native = open_native(init)
     start = assemble(native.card, native.encoder, native.own)
     return dataclasses.replace(start, decoder=native.decoder)
+
+
+def open_native(init: str | Path) -> Native:
+    """What is in a run folder, a weights folder, or ``hf:OWNER/NAME[@REVISION]``.
+
+    Raises:
+        WeightsError: there are no weights, or they are damaged.
+    """
+    name = parse_hub(init)
+    if name is not None:
+        fetched = fetch(name)
+        native = load_native(fetched.folder)
+        card = dataclasses.replace(native.card, fetched=str(fetched.name))
+        return dataclasses.replace(native, card=card)
+    if not Path(init).exists():
+        raise WeightsError(
+            f'{init} doesn\'t exist; give "scratch", a run folder, a weights folder, hf:OWNER/NAME, or '
+            f"SOURCE:PATH with one of the sources {', '.join(sources())}"
+        )
+    return load_native(Path(init))
 
 
 def load_encoder(
@@ -116,7 +135,8 @@ def load_encoder(
     """The pre-trained encoder of a run or weights folder, or of published weights, in eval mode.
 
     Args:
-        source: a run folder, a weights folder, or ``SOURCE:PATH``, such as ``medicalnet:resnet_10.pth``.
+        source: a run folder, a weights folder, ``hf:OWNER/NAME[@REVISION]``, or ``SOURCE:PATH``, such as
+            ``medicalnet:resnet_10.pth``.
         in_channels: number of input channels, for published weights; default: as they were trained.
         using: the source with other settings than its defaults.
 

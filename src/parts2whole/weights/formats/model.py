@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ class Exportable:
         in_channels: number of input channels.
         size: size in voxels (z, y, x) of an example input.
         classes: names of the classes; empty for an encoder.
+        beside: other tensors that came with an encoder, by the file that they are kept in.
     """
 
     module: Encoder | Model
@@ -36,6 +38,7 @@ class Exportable:
     in_channels: int
     size: Size
     classes: tuple[str, ...] = ()
+    beside: Mapping[str, Mapping[str, Tensor]] = dataclasses.field(default_factory=dict)
 
     @property
     def encoder(self) -> Encoder:
