@@ -82,8 +82,18 @@ def tell_reasons(reasons: Mapping[str, str], *, of: int, verb: str = "were set a
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, of the machine or of an accelerator; torch says both as a `RuntimeError`."""
-    said = ("out of memory", "not enough memory", "can't allocate memory")
+    """Whether memory ran out, of the machine or of an accelerator; torch says both as a `RuntimeError`.
+
+    cuBLAS and cuDNN say it in their own words; where no way to compute a convolution gets its workspace,
+    torch says that it found none at all.
+    """
+    said = (
+        "out of memory",
+        "not enough memory",
+        "can't allocate memory",
+        "_STATUS_ALLOC_FAILED",
+        "unable to find an engine to execute this computation",
+    )
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(words in str(error) for words in said)
     )

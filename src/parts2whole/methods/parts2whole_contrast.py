@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from parts2whole.methods.base import MethodError, Views
 from parts2whole.methods.contrast import check_others, check_temperature, found_share, gather_rows, nt_xent
 from parts2whole.methods.parts2whole import Parts2Whole
+from parts2whole.networks.repeatable import average_cells
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Parts2WholeContrast(Parts2Whole):
         encoder, decoder, head = (module.get_submodule(name) for name in ("encoder", "decoder", "head"))
         pyramid = encoder(views["part"])
         rebuilding = self.error(torch.sigmoid(head(decoder(pyramid)).float()), views)
-        z = F.normalize(F.adaptive_avg_pool3d(pyramid[-1].float(), 2).flatten(1), dim=1)
+        z = F.normalize(average_cells(pyramid[-1].float(), 2).flatten(1), dim=1)
         everyone, first = gather_rows(z) if module.training else (z, 0)
         count = self.parts_per_whole
         contrast = nt_xent(z, everyone, first=first, parts_per_whole=count, temperature=self.temperature)

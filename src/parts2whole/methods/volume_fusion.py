@@ -33,6 +33,7 @@ from parts2whole.methods.base import Method, MethodError, Views
 from parts2whole.methods.contrast import gather_rows
 from parts2whole.networks.base import Network
 from parts2whole.networks.heads import EncoderDecoder, Model
+from parts2whole.networks.repeatable import map_cross_entropy
 from parts2whole.scans.volume import Size, size_of
 from parts2whole.wholes.geometry import check_band
 from parts2whole.wholes.random import BatchGenerator
@@ -139,4 +140,4 @@ def compare(logits: Tensor, target: Tensor, *, together: bool) -> Tensor:
     sums = torch.stack([2 * (probability * truth).sum(over), probability.sum(over) + truth.sum(over)])[None]
     overlap, extent = (gather_rows(sums)[0] if together else sums).sum(dim=0)
     dice: Tensor = (overlap + SMOOTH) / (extent + SMOOTH)
-    return F.cross_entropy(logits, target) + 1 - dice.mean()
+    return map_cross_entropy(logits, target) + 1 - dice.mean()

@@ -12,12 +12,12 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parts2whole.networks.base import Network, Own
 from parts2whole.networks.blocks import SameConv3d, pad_same
 from parts2whole.networks.published import NamedEncoder, Scaling, scale_input
+from parts2whole.networks.repeatable import average_pool
 
 UNITS = (5, 10, 10)
 GROWTH = (4, 8, 16)
@@ -172,8 +172,8 @@ def average_pool_same(x: Tensor) -> Tensor:
     """Mean of 3 x 3 x 3 voxels at stride 2, padded as SAME; padding doesn't count."""
     kernel, stride = (3, 3, 3), (2, 2, 2)
     counted = pad_same(torch.ones_like(x[:1, :1]), kernel, stride)
-    total = F.avg_pool3d(pad_same(x, kernel, stride), kernel, stride=stride)
-    return total / F.avg_pool3d(counted, kernel, stride=stride)
+    total = average_pool(pad_same(x, kernel, stride), kernel, stride)
+    return total / average_pool(counted, kernel, stride)
 
 
 def resize_legacy(x: Tensor, size: tuple[int, ...]) -> Tensor:

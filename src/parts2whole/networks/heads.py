@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from parts2whole.networks.base import Encoder, Own
 from parts2whole.networks.blocks import build_decoder
+from parts2whole.networks.repeatable import enlarge
+from parts2whole.scans.volume import size_of
 from parts2whole.shapes import Float
 
 
@@ -70,7 +72,7 @@ class OwnDecoder(Model):
         logits: Tensor = self.decoder(self.encoder(x))
         if logits.shape[2:] == x.shape[2:]:
             return logits
-        return F.interpolate(logits, size=x.shape[2:], mode="trilinear", align_corners=False)
+        return enlarge(logits, size_of(x))
 
 
 class PooledClassifier(Model):

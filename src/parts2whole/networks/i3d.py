@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from parts2whole.networks.base import Network, Own, Stride
 from parts2whole.networks.blocks import SameConv3d, pad_same
 from parts2whole.networks.published import NamedEncoder, Scaling, scale_input
+from parts2whole.networks.repeatable import average_pool, max_pool
 
 MIXED = {
     "Mixed_3b": (64, 96, 128, 16, 32, 32),
@@ -156,7 +157,7 @@ class VideoHead(Own):
         """``pooled`` and ``logits``."""
         deepest = pyramid[-1]
         if all(edge >= size for edge, size in zip(deepest.shape[2:], HEAD_POOL, strict=True)):
-            pooled = F.avg_pool3d(deepest, HEAD_POOL, stride=1)
+            pooled = average_pool(deepest, HEAD_POOL, (1, 1, 1))
         else:
             pooled = F.adaptive_avg_pool3d(deepest, 1)
         logits = self.logits(pooled).mean(dim=(3, 4))
@@ -165,4 +166,4 @@ class VideoHead(Own):
 
 def max_pool_same(x: Tensor, kernel: Stride, stride: Stride) -> Tensor:
     """Max-pool padded as TensorFlow's SAME; zeros do no harm, because ``x`` comes out of a ReLU."""
-    return F.max_pool3d(pad_same(x, kernel, stride), kernel, stride=stride)
+    return max_pool(pad_same(x, kernel, stride), kernel, stride)

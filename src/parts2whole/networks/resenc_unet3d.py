@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from parts2whole.networks.base import Network, Own
 from parts2whole.networks.blocks import NetworkError, Norm, build_norm
 from parts2whole.networks.published import NamedEncoder
+from parts2whole.networks.repeatable import AveragePool
 
 SLOPE = 0.01
 PLANS = {
@@ -84,7 +85,7 @@ class ResidualBlock(nn.Module):
         self.second = Unit(out_channels, out_channels, norm, activated=False)
         self.around = nn.Sequential()
         if stride > 1:
-            self.around.append(nn.AvgPool3d(stride))
+            self.around.append(AveragePool(stride))
         if in_channels != out_channels:
             self.around.append(nn.Conv3d(in_channels, out_channels, 1, bias=False))
             self.around.append(build_norm(norm, out_channels))

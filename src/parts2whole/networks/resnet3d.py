@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from parts2whole.networks.base import Network, Own
 from parts2whole.networks.blocks import NetworkError
 from parts2whole.networks.published import NamedEncoder, Scaling, scale_input
+from parts2whole.networks.repeatable import max_pool
 
 BLOCKS = {
     10: (1, 1, 1, 1),
@@ -125,7 +126,7 @@ class ResNetEncoder(NamedEncoder):
         """``conv1`` (after its ReLU) and ``layer1`` to ``layer4``."""
         x = F.relu(self.bn1(self.conv1(x)))
         found = {"conv1": x}
-        x = F.max_pool3d(x, 3, stride=2, padding=1)
+        x = max_pool(x, (3, 3, 3), (2, 2, 2), padding=1)
         for name in ("layer1", "layer2", "layer3", "layer4"):
             x = getattr(self, name)(x)
             found[name] = x

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from parts2whole.networks.base import Network, Own
 from parts2whole.networks.blocks import ConvUnit, Decoder, NetworkError, Norm, build_norm
 from parts2whole.networks.published import NamedEncoder
+from parts2whole.networks.repeatable import max_pool
 
 WIDTHS = {"tiny": 8, "small": 16, "base": 64}
 """Width of the finest level; every further level doubles it. ``base`` is the published size."""
@@ -66,13 +67,12 @@ class UNetEncoder(NamedEncoder):
             # at base: 1-32-64, 64-64-128, 128-128-256, 256-256-512
             self.levels.append(nn.Sequential(ConvUnit(below, out // 2, norm), ConvUnit(out // 2, out, norm)))
             below = out
-        self.pool = nn.MaxPool3d(2)
 
     def forward_endpoints(self, x: Tensor) -> dict[str, Tensor]:
         """Maps at strides 1, 2, 4, 8, named by their widths: ``out64`` to ``out512`` at ``size="base"``."""
         found: dict[str, Tensor] = {}
         for name, level in zip(self.level_names, self.levels, strict=True):
-            x = level(self.pool(x) if found else x)
+            x = level(max_pool(x, (2, 2, 2), (2, 2, 2)) if found else x)
             found[name] = x
         return found
 

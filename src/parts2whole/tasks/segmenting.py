@@ -26,6 +26,7 @@ from parts2whole.evaluation.metrics import mean_over_cases
 from parts2whole.evaluation.regions import IGNORED, Regions, RegionScores, class_regions
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.heads import EncoderDecoder, Model
+from parts2whole.networks.repeatable import map_cross_entropy
 from parts2whole.progress import watch
 from parts2whole.scans.preprocess import Modality, Preprocess, spacing_text
 from parts2whole.scans.volume import Box, Size, size_of
@@ -268,7 +269,7 @@ class SegmentationTask(Task, abc.ABC):
         if self.loss_function != "dice":
             sizes = truth.sum(dim=(0, 2, 3, 4))
             weight = sizes.clamp(min=1) ** -0.5 if self.loss_function == "dice_balanced_ce" else None
-            entropy = F.cross_entropy(
+            entropy = map_cross_entropy(
                 logits, label[:, 0], weight=weight, ignore_index=IGNORED, reduction="sum"
             )
             whole = counted.sum() if weight is None else (weight * sizes).sum()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from parts2whole.errors import Parts2WholeError
+from parts2whole.errors import Parts2WholeError, is_out_of_memory
 from parts2whole.training.runtime import Runtime
 from parts2whole.wholes.loader import Share
 from parts2whole.wholes.random import BatchGenerator, stream_seed
@@ -164,11 +164,6 @@ def divide_rows(seen: Any, *, rows: int, parts: int) -> Iterator[tuple[Any, int]
     bounds = [rows * part // parts for part in range(parts + 1)]
     for first, end in itertools.pairwise(bounds):
         yield (seen if parts == 1 else _cut(seen, first, end, rows)), end - first
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch says that memory is short, on a GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate" in str(error)
 
 
 def _cut(thing: Any, first: int, end: int, rows: int) -> Any:
