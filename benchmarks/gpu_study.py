@@ -2,11 +2,11 @@
 
     python benchmarks/gpu_study.py --data FOLDER --out runs/gpu-study --minutes 24 --write docs/gpu-study.md
     python benchmarks/gpu_study.py --data FOLDER --out runs/dry --dry          # a few steps of tiny networks
-    python benchmarks/gpu_study.py --data FOLDER --pack data.tar               # what the GPU's machine needs
+    python benchmarks/gpu_study.py --data FOLDER --pack data.tar.xz            # what the GPU's machine needs
 
-``FOLDER`` holds what the recipes ask for below ``$P2W_DATA``.  The studies are ``recipes/gain-*.yaml``
-with networks of other sizes, fewer arms and labels; nothing else is changed.  When the minutes are over, work
-stops where it is and is saved; the same command goes on.
+``FOLDER`` holds what the recipes ask for below ``$P2W_DATA``.  A study is a recipe, ``recipes/gain-*.yaml``, with a
+network of another size, fewer arms and labels; nothing else is changed.  Networks are small for a GPU, so many
+fine-tunings share it.  When the minutes are over, work stops where it is; the same command goes on.
 """
 
 from __future__ import annotations
@@ -18,17 +18,22 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 ROOT = Path(__file__).parents[1]
-SIZES = ("small", "base")
+STUDIES = (
+    "gain-head-neck:tiny",
+    "gain-hippocampus:small",
+    "gain-head-neck:small",
+    "gain-hippocampus:base",
+    "gain-head-neck:base",
+)
 ARMS = ("scratch", "Masked autoencoder", "Parts2Whole")
-LABELS, SEEDS = (1, 3), 5
 LIMIT_MB = 64
-DRY = {"size": "tiny", "pretrain": 4, "finetune": 2, "seeds": 1, "labels": 1}
 
 
 def main() -> None:
@@ -38,62 +43,70 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder that $P2W_DATA names in the recipes")
     parser.add_argument("--out", type=Path, default=Path("runs/gpu-study"))
     parser.add_argument("--minutes", type=float, default=24.0, help="stop then, wherever it is")
-    parser.add_argument(
-        "--dry", action="store_true", help="a few steps of tiny networks, to see that it runs"
-    )
-    parser.add_argument("--only", help="one recipe, such as gain-hippocampus")
+    parser.add_argument("--studies", nargs="+", default=STUDIES, metavar="RECIPE:SIZE", help="in this order")
+    parser.add_argument("--arms", nargs="+", default=ARMS)
+    parser.add_argument("--labels", nargs="+", type=int, default=(1, 3))
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 1) - 2))
+    parser.add_argument("--dry", action="store_true", help="a few steps of tiny networks, to see that it runs")
     parser.add_argument("--pack", type=Path, metavar="ARCHIVE", help="only write the data into an archive")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into this page")
     chosen = parser.parse_args()
-    recipes = sorted((ROOT / "recipes").glob(f"{chosen.only or 'gain-*'}.yaml"))
-    if not recipes:
-        parser.error(f"no recipe {chosen.only!r} in {ROOT / 'recipes'}")
+    studies = dict.fromkeys(tuple(name.split(":")) for name in chosen.studies)
+    recipes = {name: ROOT / "recipes" / f"{name}.yaml" for name, _ in studies}
+    if absent := [str(path) for path in recipes.values() if not path.exists()]:
+        parser.error(f"no recipe {', '.join(absent)}")
     if chosen.pack:
-        pack(chosen.data, chosen.pack, recipes)
+        pack(chosen.data, chosen.pack, list(recipes.values()))
         return
     deadline = time.monotonic() + 60 * chosen.minutes
     folders: dict[str, Path] = {}
-    for recipe in recipes:
-        for size in (DRY["size"],) if chosen.dry else SIZES:
-            folder = chosen.out / f"{recipe.stem}-{size}"
-            folder.mkdir(parents=True, exist_ok=True)
-            study = folder.with_suffix(".yaml")
-            study.write_text(
-                yaml.safe_dump(resized(yaml.safe_load(recipe.read_text()), size, dry=chosen.dry))
-            )
-            folders[f"{recipe.stem}, {size}"] = folder
-            finished = run(study, folder, chosen.data, deadline)
-            print(
-                f"{folder}: {'finished' if finished else 'not finished, the same command goes on'}",
-                flush=True,
-            )
+    for name, size in studies:
+        study = yaml.safe_load(recipes[name].read_text())
+        study = reduced(study, size, arms=chosen.arms, labels=chosen.labels, seeds=chosen.seeds)
+        folder = chosen.out / f"{name}-{size}"
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.with_suffix(".yaml").write_text(yaml.safe_dump(shortened(study) if chosen.dry else study))
+        folders[f"{study['name']}, {size}"] = folder
+        finished = run(folder, chosen.data, chosen.workers, deadline)
+        print(f"{folder}: {'finished' if finished else 'not finished, the same command goes on'}", flush=True)
     if chosen.write:
         chosen.write.write_text(page(folders))
 
 
-def resized(study: dict[str, Any], size: str, *, dry: bool) -> dict[str, Any]:
-    """A recipe with networks of another size, and the arms and labels that one sitting has time for."""
+def reduced(
+    study: dict[str, Any], size: str, *, arms: Sequence[str], labels: Sequence[int], seeds: int
+) -> dict[str, Any]:
+    """A recipe with a network of another size, and the arms and labels that one sitting has time for."""
     (network,) = study["network"]
     study["network"][network]["size"] = size
-    study["arms"] = {name: arm for name, arm in study["arms"].items() if name in ARMS}
-    study |= {"cases": list(LABELS), "seeds": SEEDS, "hardware": {"precision": "auto"}}
-    if dry:
-        study |= {"cases": [DRY["labels"]], "seeds": DRY["seeds"]}
-        study["finetune"] |= {"steps": DRY["finetune"], "validate_every": DRY["finetune"]}
-        for part in (study, *study["arms"].values()):
-            if isinstance(part, dict):
-                part["pretrain"] = part.get("pretrain", {}) | {"steps": DRY["pretrain"]}
-    return study
+    study["arms"] = {name: arm for name, arm in study["arms"].items() if name in arms}
+    return study | {"cases": list(labels), "seeds": seeds}
 
 
-def run(study: Path, out: Path, data: Path, deadline: float) -> bool:
+def shortened(study: dict[str, Any]) -> dict[str, Any]:
+    """A few steps and one seed of a study with a tiny network."""
+    (network,) = study["network"]
+    study["network"][network]["size"] = "tiny"
+    study["finetune"] |= {"steps": 2, "validate_every": 2}
+    study["pretrain"]["validate_every"] = 2
+    for arm in study["arms"].values():
+        if isinstance(arm, dict):
+            arm["pretrain"] = {"steps": 4}
+    return study | {"seeds": 1}
+
+
+def run(folder: Path, data: Path, workers: int, deadline: float) -> bool:
     """Go on with a study until it is finished (True) or time is over."""
     left = deadline - time.monotonic()
     if left <= 0:
         return False
-    command = [sys.executable, "-m", "parts2whole", "benchmark", str(study), "--out", str(out)]
+    study = folder.with_suffix(".yaml")
+    command = [sys.executable, "-m", "parts2whole", "benchmark", str(study), "--out", str(folder)]
     process = subprocess.Popen(
-        command, env=os.environ | {"P2W_DATA": str(data.resolve())}, start_new_session=True
+        [*command, "--workers", str(workers)],
+        env=os.environ | {"P2W_DATA": str(data.resolve())},
+        start_new_session=True,
     )
     try:
         return process.wait(timeout=left) == 0
@@ -103,12 +116,12 @@ def run(study: Path, out: Path, data: Path, deadline: float) -> bool:
         return False
 
 
-def pack(data: Path, archive: Path, recipes: list[Path]) -> None:
+def pack(data: Path, archive: Path, recipes: Sequence[Path]) -> None:
     """Write what the recipes need into an archive of at most `LIMIT_MB`."""
     named = {word for recipe in recipes for word in recipe.read_text().replace('"', " ").split()}
     wanted = sorted({word.removeprefix("${P2W_DATA}/") for word in named if word.startswith("${P2W_DATA}/")})
     tops = [name for name in wanted if not any(name.startswith(f"{other}/") for other in wanted)]
-    with tarfile.open(archive, "w") as tar:
+    with tarfile.open(archive, "w:xz") as tar:
         for name in tops:
             tar.add(data / name, arcname=name)
     size = archive.stat().st_size / 2**20
