@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+import torch
 import yaml
 
 from parts2whole.files import LEFT, read_json, sweep, write_json, write_text
@@ -26,7 +27,7 @@ from parts2whole.training.lock import RunFolderError, hold_folder, lock_of
 from parts2whole.training.loggers import KEPT as LOGGED_AS
 from parts2whole.training.loggers import Loggers
 from parts2whole.training.provenance import reset_peak_memory
-from parts2whole.training.runtime import Runtime, describe_environment
+from parts2whole.training.runtime import Hardware, Runtime, describe_environment
 from parts2whole.training.track import METRICS
 
 __all__ = ["Resume", "RunFolder", "RunFolderError"]
@@ -114,6 +115,16 @@ class RunFolder:
                 if runtime.is_main:  # a run that has closed with its result has told it already
                     self.loggers.finish(None)
             runtime.barrier()
+
+    def as_begun(self, hardware: Hardware) -> Hardware:
+        """The hardware, with the precision that the run there began with on a CPU in place of ``auto``."""
+        path = self.path / ENVIRONMENT
+        if hardware.precision != "auto" or not self.resume or not path.exists():
+            return hardware
+        begun = read_json(path)
+        if begun.get("device") != "cpu" or (hardware.accelerator != "cpu" and torch.cuda.is_available()):
+            return hardware
+        return hardware.replace(precision=begun["precision"])
 
     def close(self, result: dict[str, Any]) -> None:
         """Write the result, with which the run is finished, and the page; the main process alone does."""

@@ -28,9 +28,11 @@ from parts2whole import own
 from parts2whole.jobs.pool import usable_cores
 from parts2whole.networks.synchronised import synchronise_norms
 from parts2whole.spec import Spec
+from parts2whole.tasks.base import default_cache
 from parts2whole.training.cluster import ClusterError, read_launch
 from parts2whole.training.cpu_bfloat16 import keep_float32_where_wrong
 from parts2whole.training.cpu_norm import speed_up_norms
+from parts2whole.training.cpu_precision import choose_cpu_precision
 from parts2whole.training.provenance import code_version
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
@@ -51,8 +53,9 @@ class Hardware(Spec):
         devices: devices per node; ``auto`` takes what torchrun or srun started, else all GPUs, or one CPU
             process.
         nodes: number of nodes; ``auto`` takes what torchrun or srun started, else one.
-        precision: ``auto`` is bfloat16 autocast where the hardware has it, else float16 on a GPU and float32
-            on a CPU. On CPUs the convolutions that bfloat16 gets wrong stay in float32.
+        precision: ``auto`` is bfloat16 autocast on a GPU that has it, else float16; on a CPU the faster of
+            bfloat16 and float32, found by a trial of a second that is kept for the machine. On CPUs the
+            convolutions that bfloat16 gets wrong stay in float32.
         compile: compile the network with torch.compile.
         workers: threads that read ahead; 0 reads when a batch is asked for.
         micro_batch: rows a device computes at once, at most; gradients of several micro-batches are added
@@ -106,7 +109,7 @@ class Runtime:
         # Fabric announces its precision at every start; the run folder's environment.json says it.
         logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
         self.hardware = hardware
-        self.precision = resolve_precision(hardware.precision, hardware.accelerator)
+        self.precision, self.why = resolve_precision(hardware.precision, hardware.accelerator)
         if hardware.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
@@ -134,6 +137,11 @@ class Runtime:
             self.fabric.launch()
             # Wishes and figures travel over the CPU, so that asking for them doesn't wait for the device.
             self.control = dist.new_group(backend="gloo", timeout=wait)
+            if len(chosen := set(self.gather(self.precision))) > 1:
+                raise ClusterError(
+                    f"the machines of the processes would choose {' and '.join(sorted(chosen))}; say which "
+                    "with --hardware.precision"
+                )
 
     @property
     def device(self) -> torch.device:
@@ -267,14 +275,16 @@ def unwrap(module: nn.Module) -> nn.Module:
         module = inner
 
 
-def resolve_precision(precision: Precision, accelerator: str = "auto") -> _Definite:
-    """``auto`` made definite for this machine."""
+def resolve_precision(precision: Precision, accelerator: str = "auto") -> tuple[_Definite, str]:
+    """``auto`` made definite for this machine, and why it is that; nothing where it was said."""
     if precision != "auto":
-        return precision
+        return precision, ""
     if accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-    return "bf16-mixed" if has_bf16 else "32-true"
+        if torch.cuda.is_bf16_supported():
+            return "bf16-mixed", "the GPU has it"
+        return "16-mixed", "the GPU has no bfloat16"
+    chosen = choose_cpu_precision(default_cache())
+    return chosen.precision, chosen.why
 
 
 def resolve_layout(hardware: Hardware) -> tuple[int | Literal["auto"], int]:

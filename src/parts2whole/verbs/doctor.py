@@ -49,7 +49,8 @@ def doctor() -> Diagnosis:
     gpus = environment.get("gpus") or ["none: runs take place on the CPU"]
     threads = f"{environment['cpu_count']} cores, {environment['threads']} threads of torch"
     found += [("processor", f"{environment['processor']}, {threads}"), ("GPU", ", ".join(gpus))]
-    found += [("precision", f"auto is {resolve_precision('auto')} here"), ("memory", _memory())]
+    precision, why = resolve_precision("auto")
+    found += [("precision", f"auto is {precision} here: {why}"), ("memory", _memory())]
     cache = default_cache()
     found += [("disk here", _free(Path.cwd())), ("cache", f"{cache}, {_free(cache)}")]
     for module, purpose in OPTIONAL.items():

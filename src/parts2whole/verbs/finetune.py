@@ -187,7 +187,7 @@ def finetune(
         keep_best=True,
         independent=task.rows_are_independent,
     )
-    runtime = Runtime(hardware)
+    runtime = Runtime(folder.as_begun(hardware))
     check_batch(batch_size, independent=plan.independent, runtime=runtime)
 
     kept = read_split(folder.path / SPLIT) if resume and (folder.path / SPLIT).exists() else None

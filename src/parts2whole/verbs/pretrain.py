@@ -187,7 +187,7 @@ def pretrain(
     method.check_batch(batch_size)
     size = WholeSize(whole_size, whole_mm)
     scans = Store.open(store)
-    runtime = Runtime(hardware)
+    runtime = Runtime(folder.as_begun(hardware))
     check_batch(batch_size, independent=plan.independent, runtime=runtime)
 
     sides = choose_sides(scans, held_out=held_out, validation_fraction=validation_fraction, seed=seed)

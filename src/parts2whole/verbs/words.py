@@ -35,11 +35,12 @@ def describe_work(what: str, *parts: str, network: Network, module: nn.Module, r
 
 
 def describe_device(runtime: Runtime) -> str:
-    """``NVIDIA H100 in bfloat16``, ``2 x NVIDIA H100 in bfloat16`` or ``CPU in float32``."""
+    """``2 x NVIDIA H100 in bfloat16`` or ``CPU in float32 (...)``, with what that was chosen for."""
     device = runtime.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
     many = f"{runtime.ranks} x " if runtime.ranks > 1 else ""
-    return f"{many}{name} in {PRECISIONS.get(runtime.precision, runtime.precision)}"
+    why = f" ({runtime.why})" if runtime.why and device.type == "cpu" else ""
+    return f"{many}{name} in {PRECISIONS.get(runtime.precision, runtime.precision)}{why}"
 
 
 def plural(number: int, noun: str) -> str:
