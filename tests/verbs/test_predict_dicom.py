@@ -16,10 +16,11 @@ import parts2whole as p2w
 from parts2whole.cli import main
 from parts2whole.phantom.example import write_pairs
 from parts2whole.phantom.write_dicom import write_series
+from parts2whole.scans.dicom_labels import DicomLabel
 from parts2whole.scans.preprocess import Preprocess
-from parts2whole.scans.read import user_salt
+from parts2whole.scans.read import read_volume, user_salt
 from parts2whole.scans.source import hashed
-from parts2whole.scans.volume import Volume
+from parts2whole.scans.volume import Volume, to_canonical
 from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.runtime import Hardware
 from parts2whole.verbs.masks import MaskError
@@ -118,6 +119,8 @@ def test_a_second_reader_finds_the_voxels_and_the_geometry_of_the_nifti_mask(
         again[tuple(np.rint(here[:, :3]).astype(int).T)] = True
         assert np.array_equal(again, np.asarray(mask.dataobj) == value)
         assert again.sum() == (drawn == number).sum() > 0
+    again = DicomLabel((file,), ("3", "7")).read(read_volume(series))
+    assert np.array_equal(to_canonical(again).array, drawn)
     made = pydicom.dcmread(file)
     assert made.PatientID == "Doe^Jane"
     assert made.ReferencedSeriesSequence[0].SeriesInstanceUID == "1.2.3.4"

@@ -2,6 +2,6 @@
 
 Bodies: `torso` and `wall`, `chest`, `abdomen`, `brain`, their `lesions` and `enhancement`, painted on a
 `canvas` in a `space` with `noise`; `ct` is a whole CT.  The challenges' formats are written by `write_luna`,
-`write_lidc`, `write_lits`, `write_cadpe`, `write_brats` and `write_pool`, with `write` and `write_dicom`;
-`data_sets` lists them.
+`write_lidc`, `write_lits`, `write_cadpe`, `write_brats` and `write_pool`, with `write`, `write_dicom` and
+`write_rtstruct`; `data_sets` lists them.
 """

@@ -12,7 +12,9 @@ import numpy as np
 from parts2whole.files import write_text
 from parts2whole.phantom.ct import Region, make_ct
 from parts2whole.phantom.sizes import CT
-from parts2whole.phantom.write import DataSet, write_itk
+from parts2whole.phantom.write import DataSet, make_uid, write_itk
+from parts2whole.phantom.write_dicom import write_series
+from parts2whole.phantom.write_rtstruct import write_structures
 from parts2whole.scans.read import write_nifti
 from parts2whole.scans.volume import LabelVolume, Volume
 from parts2whole.wholes.random import sample_generator
@@ -37,6 +39,32 @@ def write_pairs(folder: Path, patients: int = 5) -> Path:
         name = f"p{max(0, case - 1)}-{case}.nii.gz"
         write_nifti(scan.image, folder / "images" / name)
         write_nifti(scan.liver_label(), folder / "labels" / name)
+    return folder
+
+
+def write_structure_sets(folder: Path, patients: int = 5) -> Path:
+    """CT series of abdomens with a structure set each, of the liver and, where there are, its lesions.
+
+    The last patient's liver is called ``liver``, the others' ``Liver``; returns the folder.
+    """
+    for case in range(patients):
+        scan = make_ct("abdomen", CT["abdomen"]["tiny"], seed=0, case=case)
+        label = scan.liver_label()
+        study, series = make_uid("study", case), make_uid("series", case)
+        write_series(
+            scan.image, folder / f"p{case}/CT", patient=f"p{case}", study_uid=study, series_uid=series
+        )
+        names = {1: "liver" if case == patients - 1 else "Liver", 2: "Lesion"}
+        if not (label.array == 2).any():
+            del names[2]
+        write_structures(
+            label,
+            names,
+            folder / f"p{case}/RTSTRUCT/1.dcm",
+            patient=f"p{case}",
+            study_uid=study,
+            series_uid=series,
+        )
     return folder
 
 

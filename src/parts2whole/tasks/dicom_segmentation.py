@@ -1,0 +1,157 @@
+"""Segmentation of DICOM series by the segmentations and structure sets (RTSTRUCT) that refer to them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from parts2whole.errors import name_some
+from parts2whole.scans.case import SourceCase
+from parts2whole.scans.dicom_labels import OR, DicomLabel, LabelObject, find_label_objects, holds
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.scans.read import ScanSource, find_scans, user_salt
+from parts2whole.scans.source import ReadError, hashed
+from parts2whole.tasks.base import TaskError
+from parts2whole.tasks.labels import LabelMeaning
+from parts2whole.tasks.segmenting import FoundCases, SegmentationTask
+
+BACKGROUND = "background"
+
+
+@dataclasses.dataclass(frozen=True)
+class DicomSegmentation(SegmentationTask):
+    """Structures drawn on DICOM series.
+
+    ``data`` is a folder with series and, anywhere below it, the DICOM segmentations and RTSTRUCTs that refer
+    to them, as archives and planning systems give them.  Cases and patients are told apart by hashed UIDs and
+    patient ids.
+
+    Attributes:
+        structures: what to learn: labels of segments or names of regions, written into masks as 1, 2, ... in
+            this order; of two that overlap the later one has the voxels. Names of one structure that differ
+            between files are joined by ``|``, and its class is called as the first: ``Liver|LIVER|hepar``.
+        may_lack: classes that a series need not have: it is background there. A series without one of the
+            others is set aside, since nobody can know whether it is absent or was not drawn.
+    """
+
+    structures: tuple[str, ...] = ()
+    may_lack: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [name for structure in self.structures for name in structure.split(OR)]
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
+        if twice:
+            raise TaskError(f"structures name {name_some(twice)} twice; a name can be of one class only")
+        if "" in names:
+            raise TaskError(f"structures hold an empty name, got {self.structures}")
+        unknown = [name for name in self.may_lack if name not in self.names]
+        if unknown:
+            raise TaskError(f"may_lack names {name_some(unknown)}, the classes are {', '.join(self.names)}")
+
+    @classmethod
+    def example(cls, folder: Path) -> Self:
+        """Tiny abdomens in DICOM, with structure sets of the liver and of its lesions."""
+        from parts2whole.phantom.example import write_structure_sets
+
+        return cls(
+            write_structure_sets(folder),
+            structures=("Liver|liver", "Lesion"),
+            may_lack=("Lesion",),
+            preprocess=Preprocess(modality="CT"),
+            patch_size=(16, 16, 16),
+            validation_fraction=0.25,
+            test_fraction=0.25,
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes, without background."""
+        return tuple(structure.partition(OR)[0] for structure in self.structures)
+
+    def prepared_with(self) -> Any:
+        """What is a class, and what may be absent."""
+        return {"structures": list(self.structures), "may_lack": list(self.may_lack)}
+
+    def sources(self) -> FoundCases:
+        """Series with the segmentations and structure sets that refer to them."""
+        root = Path(self.data)
+        if not root.is_dir():
+            raise TaskError(f"{root} is not a folder")
+        found = find_scans([root.absolute()])
+        try:
+            objects = find_label_objects(found)
+        except ReadError as error:
+            raise TaskError(str(error)) from error
+        if not self.structures:
+            names = Counter(name for one in objects for name in set(one.names.values()))
+            there = ", ".join(f"{name} ({count})" for name, count in names.most_common()) or "none"
+            raise TaskError(f"say what to learn with --task.structures; {root} holds: {there}")
+        by_series: dict[str, list[LabelObject]] = defaultdict(list)
+        for one in objects:
+            for uid in one.series:
+                by_series[hashed(uid, user_salt())].append(one)
+        mine = {one.path for one in objects}
+        series = [each for each in found if each.is_series and not mine.issuperset(each.paths)]
+        volumes: dict[str, list[ScanSource]] = defaultdict(list)
+        for each in series:
+            volumes[each.series].append(each)
+        cases: list[SourceCase] = []
+        set_aside: dict[str, str] = {}
+        for known, sources in volumes.items():
+            for each in sources if known in by_series else ():
+                reason = self._problem(each, sources, by_series[known])
+                if reason:
+                    set_aside[each.case_id] = reason
+                else:
+                    label = DicomLabel(tuple(one.path for one in by_series[known]), self.structures)
+                    cases.append(SourceCase(each.case_id, (each,), label, each.patient))
+        for known, lost in by_series.items():
+            if known not in volumes:
+                set_aside[f"{lost[0].kind}-{known}"] = f"the series that it refers to isn't below {root}"
+        unlabelled = sum(known not in by_series for known in volumes)
+        notes = [f"{unlabelled} series have no segmentation and no structure set"] if unlabelled else []
+        return FoundCases(sorted(cases, key=lambda case: case.case_id), set_aside, notes=tuple(notes))
+
+    def _problem(
+        self, source: ScanSource, volumes: Sequence[ScanSource], objects: Sequence[LabelObject]
+    ) -> str | None:
+        """Why a series with segmentations or structure sets can't be used."""
+        if source.problem:
+            return source.problem
+        if len(volumes) > 1:
+            return f"its series holds {len(volumes)} volumes, and which one was drawn on can't be known"
+        absent = [
+            name
+            for name, structure in zip(self.names, self.structures, strict=True)
+            if name not in self.may_lack and not holds(objects, structure)
+        ]
+        if absent:
+            there = sorted({name for one in objects for name in one.names.values()})
+            return (
+                f"it has no {name_some(absent)} but {name_some(there) or 'nothing'}; join names of one "
+                f"structure by {OR}, and list what a series may lack in --task.may-lack"
+            )
+        return None
+
+    def classes_in(self, values: Sequence[int]) -> tuple[str, ...]:
+        """Background, and the structures that occur."""
+        return self._meaning.classes(values)
+
+    def mask_values(self, classes: Sequence[str]) -> tuple[int, ...]:
+        """The place of every class in ``structures``, from 1."""
+        return tuple(self._meaning.written[name] for name in classes)
+
+    def to_classes(self, label: npt.NDArray[Any], classes: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Stored values as class indices."""
+        return self._meaning.indices(label, classes)
+
+    @property
+    def _meaning(self) -> LabelMeaning:
+        names = dict(enumerate((BACKGROUND, *self.names)))
+        return LabelMeaning(names, written={name: value for value, name in names.items()})

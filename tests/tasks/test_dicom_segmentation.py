@@ -1,0 +1,108 @@
+"""Structures of DICOM series as a target task: what is a case, what is set aside, and a whole round."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from parts2whole.phantom.ct import make_ct
+from parts2whole.phantom.sizes import CT
+from parts2whole.scans.read import user_salt
+from parts2whole.scans.source import hashed
+from parts2whole.tasks.base import TaskError
+from parts2whole.tasks.dicom_segmentation import DicomSegmentation
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory) -> DicomSegmentation:
+    return DicomSegmentation.example(tmp_path_factory.mktemp("structures"))
+
+
+@pytest.fixture
+def task(example, tmp_path) -> DicomSegmentation:
+    """The example, to be changed."""
+    return example.replace(data=Path(shutil.copytree(example.data, tmp_path / "data")))
+
+
+def test_what_was_drawn_is_what_is_learned(example, tmp_path):
+    labelled = example.labelled(cache=tmp_path, workers=0, progress=False)
+    assert labelled.classes == ("background", "Liver", "Lesion")
+    assert example.mask_values(labelled.classes) == (0, 1, 2)
+    expected = sorted(
+        make_ct("abdomen", CT["abdomen"]["tiny"], seed=0, case=case).liver_label().array.tobytes()
+        for case in range(5)
+    )
+    stored = [labelled.store.read_label(item.case_id) for item in labelled.items]
+    assert sorted(one.astype(np.uint8).tobytes() for one in stored) == expected
+    assert len({item.patient for item in labelled.items}) == 5
+    assert not any("p0" in item.case_id for item in labelled.items)
+
+
+def test_without_structures_it_says_what_there_is(example):
+    with pytest.raises(
+        TaskError, match=r"--task\.structures; .* holds: Lesion \(5\), Liver \(4\), liver \(1\)"
+    ):
+        example.replace(structures=(), may_lack=()).sources()
+
+
+def test_a_series_without_a_structure_is_set_aside_unless_it_may_lack_it(example):
+    strict = example.replace(structures=("Liver",), may_lack=()).sources()
+    assert len(strict.cases) == 4
+    (reason,) = strict.set_aside.values()
+    assert reason.startswith("it has no Liver but")
+    assert "join names of one structure by |" in reason
+    lax = example.replace(structures=("Liver", "Spleen"), may_lack=("Liver", "Spleen")).sources()
+    assert len(lax.cases) == 5
+
+
+def test_series_and_objects_that_have_no_counterpart_are_told(task):
+    shutil.rmtree(task.data / "p0/CT")
+    shutil.rmtree(task.data / "p1/RTSTRUCT")
+    found = task.sources()
+    assert len(found.cases) == 3
+    assert found.notes == ("1 series have no segmentation and no structure set",)
+    lost = pydicom.dcmread(task.data / "p0/RTSTRUCT/1.dcm").ReferencedFrameOfReferenceSequence[0]
+    uid = lost.RTReferencedStudySequence[0].RTReferencedSeriesSequence[0].SeriesInstanceUID
+    ((name, reason),) = found.set_aside.items()
+    assert name == f"RTSTRUCT-{hashed(uid, user_salt())}"
+    assert reason.startswith("the series that it refers to isn't below")
+
+
+def test_a_series_of_two_volumes_is_set_aside(task):
+    for file in (task.data / "p2/CT").iterdir():
+        slice_ = pydicom.dcmread(file)
+        slice_.ConvolutionKernel = "sharp"
+        slice_.SOPInstanceUID = slice_.file_meta.MediaStorageSOPInstanceUID = (
+            f"{slice_.SOPInstanceUID}"[:-1] + "7"
+        )
+        slice_.PixelData = bytes(reversed(slice_.PixelData))
+        slice_.save_as(file.with_name(f"again-{file.name}"))
+        first = pydicom.dcmread(file)
+        first.ConvolutionKernel = "soft"
+        first.save_as(file)
+    found = task.sources()
+    assert len(found.cases) == 4
+    assert set(found.set_aside.values()) == {
+        "its series holds 2 volumes, and which one was drawn on can't be known"
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"structures": ("a|b", "b")}, "structures name b twice"),
+        ({"structures": ("a|",)}, "hold an empty name"),
+        ({"structures": ("a|b",), "may_lack": ("b",)}, "may_lack names b, the classes are a"),
+    ],
+)
+def test_names_that_contradict_each_other_are_refused(fields, said):
+    with pytest.raises(TaskError, match=said):
+        DicomSegmentation("data", **fields)
+
+
+def test_another_choice_of_structures_is_another_cache(example, tmp_path):
+    assert example.cache_folder(tmp_path) != example.replace(may_lack=()).cache_folder(tmp_path)
