@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from parts2whole.training.optim import Optimiser as Optimiser
     from parts2whole.training.optim import Schedule as Schedule
     from parts2whole.training.runtime import Hardware as Hardware
+    from parts2whole.training.scan_encoder import load as load
     from parts2whole.verbs.benchmark import benchmark as benchmark
     from parts2whole.verbs.compare import compare as compare
     from parts2whole.verbs.doctor import doctor as doctor
     from parts2whole.verbs.embed import embed as embed
+    from parts2whole.verbs.encode import encode as encode
     from parts2whole.verbs.evaluate import evaluate as evaluate
     from parts2whole.verbs.export import export_weights as export_weights
     from parts2whole.verbs.finetune import finetune as finetune
@@ -74,6 +76,7 @@ _HOMES = _FAMILIES | {
     "compare": "parts2whole.verbs.compare",
     "doctor": "parts2whole.verbs.doctor",
     "embed": "parts2whole.verbs.embed",
+    "encode": "parts2whole.verbs.encode",
     "evaluate": "parts2whole.verbs.evaluate",
     "export_weights": "parts2whole.verbs.export",
     "finetune": "parts2whole.verbs.finetune",
@@ -84,6 +87,7 @@ _HOMES = _FAMILIES | {
     "pretrain": "parts2whole.verbs.pretrain",
     "probe": "parts2whole.verbs.probe",
     "show_weights": "parts2whole.verbs.weights",
+    "load": "parts2whole.training.scan_encoder",
     "load_encoder": "parts2whole.weights.load",
 }
 

@@ -86,6 +86,11 @@ COMMANDS = {
     "predict": Command(
         "parts2whole.verbs.predict:predict", "Apply a fine-tuned model to new scans.", ("run", "*scans")
     ),
+    "encode": Command(
+        "parts2whole.verbs.encode:encode",
+        "Write a vector for every scan, or for boxes around points, into a table.",
+        ("model", "*scans"),
+    ),
     "embed": Command(
         "parts2whole.verbs.embed:embed",
         "Embed parts of wholes before and after pre-training: plots, distances, retrieval.",

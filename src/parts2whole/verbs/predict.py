@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from parts2whole.errors import (
@@ -25,24 +24,19 @@ from parts2whole.files import DiskFullError, write_rows
 from parts2whole.progress import watch, watching
 from parts2whole.scans.case import SourceCase, read_channels
 from parts2whole.scans.nifti import smallest_integer
-from parts2whole.scans.preprocess import onto_grid, prepare_volume, quantise, spacing_text, to_unit
-from parts2whole.scans.read import strip_suffix, user_salt
+from parts2whole.scans.preprocess import onto_grid, spacing_text
+from parts2whole.scans.read import user_salt
 from parts2whole.scans.source import hashed
 from parts2whole.scans.volume import Box, LabelVolume, Volume, to_canonical
 from parts2whole.spec import digest
 from parts2whole.tasks.base import Predictor
-from parts2whole.tasks.candidates import (
-    CLASSES,
-    POINT_COLUMNS,
-    CandidateTask,
-    is_inside,
-    read_points,
-    to_voxels,
-)
+from parts2whole.tasks.candidates import CLASSES, CandidateTask
 from parts2whole.tasks.channels import group_channels
 from parts2whole.tasks.classifying import ClassificationTask
+from parts2whole.tasks.places import Places, Points, places_in, read_places
 from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.model import ModelCard, as_function, load_model
+from parts2whole.training.network_input import NetworkInput, network_input
 from parts2whole.training.runtime import Hardware, Runtime
 from parts2whole.verbs import words
 from parts2whole.verbs.masks import MaskFormat, MaskWriter, mask_writer, names_by_value
@@ -50,8 +44,6 @@ from parts2whole.verbs.masks import MaskFormat, MaskWriter, mask_writer, names_b
 TABLE, PROBABILITIES = "predictions.csv", "probabilities.csv"
 FAR = 2.0
 """A spacing that differs by more than this factor from all that the model has seen is noted."""
-Points = npt.NDArray[np.float64]
-"""Places (n, 3) in voxels (z, y, x)."""
 
 
 class PredictError(Parts2WholeError, ValueError):
@@ -144,7 +136,7 @@ def predict(
     cases = _named_apart(inputs)
     if not cases:
         raise PredictError(f"no scans found in {', '.join(map(str, scans))}")
-    named = None if points is None else _read_points(Path(points))
+    named = None if points is None else read_places(Path(points))
     folder = Path(out)
     if (folder / PROBABILITIES).exists():
         raise PredictError(f"{folder / PROBABILITIES} exists already; choose another --out")
@@ -193,7 +185,7 @@ def _attempt(
     case: SourceCase,
     card: ModelCard,
     model: Predictor,
-    named: dict[str, list[tuple[float, ...]]] | None,
+    named: Places | None,
     folder: Path,
     writer: MaskWriter,
 ) -> _Found:
@@ -212,7 +204,7 @@ def _predict_one(
     case: SourceCase,
     card: ModelCard,
     model: Predictor,
-    named: dict[str, list[tuple[float, ...]]] | None,
+    named: Places | None,
     folder: Path,
     writer: MaskWriter,
 ) -> _Found:
@@ -220,8 +212,8 @@ def _predict_one(
     if isinstance(card.task, SegmentationTask) and path.exists():
         raise PredictError(f"{path} exists already; choose another --out")
     scan = read_channels(case)
-    image = _network_input(scan, card)
-    where = None if named is None else _voxels(named, case, image.volume)
+    image = network_input(scan, card.preprocess, card.in_channels)
+    where = None if named is None else places_in(named, case, image.volume)
     far = _far_spacing(scan, card)
     notes = (
         *image.notes,
@@ -314,36 +306,10 @@ def _volumes_ml(mask: LabelVolume, card: ModelCard) -> dict[str, float]:
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class _Input:
-    """A prepared scan: what the network sees, and where its voxels lie."""
-
-    image: torch.Tensor
-    volume: Volume
-    notes: tuple[str, ...]
-
-
-def _network_input(scan: Volume, card: ModelCard) -> _Input:
-    """A scan as training saw it: through the type of the store, so that `evaluate` sees the same voxels.
-
-    Raises:
-        PredictError: another number of channels than the model's.
-    """
-    count = scan.array.size // int(np.prod(scan.shape))
-    if count != card.in_channels:
-        raise PredictError(f"the model expects {card.in_channels} channels, the scan has {count}")
-    prepared = prepare_volume(scan, card.preprocess)
-    stored = quantise(prepared, "int16")
-    channels = to_unit(stored.array, scale=stored.scale, offset=stored.offset)
-    volume = prepared.volume
-    volume = dataclasses.replace(volume, array=channels.reshape(volume.array.shape))
-    return _Input(torch.from_numpy(channels), volume, prepared.notes)
-
-
 def _segment(
     task: SegmentationTask,
     model: Predictor,
-    image: _Input,
+    image: NetworkInput,
     scan: Volume,
     card: ModelCard,
     where: Points | None,
@@ -370,7 +336,7 @@ def _segment(
 def _candidates(
     task: CandidateTask,
     model: Predictor,
-    image: _Input,
+    image: NetworkInput,
     card: ModelCard,
     where: Points | None,
     case: SourceCase,
@@ -391,35 +357,9 @@ def _candidates(
     ]
 
 
-def _read_points(path: Path) -> dict[str, list[tuple[float, ...]]]:
-    """LPS positions by the scan they name."""
-    named: dict[str, list[tuple[float, ...]]] = {}
-    for row in read_points(path, POINT_COLUMNS):
-        world = tuple(float(row[f"coord{axis}"]) for axis in "XYZ")
-        named.setdefault(row["seriesuid"], []).append(world)
-    return named
-
-
-def _voxels(named: dict[str, list[tuple[float, ...]]], case: SourceCase, volume: Volume) -> Points:
-    """The points of a case, in voxels (z, y, x) of its prepared volume.
-
-    Raises:
-        PredictError: there is none, or one lies outside.
-    """
-    names = {case.case_id, *(source.series for source in case.scan_sources())}
-    names |= {strip_suffix(path.name) for path in case.files()}
-    world = [place for name in sorted(names - {""}) for place in named.get(name, ())]
-    if not world:
-        raise PredictError("no point names it")
-    voxels = to_voxels(volume, np.array(world))
-    outside = np.flatnonzero(~is_inside(volume, voxels))
-    if len(outside):
-        places = ", ".join(str(world[i]) for i in outside[:3])
-        raise PredictError(f"{len(outside)} points lie outside the scan, such as {places} mm")
-    return voxels
-
-
-def _classify(task: ClassificationTask, model: Predictor, image: _Input, card: ModelCard) -> dict[str, float]:
+def _classify(
+    task: ClassificationTask, model: Predictor, image: NetworkInput, card: ModelCard
+) -> dict[str, float]:
     logits = model(task.fit_input(image.image)[None])
     probabilities = torch.softmax(logits.float(), dim=1)[0]
     return {f"p_{name}": float(p) for name, p in zip(card.classes, probabilities, strict=True)}
