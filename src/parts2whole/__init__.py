@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from parts2whole.verbs.prepare import prepare as prepare
     from parts2whole.verbs.pretrain import pretrain as pretrain
     from parts2whole.verbs.probe import probe as probe
+    from parts2whole.verbs.start import start as start
     from parts2whole.verbs.weights import import_weights as import_weights
     from parts2whole.verbs.weights import show_weights as show_weights
     from parts2whole.weights.base import WeightSource as WeightSource
@@ -88,6 +89,7 @@ _HOMES = _FAMILIES | {
     "probe": "parts2whole.verbs.probe",
     "show_weights": "parts2whole.verbs.weights",
     "load": "parts2whole.training.scan_encoder",
+    "start": "parts2whole.verbs.start",
     "load_encoder": "parts2whole.weights.load",
 }
 

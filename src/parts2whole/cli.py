@@ -65,6 +65,11 @@ class Command:
 
 COMMANDS = {
     "demo": Command("parts2whole.verbs.demo:demo", "Run the whole path on data it makes itself, in minutes."),
+    "start": Command(
+        "parts2whole.verbs.start:start",
+        "Look at your scans, try a few steps, and write a plan that benchmark runs.",
+        ("scans", "labelled"),
+    ),
     "inspect": Command(
         "parts2whole.verbs.inspect:inspect", "List scans, what is wrong, and settings that suit.", ("*paths",)
     ),

@@ -22,9 +22,10 @@ import parts2whole as p2w
 from parts2whole.cli import main
 from parts2whole.scans.read import write_nifti
 from parts2whole.scans.volume import CANONICAL, LabelVolume, Volume
-from parts2whole.survey.propose import propose
+from parts2whole.survey.propose import Target, propose
 from parts2whole.survey.thumbnail import draw_slices
 from parts2whole.verbs.inspect import InspectError, inspect
+from parts2whole.wholes.where import Body
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -240,7 +241,7 @@ def test_nothing_to_inspect(tmp_path):
         look(tmp_path / "nowhere")
 
 
-def proposal(shapes, spacings, *, modality="CT", lung=0.0):
+def proposal(shapes, spacings, *, modality="CT", lung=0.0, body=0.8, targets=()):
     count = len(shapes)
     return propose(
         modality,
@@ -248,6 +249,8 @@ def proposal(shapes, spacings, *, modality="CT", lung=0.0):
         spacings_mm=spacings,
         largest_values=[1000.0] * count,
         lung_shares=[lung] * count,
+        body_shares=[body] * count,
+        targets=targets,
     )
 
 
@@ -279,6 +282,35 @@ def test_the_window_follows_the_lung():
     assert proposal([(60, 60, 60)], [(1.0, 1.0, 1.0)], lung=0.1).window_hu == (-200.0, 300.0)
     mr = proposal([(60, 60, 60)], [(1.0, 1.0, 1.0)], modality="MR")
     assert (mr.window_hu, mr.percentiles) == (None, (0.5, 99.5))
+
+
+def test_the_window_is_widened_to_what_is_labelled():
+    scans = [(60, 60, 60)], [(1.0, 1.0, 1.0)]
+    muscle, bone = Target(1, 9, 100.0, (20.0, 80.0), (50, 80)), Target(5, 9, 100.0, (310.0, 1420.0), (90, 99))
+    air = Target(7, 9, 100.0, (-990.0, -905.0), (1, 9))
+    assert proposal(*scans, targets=[muscle]).window_hu == (-200.0, 300.0)
+    made = proposal(*scans, targets=[muscle, bone, air])
+    assert made.window_hu == (-1000.0, 1450.0)
+    assert "5 (310 to 1420 HU), 7 (-990 to -905 HU)." in made.window_why
+    for rank, percentiles in ((99.4, (0.5, 99.5)), (99.8, (0.1, 99.9)), (99.95, (0.0, 100.0))):
+        lesion = Target(1, 9, 100.0, (900.0, 1000.0), (97.0, rank))
+        assert proposal(*scans, modality="MR", targets=[lesion]).percentiles == percentiles
+
+
+def test_wholes_come_from_the_body_where_most_is_air():
+    scans = [(60, 60, 60)], [(1.0, 1.0, 1.0)]
+    dense = proposal(*scans, body=0.6)
+    assert (dense.above_hu, dense.above_share) == (None, None)
+    assert proposal(*scans, lung=0.5, body=0.3).above_hu == -500  # as `Body` has it
+    assert proposal(*scans, body=0.3).above_hu == -175  # a twentieth into a window that begins above
+    assert proposal(*scans, body=0.3, modality="MR").above_share == Body().above_share
+    assert Body().above_hu == -500
+
+
+def test_one_pass_at_inference_where_it_is_no_larger_than_eight_patches():
+    small, large = proposal([(60, 60, 60)], [(1.0,) * 3]), proposal([(300, 300, 300)], [(1.0,) * 3])
+    assert small.window_voxels == (64, 64, 64)
+    assert large.window_voxels == large.whole_voxels
 
 
 EDGES = st.tuples(*[st.integers(2, 700)] * 3)

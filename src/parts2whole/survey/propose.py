@@ -1,7 +1,8 @@
-"""Proposals for spacing, intensity window and whole size from what a set of scans looks like, each explained.
+"""Proposals for spacing, intensities, wholes and where they come from, each explained by what the scans show.
 
-They are starting points.  The defaults of the paper's line of work (native spacing, -1000 to 1000 HU, wholes
-of 32 x 64 x 64 voxels) are left only where the scans give a reason.
+They are starting points, and the one place that `inspect` and `start` take them from.  The defaults of the
+paper's line of work (native spacing, -1000 to 1000 HU, wholes of 32 x 64 x 64 voxels) are left only where the
+scans, or what is labelled in them, give a reason.
 """
 
 from __future__ import annotations
@@ -30,6 +31,43 @@ WHOLE_VOXELS = 32 * 64 * 64
 STEP = 8
 """Edges must be divisible by the largest stride of the encoder."""
 
+BODY_HU, BODY_ABOVE_SHARE = -500.0, 0.1
+"""Voxels above are body: in HU, or else as a share of a volume's intensities; as `Body` in `wholes.where`."""
+
+BODY_SHARE = 0.5
+"""With less body, wholes are centred on it, as pre-training does where it isn't told."""
+
+WINDOW_STEP_HU = 50.0
+WIDEST_HU = (-1024.0, 3071.0)
+"""What 12 bits of a CT hold."""
+
+PERCENTILES = (Preprocess().percentiles, (0.1, 99.9), (0.0, 100.0))
+"""Those that are tried, until one keeps what is labelled."""
+
+KEPT = " Nine tenths of what is labelled, of every label, lie inside."
+
+LARGEST_WINDOW = 8
+"""A window at inference has at most so many times the voxels of a patch."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What one label marks, as medians over the cases that were looked at.
+
+    Attributes:
+        value: of the label.
+        cases: how many have it.
+        voxels: how many a case has.
+        values: 5th and 95th percentile of the scan inside it.
+        ranks: percentiles of all voxels of the scan that these are.
+    """
+
+    value: int
+    cases: int
+    voxels: float
+    values: tuple[float, float]
+    ranks: tuple[float, float]
+
 
 @dataclasses.dataclass(frozen=True)
 class Proposal:
@@ -46,6 +84,11 @@ class Proposal:
         whole_voxels: edges (z, y, x) of a whole.
         whole_mm: the same in mm, at the spacing proposed, or the median one.
         whole_why: reason.
+        window_voxels: largest window (z, y, x) at inference, where patches are as large as wholes.
+        window_voxels_why: reason.
+        above_hu: of CT, wholes are centred on voxels above; None draws them anywhere, as below.
+        above_share: elsewhere, wholes are centred on voxels above this share of the intensities.
+        where_why: reason.
     """
 
     modality: str
@@ -58,6 +101,11 @@ class Proposal:
     whole_voxels: Size
     whole_mm: Triple
     whole_why: str
+    window_voxels: Size
+    window_voxels_why: str
+    above_hu: float | None
+    above_share: float | None
+    where_why: str
 
 
 def propose(
@@ -67,6 +115,8 @@ def propose(
     spacings_mm: Sequence[Triple],
     largest_values: Sequence[float],
     lung_shares: Sequence[float],
+    body_shares: Sequence[float],
+    targets: Sequence[Target] = (),
 ) -> Proposal:
     """Settings that suit scans of one modality.
 
@@ -76,19 +126,23 @@ def propose(
         spacings_mm: their spacing.
         largest_values: their largest value.
         lung_shares: share of their bodies that is lung, where they are CT.
+        body_shares: share of their voxels that isn't air.
+        targets: what is labelled in them, as far as anything is.
     """
     spacings, sizes = np.array(spacings_mm, dtype=float), np.array(shapes, dtype=float)
     spacing, spacing_why = _propose_spacing(spacings)
     if modality == "CT":
-        window_hu, window_why = _propose_window(lung_shares)
+        window_hu, window_why = _propose_window(lung_shares, targets)
         percentiles = None
     else:
-        window_hu, percentiles = None, Preprocess().percentiles
-        window_why = _explain_percentiles(modality, largest_values)
+        window_hu, (percentiles, kept) = None, _propose_percentiles(targets)
+        window_why = _explain_percentiles(modality, largest_values) + kept
     at_mm = np.median(spacings, axis=0) if spacing is None else np.array(spacing)
     sizes = sizes if spacing is None else np.maximum(1, np.rint(sizes * spacings / at_mm))
     whole = _whole_size(sizes, at_mm)
     z, y, x = (float(mm) for mm in np.round(whole * at_mm, 1))
+    window, window_voxels_why = _propose_inference(sizes, whole)
+    above_hu, above_share, where_why = _propose_where(body_shares, window_hu)
     return Proposal(
         modality=modality,
         scans=len(shapes),
@@ -100,6 +154,11 @@ def propose(
         whole_voxels=(int(whole[0]), int(whole[1]), int(whole[2])),
         whole_mm=(z, y, x),
         whole_why=_explain_whole(whole, sizes),
+        window_voxels=window,
+        window_voxels_why=window_voxels_why,
+        above_hu=above_hu,
+        above_share=above_share,
+        where_why=where_why,
     )
 
 
@@ -123,19 +182,79 @@ def _propose_spacing(spacings: npt.NDArray[np.float64]) -> tuple[Triple | None, 
     )
 
 
-def _propose_window(lung_shares: Sequence[float]) -> tuple[tuple[float, float], str]:
+def _propose_window(
+    lung_shares: Sequence[float], targets: Sequence[Target]
+) -> tuple[tuple[float, float], str]:
     chests = sum(share >= LUNG_SHARE for share in lung_shares)
     count = len(lung_shares)
     if 3 * chests >= count:
-        return Preprocess().window_hu, (
+        usual = Preprocess().window_hu
+        why = (
             f"{chests} of {count} scans hold much lung, and this window spans everything from air to dense "
-            "bone, as Models Genesis takes it."
+            "bone, as Models Genesis takes it"
         )
-    few = f"{chests or 'None'} of {count} scans hold much lung" if count > 1 else "The scan holds little lung"
-    return SOFT_TISSUE_HU, (
-        f"{few}, and this window, from fat to enhanced vessels, gives soft tissue four times the contrast of "
-        "-1000 to 1000; take that one if air or dense bone matter."
+    else:
+        usual = SOFT_TISSUE_HU
+        few = f"{chests or 'None'} of {count} scans hold" if count > 1 else "The scan holds"
+        why = f"{few} {'much' if count > 1 else 'little'} lung"
+    low = min([usual[0], *(_outwards(target.values[0], down=True) for target in targets)])
+    high = max([usual[1], *(_outwards(target.values[1], down=False) for target in targets)])
+    wide = [t for t in targets if t.values[0] < usual[0] or t.values[1] > usual[1]]
+    if usual == SOFT_TISSUE_HU and not wide:
+        why += (
+            ", and this window, from fat to enhanced vessels, gives soft tissue four times the contrast of "
+            "-1000 to 1000"
+        )
+        why += "" if targets else "; take that one if air or dense bone matter"
+    if not wide:
+        return usual, f"{why}.{KEPT if targets else ''}"
+    named = ", ".join(f"{t.value} ({t.values[0]:.0f} to {t.values[1]:.0f} HU)" for t in wide[:3])
+    more = f" and {len(wide) - 3} more" if len(wide) > 3 else ""
+    return (low, high), (
+        f"{why}; {usual[0]:g} to {usual[1]:g} HU are widened to keep nine tenths of every label, looked at "
+        f"inside: {named}{more}."
     )
+
+
+def _outwards(hu: float, *, down: bool) -> float:
+    """The next round value that holds ``hu``."""
+    steps = np.floor(hu / WINDOW_STEP_HU) if down else np.ceil(hu / WINDOW_STEP_HU)
+    return float(np.clip(WINDOW_STEP_HU * steps, *WIDEST_HU))
+
+
+def _propose_percentiles(targets: Sequence[Target]) -> tuple[tuple[float, float], str]:
+    low = min((target.ranks[0] for target in targets), default=100.0)
+    high = max((target.ranks[1] for target in targets), default=0.0)
+    found = next(each for each in PERCENTILES if each[0] <= low and high <= each[1])
+    if not targets:
+        return found, ""
+    return found, KEPT
+
+
+def _propose_inference(sizes: npt.NDArray[np.float64], patch: npt.NDArray[np.int64]) -> tuple[Size, str]:
+    """The largest window at inference: one that holds nine of ten scans, or as many voxels as are allowed."""
+    wanted = STEP * np.ceil(np.percentile(sizes, 90, axis=0) / STEP)
+    wanted = np.maximum(patch, wanted).astype(np.int64)
+    if np.prod(wanted) <= LARGEST_WINDOW * np.prod(patch):
+        why = "It holds nine of ten scans, which then take one pass instead of several overlapping ones."
+    else:
+        wanted, why = patch, "As large as the patch: scans are too large for one pass."
+    z, y, x = (int(edge) for edge in wanted)
+    return (z, y, x), why
+
+
+def _propose_where(
+    body_shares: Sequence[float], window_hu: tuple[float, float] | None
+) -> tuple[float | None, float | None, str]:
+    """Above what a voxel is body, in HU or as a share of the intensities; None, None draws anywhere."""
+    share = float(np.median(body_shares))
+    if not 0 < share < BODY_SHARE:
+        return None, None, f"{100 * (1 - share):.0f} % of the voxels are air, so few wholes show nothing."
+    why = f"{100 * (1 - share):.0f} % of the voxels are air, of which there is nothing to learn."
+    if window_hu is None:
+        return None, BODY_ABOVE_SHARE, why
+    low, high = window_hu
+    return max(BODY_HU, low + (high - low) / 20), None, why
 
 
 def _explain_percentiles(modality: str, largest: Sequence[float]) -> str:

@@ -29,7 +29,7 @@ from parts2whole.scans.volume import (
     to_canonical,
 )
 from parts2whole.survey.beside import count_others, find_labels, look_around
-from parts2whole.survey.propose import Proposal, propose
+from parts2whole.survey.propose import BODY_ABOVE_SHARE, BODY_HU, Proposal, Target, propose
 from parts2whole.survey.thumbnail import draw_slices
 
 Kind = Literal["scan", "label map"]
@@ -73,6 +73,7 @@ class Facts:
         values: smallest and largest.
         percentiles: 0.5 and 99.5, of values.
         lung_share: of CT, share of the voxels in the body that have the density of lung.
+        body_share: share of the voxels that are no air: of CT by their density, else by their brightness.
         label_values: of a label map, every value that occurs.
         content_hash: equal for scans with equal voxels, whatever their format.
     """
@@ -88,6 +89,7 @@ class Facts:
     values: tuple[float, float]
     percentiles: tuple[float, float]
     lung_share: float
+    body_share: float
     label_values: tuple[int, ...]
     content_hash: str
 
@@ -165,12 +167,18 @@ class Survey:
 
 
 def survey_scans(
-    paths: Sequence[str | Path], *, salt: bytes | None = None, pictures: bool = False, progress: bool = False
+    paths: Sequence[str | Path],
+    *,
+    targets: Sequence[Target] = (),
+    salt: bytes | None = None,
+    pictures: bool = False,
+    progress: bool = False,
 ) -> Survey:
     """Look at every scan and label map in folders (with subfolders), globs, ``.txt`` lists, and files.
 
     Args:
         paths: where to look.
+        targets: what is labelled in scans of theirs, for the proposals.
         salt: secret to hash patient ids with; default the user's own.
         pictures: keep small pictures of middle slices.
         progress: show a progress bar.
@@ -197,7 +205,7 @@ def survey_scans(
         if entry.problem is not None and source.is_series
     }
     by_name = tuple(sorted(entries, key=lambda entry: entry.case_id))
-    return Survey(by_name, _proposals(by_name), count_others(files, sources), places)
+    return Survey(by_name, _proposals(by_name, targets), count_others(files, sources), places)
 
 
 def _compare(entry: Entry, earlier: dict[tuple[str, str], str]) -> Entry:
@@ -209,7 +217,7 @@ def _compare(entry: Entry, earlier: dict[tuple[str, str], str]) -> Entry:
     return entry if first == entry.case_id else dataclasses.replace(entry, duplicate_of=first)
 
 
-def _proposals(entries: Sequence[Entry]) -> tuple[Proposal, ...]:
+def _proposals(entries: Sequence[Entry], targets: Sequence[Target]) -> tuple[Proposal, ...]:
     """Settings for each modality, from scans that `prepare` would use; copies count once."""
     groups: dict[str, list[Facts]] = {}
     for entry in entries:
@@ -224,6 +232,8 @@ def _proposals(entries: Sequence[Entry]) -> tuple[Proposal, ...]:
             spacings_mm=[facts.spacing_mm for facts in group],
             largest_values=[facts.values[1] for facts in group],
             lung_shares=[facts.lung_share for facts in group],
+            body_shares=[facts.body_share for facts in group],
+            targets=targets,
         )
         for modality, group in sorted(groups.items())
     )
@@ -270,6 +280,7 @@ def _measure(volume: Volume, source: ScanSource, *, passed_over: bool) -> tuple[
     step = max(1, array.size // SAMPLED_VOXELS) | 1  # odd, so that it falls on all columns
     sample = np.ravel(array, order="K")[::step]
     below, above = (float(value) for value in np.percentile(sample, (0.5, 99.5)))
+    dark = below + BODY_ABOVE_SHARE * (above - below)
     said = passed_over or said_to_be_label(source.paths)
     is_label = bool(said) and is_label_map(first, certain=passed_over)
     modality, reason = (None, "a label map") if is_label else guess_modality(first)
@@ -287,6 +298,7 @@ def _measure(volume: Volume, source: ScanSource, *, passed_over: bool) -> tuple[
         values=(low, high),
         percentiles=(below, above),
         lung_share=_lung_share(sample) if modality == "CT" else 0.0,
+        body_share=float(np.mean(sample > (BODY_HU if modality == "CT" else dark))),
         label_values=_values(array) if is_label else (),
         content_hash=content_hash(to_canonical(volume).array if len(array) > 1 else grid.array),
     )

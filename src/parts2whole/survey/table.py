@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from parts2whole.errors import group_reasons, name_some
+from parts2whole.scans.preprocess import Preprocess
 from parts2whole.survey.propose import Proposal
 from parts2whole.survey.survey import Entry, Facts, Survey
 
@@ -73,12 +74,17 @@ def settings(proposal: Proposal) -> list[tuple[str, str, str]]:
     else:
         low, high = proposal.percentiles or (0.0, 100.0)
         window = f"percentiles {low:g} to {high:g}"
-    z, y, x = proposal.whole_voxels
-    whole = f"{z} x {y} x {x} voxels, {_by(proposal.whole_mm)} mm"
+    whole = f"{_by(proposal.whole_voxels)} voxels, {_by(proposal.whole_mm)} mm"
+    where = "anywhere"
+    if proposal.above_hu is not None:
+        where = f"on voxels above {proposal.above_hu:g} HU"
+    elif proposal.above_share is not None:
+        where = f"on voxels above {proposal.above_share:g} of the intensities"
     return [
         ("spacing", spacing, proposal.spacing_why),
         ("intensities", window, proposal.window_why),
         ("whole", whole, proposal.whole_why),
+        ("where", where, proposal.where_why),
     ]
 
 
@@ -88,10 +94,17 @@ def commands(proposal: Proposal) -> list[str]:
     prepare = f"parts2whole prepare ... --modality {modality}"
     if proposal.window_hu is not None:
         prepare += f" --window-hu {proposal.window_hu[0]:g},{proposal.window_hu[1]:g}"
+    elif proposal.percentiles is not None and proposal.percentiles != Preprocess().percentiles:
+        prepare += f" --percentiles {proposal.percentiles[0]:g},{proposal.percentiles[1]:g}"
     if proposal.spacing_mm is not None:
         prepare += f" --spacing-mm {','.join(f'{mm:g}' for mm in proposal.spacing_mm)}"
     whole = ",".join(map(str, proposal.whole_voxels))
-    return [prepare, f"parts2whole pretrain ... --whole-size {whole}"]
+    pretrain = f"parts2whole pretrain ... --whole-size {whole} --where Anywhere"
+    if proposal.above_hu is not None:
+        pretrain = f"{pretrain.removesuffix('Anywhere')}Body --where.above-hu {proposal.above_hu:g}"
+    elif proposal.above_share is not None:
+        pretrain = f"{pretrain.removesuffix('Anywhere')}Body"
+    return [prepare, pretrain]
 
 
 def cells(entry: Entry) -> tuple[str, str, str, str, str]:

@@ -102,7 +102,7 @@ class Benchmark:
 def benchmark(
     spec: str | Path,
     *,
-    out: str | Path,
+    out: str | Path | None = None,
     workers: int | None = None,
     cluster: str | None = None,
     dry_run: bool = False,
@@ -112,7 +112,7 @@ def benchmark(
 
     Args:
         spec: the study's YAML file; paths in it are relative to its folder.
-        out: folder for everything.
+        out: folder for everything; default: one in this folder, called like the file without its suffix.
         workers: local processes, default one a GPU, or one a core; 0 works in this process.
         cluster: work on a Dask cluster: the address of its scheduler (``tcp://host:port``), or ``slurm``,
             ``pbs``, ``sge`` or ``lsf``.
@@ -130,7 +130,7 @@ def benchmark(
         parts2whole.jobs.run.JobError: a number of workers or a cluster that can't be used.
     """
     check_workers(workers, cluster)
-    study = read_study(spec, out=out, verbs=study_verbs())
+    study = read_study(spec, out=Path(spec).stem if out is None else out, verbs=study_verbs())
     check_paths(study)
     gpus = torch.cuda.device_count()
     if progress:

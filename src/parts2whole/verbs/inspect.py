@@ -10,8 +10,10 @@ from parts2whole.errors import Parts2WholeError
 from parts2whole.files import write_text
 from parts2whole.scans.read import ReadError
 from parts2whole.survey.page import to_html
+from parts2whole.survey.propose import Target
 from parts2whole.survey.survey import Survey, survey_scans
 from parts2whole.survey.table import to_csv, to_json, to_text
+from parts2whole.survey.targets import look_inside
 
 WRITERS = {".csv": to_csv, ".html": to_html, ".json": to_json}
 
@@ -22,14 +24,16 @@ class InspectError(Parts2WholeError, ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """What was found, and the file it was written to."""
+    """What was found, the file it was written to, and what couldn't be looked at."""
 
     survey: Survey
     out: Path | None = None
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """A table of everything for a terminal; only what stands out, if the table was written to a file."""
         text = to_text(self.survey, rows=self.out is None)
+        text = "\n".join([text, *(f"Note: {note}" for note in self.notes)])
         return text if self.out is None else f"{text}\nEverything: {self.out}"
 
 
@@ -62,11 +66,36 @@ def inspect(
         raise InspectError(f"{target.name}: expected a name ending in {', '.join(WRITERS)}")
     pictures = thumbnails and target is not None and target.suffix == ".html"
     try:
-        survey = survey_scans(named, pictures=pictures, progress=progress)
+        targets, notes = find_targets(named, progress=progress)
+        survey = survey_scans(named, targets=targets, pictures=pictures, progress=progress)
     except ReadError as error:
         raise InspectError(str(error)) from error
     if not survey.entries:
         raise InspectError(f"no scans found in {', '.join(map(str, named)) or 'an empty list'}")
     if target is not None:
         write_text(target, WRITERS[target.suffix](survey))
-    return Inspection(survey, target)
+    return Inspection(survey, target, notes)
+
+
+def find_targets(
+    paths: Sequence[str | Path], *, progress: bool = False
+) -> tuple[tuple[Target, ...], tuple[str, ...]]:
+    """What is labelled in those of the folders that are labelled data, and why it can't be said of others."""
+    targets: list[Target] = []
+    notes: list[str] = []
+    for folder in filter(is_labelled, map(Path, paths)):
+        from parts2whole.tasks.base import TaskError
+        from parts2whole.tasks.segmentation import Segmentation  # takes seconds, as torch comes with it
+
+        try:
+            task = Segmentation(folder)
+            targets += look_inside(task.sources().cases, ignored=task.ignored_value, progress=progress)
+        except TaskError as error:
+            notes.append(f"labels were not looked inside: {error}")
+    return tuple(targets), tuple(notes)
+
+
+def is_labelled(folder: Path) -> bool:
+    """Whether a folder is labelled data as `Segmentation` takes them."""
+    both = (folder / "images").is_dir() and (folder / "labels").is_dir()
+    return both or (folder / "dataset.json").is_file()

@@ -1,0 +1,65 @@
+"""What labels mark: how bright a scan is inside each of them, so that settings keep it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from parts2whole.progress import watch, watching
+from parts2whole.scans.case import IngestError, SourceCase, read_case_label, read_channels
+from parts2whole.scans.read import ReadError
+from parts2whole.scans.volume import VolumeError
+from parts2whole.survey.propose import Target
+
+LOOKED_AT = 40
+"""So many cases, evenly spread, are looked at."""
+
+INSIDE = (5.0, 95.0)
+"""Percentiles that stand for what lies inside a label, without its rims."""
+
+
+def look_inside(
+    cases: Sequence[SourceCase], *, ignored: int | None = None, progress: bool = False
+) -> tuple[Target, ...]:
+    """Look at scans inside their labels; cases that can't be read say nothing.
+
+    Args:
+        cases: with labels; some are looked at, the first channel of each.
+        ignored: label value that marks nothing.
+        progress: show a progress bar.
+
+    Returns:
+        One entry a label, without 0.
+    """
+    chosen = cases[:: -(-len(cases) // LOOKED_AT) or 1]
+    found: dict[int, list[tuple[float, ...]]] = defaultdict(list)
+    with watching("Looking inside the labels", len(chosen), show=progress):
+        for case in watch(chosen, len(chosen)):
+            try:
+                for value, facts in _look(case):
+                    found[value].append(facts)
+            except (ReadError, IngestError, VolumeError, MemoryError):
+                continue  # preparing it sets it aside, and says why
+    targets = []
+    for value in sorted(set(found) - {0, ignored}):
+        voxels, low, high, low_rank, high_rank = (float(n) for n in np.median(found[value], axis=0))
+        targets.append(Target(value, len(found[value]), voxels, (low, high), (low_rank, high_rank)))
+    return tuple(targets)
+
+
+def _look(case: SourceCase) -> list[tuple[int, tuple[float, ...]]]:
+    """Of every label in a case: its value, voxels, and percentiles of the scan inside it."""
+    scan = read_channels(case)
+    label = read_case_label(case, scan)
+    if label is None:
+        return []
+    array = scan.array.reshape(-1, *scan.shape)[0]
+    found = []
+    for value in np.unique(label.array):
+        inside = array[label.array == value]
+        low, high = np.percentile(inside, INSIDE)
+        ranks = 100 * np.mean(array < low), 100 * np.mean(array <= high)
+        found.append((int(value), (float(inside.size), float(low), float(high), *map(float, ranks))))
+    return found
