@@ -2,7 +2,7 @@
 
     python benchmarks/gpu.py --minutes 8 --write docs/gpu.md --json gpu.json
     python benchmarks/gpu.py --dry                        # everything on the CPU in tiny sizes
-    python benchmarks/gpu.py --only steps resume
+    python benchmarks/gpu.py --only steps resume --json gpu.json     # the others stay as gpu.json has them
 
 Sections run in the order of their worth; one that fails is written as failed, and the others go on.  Page and
 figures are written after every section.  Ends with 1 if anything failed.
@@ -11,6 +11,7 @@ figures are written after every section.  Ends with 1 if anything failed.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import platform
@@ -70,13 +71,14 @@ def main() -> None:
         machine = describe(bench)
         print(json.dumps(machine), flush=True)
         bench.found["peaks"] = machine["peaks"]
-        done: list[Section] = []
+        done = earlier(chosen.json, machine)
         for name in chosen.only:
             section = Section(name, (SECTIONS[name].__doc__ or name).splitlines()[0].rstrip("."))
-            done.append(section)
+            done = [s for s in done if s.name != name] + [section]
+            done.sort(key=lambda s: list(SECTIONS).index(s.name))
             print(f"\n=== {name}, {bench.left():.0f} s left", flush=True)
             run(section, bench)
-            write(chosen.write, chosen.json, machine, done, chosen.minutes)
+            write(chosen.write, chosen.json, machine, done)
     failed = [section.name for section in done if section.wrong]
     print(f"\n{len(done) - len(failed)} of {len(done)} sections hold; failed: {failed or 'none'}", flush=True)
     sys.exit(bool(failed))
@@ -114,15 +116,23 @@ def describe(bench: Bench) -> dict[str, Any]:
     return found | {"peaks": {key: round(value, 4) for key, value in bench.peaks().items()}}
 
 
-def write(
-    page: Path | None, figures: Path | None, machine: dict[str, Any], done: list[Section], minutes: float
-) -> None:
+def earlier(figures: Path | None, machine: dict[str, Any]) -> list[Section]:
+    """What an earlier run on such a machine has left in the file of figures."""
+    if figures is None or not figures.exists():
+        return []
+    found = json.loads(figures.read_text())
+    if any(found["machine"].get(key) != machine[key] for key in ("device", "torch", "cuda", "cudnn")):
+        return []
+    return [Section(**section) for section in found["sections"]]
+
+
+def write(page: Path | None, figures: Path | None, machine: dict[str, Any], done: list[Section]) -> None:
     """Page and figures of what is done so far."""
     peaks = machine["peaks"]
     if page:
         head = (
             "# On a GPU\n\n"
-            f"Written by `python benchmarks/gpu.py --minutes {minutes:g}` on {machine['date']}: "
+            f"Written by `python benchmarks/gpu.py` on {machine['date']}: "
             f"{machine['device']}, {machine['cores']} cores, torch {machine['torch']}, CUDA "
             f"{machine['cuda']}, cuDNN {machine['cudnn']}.\n\n"
             f"Measured peaks: matrix products {peaks['bf16_tflops']:.0f} TFLOP/s in bf16, "
@@ -131,7 +141,7 @@ def write(
         )
         page.write_text(head + "\n".join(section.page() for section in done))
     if figures:
-        parts = {s.name: {"seconds": s.seconds, "wrong": s.wrong, "raw": s.raw} for s in done}
+        parts = [dataclasses.asdict(section) for section in done]
         figures.write_text(json.dumps({"machine": machine, "sections": parts}, indent=1, default=str) + "\n")
 
 

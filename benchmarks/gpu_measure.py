@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from monai.networks.nets import BasicUNet, DynUNet
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -84,7 +85,7 @@ class Bench:
     @property
     def seconds(self) -> float:
         """How long one thing is measured."""
-        return 0.02 if self.dry else 0.6
+        return 0.02 if self.dry else 0.4
 
     def left(self) -> float:
         """Seconds to the end."""
@@ -145,6 +146,15 @@ class Bench:
         target = torch.empty_like(source)
         found["copy_tb_s"] = 2 * source.numel() / self.time(lambda: target.copy_(source)) / 1e12
         return found
+
+
+def blobs(rows: int, whole: Size) -> Tensor:
+    """Smooth, mostly dark wholes (rows, 1, z, y, x).
+
+    Where noise of mean one half is the target of an untrained network, gradients nearly cancel, and rounding
+    is all one sees.
+    """
+    return F.interpolate(torch.rand(rows, 1, 4, 4, 4), size=whole, mode="trilinear") ** 3
 
 
 @contextlib.contextmanager

@@ -4,9 +4,9 @@
     python benchmarks/gpu_study.py --data FOLDER --out runs/dry --dry          # a few steps of tiny networks
     python benchmarks/gpu_study.py --data FOLDER --pack data.tar.xz            # what the GPU's machine needs
 
-``FOLDER`` holds what the recipes ask for below ``$P2W_DATA``.  A study is a recipe, ``recipes/gain-*.yaml``, with a
-network of another size, fewer arms and labels; nothing else is changed.  Networks are small for a GPU, so many
-fine-tunings share it.  When the minutes are over, work stops where it is; the same command goes on.
+``FOLDER`` holds what the recipes ask for below ``$P2W_DATA``.  A study is a recipe, ``recipes/gain-*.yaml``,
+with a network of another size, fewer arms and labels.  Networks are small, so many fine-tunings share
+the GPU.  When the minutes are over, work stops; the same command goes on.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def main() -> None:
     parser.add_argument("--labels", nargs="+", type=int, default=(1, 3))
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 1) - 2))
-    parser.add_argument("--dry", action="store_true", help="a few steps of tiny networks, to see that it runs")
+    parser.add_argument(
+        "--dry", action="store_true", help="a few steps of tiny networks, to see that it runs"
+    )
     parser.add_argument("--pack", type=Path, metavar="ARCHIVE", help="only write the data into an archive")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into this page")
     chosen = parser.parse_args()

@@ -42,9 +42,20 @@ def test_a_section_that_fails_is_written_as_failed(gpu, bench, monkeypatch, tmp_
     gpu.run(section, bench)
     machine = {"device": "d", "cores": 1, "torch": "t", "cuda": "c", "cudnn": 1, "date": "2026-01-01"}
     page, figures = tmp_path / "page.md", tmp_path / "figures.json"
-    gpu.write(page, figures, machine | {"peaks": bench.found["peaks"]}, [section], 8.0)
+    gpu.write(page, figures, machine | {"peaks": bench.found["peaks"]}, [section])
     assert "- **Failed**: `ZeroDivisionError: division by zero`" in page.read_text()
-    assert "ZeroDivisionError" in json.loads(figures.read_text())["sections"]["steps"]["raw"][0]["error"]
+    assert "ZeroDivisionError" in json.loads(figures.read_text())["sections"][0]["raw"][0]["error"]
+
+
+def test_sections_of_an_earlier_run_on_such_a_machine_stay(gpu, tmp_path):
+    machine = {"device": "d", "cores": 1, "torch": "t", "cuda": "c", "cudnn": 1, "date": "2026-01-01"}
+    figures = tmp_path / "figures.json"
+    section = gpu.Section("resume", "A title", lines=["line"], wrong=["what"])
+    peaks = {"peaks": dict.fromkeys(("bf16_tflops", "tf32_tflops", "float32_tflops", "copy_tb_s"), 1.0)}
+    gpu.write(None, figures, machine | peaks, [section])
+    assert gpu.earlier(figures, machine | {"date": "2026-01-02"}) == [section]
+    assert gpu.earlier(figures, machine | {"device": "another"}) == []
+    assert gpu.earlier(tmp_path / "none.json", machine) == []
 
 
 def test_nothing_begins_when_the_time_is_over(gpu, bench):
