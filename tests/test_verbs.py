@@ -342,6 +342,28 @@ def test_frozen_and_decayed_finetuning_run(task, cache, pretrained, tmp_path):
     assert result.result["steps"] == 6
 
 
+@pytest.mark.parametrize("decoder", ["fresh", "light", "linear"])
+def test_adapters_are_merged_into_the_encoder_that_is_kept(task, cache, pretrained, tmp_path, decoder):
+    from parts2whole.training.model import load_model
+
+    settings = {"init": pretrained, "encoder": "lora", "lora_rank": 2, "decoder": decoder}
+    done = short_finetune(task, tmp_path / "l", cache, **settings)
+    assert any("low-rank adapters in" in note for note in done.result["notes"])
+    module, card = load_model(tmp_path / "l")
+    assert card.decoder == decoder
+    before = p2w.load_encoder(pretrained).state_dict()
+    after = module.encoder.state_dict()
+    assert after.keys() == before.keys()
+    moved = {key for key in before if not torch.equal(before[key], after[key])}
+    assert moved == {key for key in before if key.endswith("weight") and before[key].ndim == 5}
+    for key in moved:
+        change = (after[key] - before[key]).flatten(1)
+        assert torch.linalg.matrix_rank(change, rtol=1e-3) <= 2
+    more = {"cache": cache, "hardware": EXACT, "progress": False, "accept_leak": ACCEPTANCE}
+    found = p2w.evaluate(tmp_path / "l", out=tmp_path / "e.csv", **more)
+    assert found.metrics["dice_mean"] == pytest.approx(done.test["dice_mean"], abs=1e-6)
+
+
 def test_what_was_learned_is_kept_by_two_ramps_the_decoder_and_the_scale(task, cache, pretrained, tmp_path):
     start = {"decoder": "pretrained", "match_scale": True, "schedule": Sawtooth(first_fraction=0.5)}
     result = short_finetune(task, tmp_path / "a", cache, init=pretrained, **start).result

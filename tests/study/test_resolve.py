@@ -160,7 +160,7 @@ def test_a_pretraining_may_be_repeated_with_every_seed(tmp_path: Path) -> None:
         ("pretrain.steps", "many", r"pretrain.steps must be a whole number; got 'many'"),
         ("pretrain.steps", True, r"pretrain.steps must be a whole number; got True"),
         ("finetune.seed", 3, r"finetune has no setting 'seed'"),
-        ("finetune.encoder", "frozen", r"finetune.encoder must be one of train, freeze; got 'frozen'; did you mean freeze"),
+        ("finetune.encoder", "frozen", r"finetune.encoder must be one of train, freeze, lora; got 'frozen'; did you mean freeze"),
         ("arms.ours.method", "Part2Whole", r"arms.ours.method: there is no Method called 'Part2Whole'; did you mean Parts2Whole"),
         ("arms.ours.method", {"Parts2Whole": {"part": 1}}, r"arms.ours.method \(Parts2Whole\) has no setting 'part'"),
         ("arms.ours.method", {"Parts2Whole": {"part_fraction": [0.9, 0.1]}}, r"arms.ours.method: part_fraction must be"),

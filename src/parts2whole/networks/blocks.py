@@ -153,11 +153,11 @@ class Decoder(nn.Module):
         return x
 
 
-def build_decoder(encoder: Encoder, *, skips: bool) -> Decoder:
-    """A fresh decoder for ``encoder``."""
-    return Decoder(
-        encoder.channels, encoder.strides, skips=skips, norm=encoder.norm, widths=encoder.decoder_widths
-    )
+def build_decoder(encoder: Encoder, *, skips: bool, width: int | None = None) -> Decoder:
+    """A fresh decoder for ``encoder``, of its own widths or of one width at every step."""
+    steps = len(encoder.channels) - (encoder.strides[0] == (1, 1, 1))
+    widths = encoder.decoder_widths if width is None else (width,) * steps
+    return Decoder(encoder.channels, encoder.strides, skips=skips, norm=encoder.norm, widths=widths)
 
 
 def check_input(x: Tensor, *, channels: int, divisor: int) -> None:

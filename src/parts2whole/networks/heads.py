@@ -46,15 +46,31 @@ class EncoderDecoder(Model):
     Serves reconstruction (sigmoid outside) and segmentation (softmax outside).
     """
 
-    def __init__(self, encoder: Encoder, *, out_channels: int, skips: bool) -> None:
+    def __init__(self, encoder: Encoder, *, out_channels: int, skips: bool, width: int | None = None) -> None:
         super().__init__(encoder)
-        self.decoder = build_decoder(encoder, skips=skips)
+        self.decoder = build_decoder(encoder, skips=skips, width=width)
         self.head = nn.Conv3d(self.decoder.out_channels, out_channels, 1)
 
     def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b out d h w"]:
         """Logits at input resolution."""
         logits: Tensor = self.head(self.decoder(self.encoder(x)))
         return logits
+
+
+class LinearDecoder(Model):
+    """Encoder and one linear map of all its levels: (B, C, D, H, W) to (B, classes, D, H, W).
+
+    Every level has its 1 x 1 x 1 convolution, which commutes with the interpolation to input resolution.
+    """
+
+    def __init__(self, encoder: Encoder, *, classes: int) -> None:
+        super().__init__(encoder)
+        self.heads = nn.ModuleList(nn.Conv3d(width, classes, 1) for width in encoder.channels)
+
+    def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b classes d h w"]:
+        """Logits at input resolution."""
+        maps = [head(level) for head, level in zip(self.heads, self.encoder(x), strict=True)]
+        return torch.stack([m if size_of(m) == size_of(x) else enlarge(m, size_of(x)) for m in maps]).sum(0)
 
 
 class OwnDecoder(Model):

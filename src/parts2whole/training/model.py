@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from parts2whole.errors import Parts2WholeError
 from parts2whole.files import read_json, write_json
 from parts2whole.networks.base import Encoder, Network
-from parts2whole.networks.heads import Model, OwnDecoder
+from parts2whole.networks.heads import EncoderDecoder, LinearDecoder, Model, OwnDecoder
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import Triple
 from parts2whole.spec import UnknownClassError, from_plain, spec_from_dict, to_plain
@@ -26,9 +26,11 @@ from parts2whole.weights.native import write_tensors
 
 TENSORS = "model.safetensors"
 CARD = "model.json"
-Decoder = Literal["fresh", "own", "pretrained"]
-"""What goes on an encoder to segment: the task's decoder, fresh or from the weights of the pre-training's, or
-the one that its network was published with."""
+Decoder = Literal["fresh", "own", "pretrained", "light", "linear"]
+"""What goes on an encoder to segment: the task's decoder, fresh or from the weights of the pre-training's, that
+which its network was published with, the task's but narrow, or a linear map of all levels."""
+LIGHT_WIDTH = 16
+"""Channels at every step of a light decoder."""
 
 
 class ModelError(Parts2WholeError, ValueError):
@@ -84,7 +86,7 @@ def files_of(task: Task, labelled: LabelledData) -> tuple[tuple[int, ...], tuple
 def build_model(
     task: Task, network: Network, encoder: Encoder, classes: Sequence[str], *, decoder: Decoder
 ) -> Model:
-    """The model for a task: with the task's own decoder or head, or the network's.
+    """The model for a task: with the task's own decoder or head, the network's, or a lighter one.
 
     Raises:
         ModelError: the network's decoder is asked for, but it has none, or the task doesn't segment.
@@ -97,6 +99,10 @@ def build_model(
         )
     if decoder == "pretrained":
         return task.build(encoder, classes)
+    if decoder == "light":
+        return EncoderDecoder(encoder, out_channels=len(classes), skips=True, width=LIGHT_WIDTH)
+    if decoder == "linear":
+        return LinearDecoder(encoder, classes=len(classes))
     own = network.build_own(encoder.in_channels, len(classes))
     if own is None or not own.is_decoder:
         raise ModelError(f"{type(network).__name__} was published without a decoder; use decoder='fresh'")

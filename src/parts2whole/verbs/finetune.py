@@ -12,7 +12,8 @@ from torch import nn
 from parts2whole.errors import Parts2WholeError
 from parts2whole.evaluation.regions import GRIDS
 from parts2whole.files import read_json, write_rows
-from parts2whole.networks.base import Network
+from parts2whole.networks.base import Network, count_parameters
+from parts2whole.networks.low_rank import add_low_rank, merge_low_rank
 from parts2whole.progress import watching
 from parts2whole.report.by_class import list_figures
 from parts2whole.report.results import finished_finetunings
@@ -37,7 +38,7 @@ from parts2whole.training.transfer import open_transfer
 from parts2whole.verbs import paste, words
 from parts2whole.weights.load import SCRATCH
 
-Treatment = Literal["train", "freeze"]
+Treatment = Literal["train", "freeze", "lora"]
 
 
 class FinetuneError(Parts2WholeError, ValueError):
@@ -84,6 +85,7 @@ def finetune(
     schedule: Schedule = Cosine(warmup_fraction=0.1),
     lr: float | Literal["auto"] | None = None,
     encoder: Treatment = "train",
+    lora_rank: int = 4,
     decoder: Decoder = "fresh",
     match_scale: bool = False,
     encoder_lr: float = 1.0,
@@ -120,10 +122,13 @@ def finetune(
         schedule: how the learning rate changes; ``Sawtooth`` trains what is new alone first.
         lr: learning rate instead of the optimiser's; ``auto`` tries a tenth, 0.3 times, once and 3 times the
             optimiser's for a quarter of the steps each, and takes the best on validation cases.
-        encoder: ``train`` it, or ``freeze`` it and train only what is new.
+        encoder: ``train`` it, ``freeze`` it and train only what is new, or freeze it but for low-rank
+            adapters in every layer (``lora``), which are merged into it in the end.
+        lora_rank: of the adapters.
         decoder: of a segmentation: ``fresh``, the same for every encoder; ``pretrained``, the same but with
-            its weights from pre-training, if ``init`` is a run with one; or ``own``, the one its network was
-            published with, whose weights are loaded where ``init`` has them. Its last layer is always fresh.
+            its weights from pre-training, if ``init`` is a run with one; ``own``, the one its network was
+            published with, whose weights are loaded where ``init`` has them; ``light``, 16 channels wide; or
+            ``linear``, a linear map of the features of all levels. Its last layer is always fresh.
         match_scale: bring pre-trained convolutions that a normalisation follows to the scale of fresh ones,
             which leaves the function as it is and makes steps of equal size.
         encoder_lr: learning rate of the encoder relative to what is new.
@@ -160,18 +165,20 @@ def finetune(
         "task": task, "out": out, "init": init, "network": network,
         "network_from": network_from, "fraction": fraction, "cases": cases,
         "seed": seed, "steps": steps, "batch_size": batch_size, "optimiser": optimiser,
-        "schedule": schedule, "lr": lr, "encoder": encoder, "decoder": decoder, "match_scale": match_scale,
-        "encoder_lr": encoder_lr, "layer_decay": layer_decay, "encoder_warmup": encoder_warmup,
-        "clip_norm": clip_norm,
+        "schedule": schedule, "lr": lr, "encoder": encoder, "lora_rank": lora_rank, "decoder": decoder,
+        "match_scale": match_scale, "encoder_lr": encoder_lr, "layer_decay": layer_decay,
+        "encoder_warmup": encoder_warmup, "clip_norm": clip_norm,
         "validate_every": validate_every, "patience": patience, "checkpoint_every": checkpoint_every,
         "accept_leak": accept_leak, "cache": cache, "hardware": hardware, "resume": resume, "logger": logger,
         "progress": progress,
     }  # fmt: skip
     check_specs(settings, task=Task, network=Network, hardware=Hardware)
-    folder = RunFolder(out, settings, resume=resume, later={"match_scale": False})
+    folder = RunFolder(out, settings, resume=resume, later={"match_scale": False, "lora_rank": 4})
     if folder.result is not None:
         return Finetuned(folder.path, folder.result)
     _check_encoder(encoder, decoder, encoder_lr, layer_decay, encoder_warmup)
+    if lora_rank < 1:
+        raise FinetuneError(f"lora_rank must be 1 or more, got {lora_rank}")
     if lr is not None:
         optimiser = with_rate(optimiser, optimiser.base_lr if lr == "auto" else lr)
     plan = Plan(
@@ -210,8 +217,12 @@ def finetune(
         plan = dataclasses.replace(plan, monitor="loss", higher_is_better=False, patience=None)
     module, told = transfer.build_model(decoder=decoder, match_scale=match_scale, seed=seed)
     notes = [*transfer.notes, *remarks(task, labelled, split), *told]
-    if encoder == "freeze":
+    if encoder != "train":
         module.freeze_encoder()
+    if encoder == "lora":
+        layers = add_low_rank(module.encoder, lora_rank)
+        learned = words.plural(count_parameters(module.encoder), "value")
+        notes.append(f"low-rank adapters in {words.plural(layers, 'layer')} of the encoder learn {learned}")
     samples = task.samples(labelled, train, seed=seed, batch_size=batch_size)
     first = words.describe_work(
         f"{type(task).__name__} from {init}, seed {seed}",
@@ -270,6 +281,7 @@ def finetune(
             notes.append(found.describe())
         done = train_model(module, optimiser, plan, folder.path, resume=bool(resume), show=progress)
         load_best(folder.path, module, done.best_step)
+        merge_low_rank(module)
         module.eval()
         predictor = as_function(module, runtime)
         with watching("Validating the best step", len(split.validation), show=show):
