@@ -27,8 +27,8 @@ from parts2whole.weights.native import write_tensors
 TENSORS = "model.safetensors"
 CARD = "model.json"
 Decoder = Literal["fresh", "own", "pretrained", "light", "linear"]
-"""What goes on an encoder to segment: the task's decoder, fresh or from the weights of the pre-training's, that
-which its network was published with, the task's but narrow, or a linear map of all levels."""
+"""What goes on an encoder to segment: the task's decoder, fresh or from the weights of the pre-training's;
+the one its network was published with; the task's, but narrow; or a linear map of all levels."""
 LIGHT_WIDTH = 16
 """Channels at every step of a light decoder."""
 
