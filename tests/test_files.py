@@ -283,6 +283,11 @@ BY_HAND = {
     ("training/track.py", "open"): "a log grows line by line",
     ("training/loggers.py", "SummaryWriter"): "so does TensorBoard's",
     ("verbs/export.py", "save"): "into a folder that is built beside its place",
+    (
+        "weights/formats/nnunet_adapt.py",
+        "write_text",
+    ): "a script that goes along with an export, without this package",
+    ("weights/formats/nnunet_adapt.py", "replace"): "the same",
     ("weights/formats/traced.py", "save"): "into the same",
     ("weights/formats/traced.py", "export"): "into the same",
 }

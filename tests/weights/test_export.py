@@ -92,7 +92,7 @@ def test_nnunet_gets_every_tensor_that_its_loader_asks_for():
     assert arguments["features_per_stage"] == [4, 8]
     assert arguments["strides"] == [[1, 1, 1], [1, 2, 2]]
     with pytest.raises(ExportError, match="--network PlainUNet3D"):
-        to_nnunet(exportable(p2w.UNet3D(size="tiny"), own=False))
+        to_nnunet(exportable(p2w.HighRes3DNet(), own=False))
     with pytest.raises(ExportError, match="has instance norm, these weights group"):
         to_nnunet(exportable(p2w.ResEncUNet3D(size="tiny", norm="group"), own=False))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import yaml
@@ -69,8 +69,8 @@ def export_weights(
         run: a pre-training run, a fine-tuning run, a weights folder, ``hf:OWNER/NAME[@REVISION]`` on a hub,
             or ``SOURCE:PATH`` of published weights.
         to: ``monai`` (a state dict and the lines that build its network), ``nnunet`` (a checkpoint for
-            ``-pretrained_weights`` and the matching plan), ``torchscript``, ``onnx`` (needs the extra
-            ``export``) or ``safetensors``.
+            ``-pretrained_weights`` and ``-pc``, and what adapts a plan to it), ``torchscript``, ``onnx``
+            (needs the extra ``export``) or ``safetensors``.
         out: the folder to make.
         size: size in voxels (z, y, x) that TorchScript and ONNX are made for; default: that of training, at
             most 64 along an axis.
@@ -87,13 +87,12 @@ def export_weights(
     """
     writers = {
         "monai": _write_monai,
-        "nnunet": _write_nnunet,
         "torchscript": _write_torchscript,
         "onnx": _write_onnx,
         "safetensors": _write_safetensors,
     }
-    if to not in writers:
-        raise ExportError(f"unknown format {to!r}; choose from {', '.join(writers)}")
+    if to not in get_args(Format):
+        raise ExportError(f"unknown format {to!r}; choose from {', '.join(get_args(Format))}")
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExportError(f"{folder} exists and isn't an empty folder; choose another --out")
@@ -107,7 +106,7 @@ def export_weights(
         )
     with replacing(folder) as beside:
         beside.mkdir()
-        written = writers[to](model, beside)
+        written = _write_nnunet(model, card, beside) if to == "nnunet" else writers[to](model, beside)
         about = {field.name: to_plain(getattr(card, field.name)) for field in dataclasses.fields(card)}
         write_json(beside / "card.json", about)
         write_text(beside / "README.md", model_card(model, card, written))
@@ -216,25 +215,30 @@ def _write_monai(model: Exportable, folder: Path) -> _Written:
     return _Written(check, f"```python\n{made.script}```\n\nThe state dict holds {part}.")
 
 
-def _write_nnunet(model: Exportable, folder: Path) -> _Written:
-    from parts2whole.weights.formats.nnunet import check_network, plan, to_nnunet
+def _write_nnunet(model: Exportable, card: Card | ModelCard, folder: Path) -> _Written:
+    from parts2whole.weights.formats import nnunet
 
-    architecture = plan(check_network(model.network))
-    state = to_nnunet(model)
-    torch.save({"network_weights": state}, folder / "nnunet_pretrained.pth")
-    write_json(folder / "nnunet_architecture.json", architecture)
-    fresh = "" if model.own is not None else " The decoder's tensors are fresh: nnU-Net wants all of them."
-    usage = (
-        "Put `nnunet_architecture.json` in place of `architecture` of the configuration in your "
-        "`nnUNetPlans.json`, then:\n\n```\nnnUNetv2_train DATASET 3d_fullres FOLD -pretrained_weights "
-        "nnunet_pretrained.pth\n```\n\nnnU-Net normalises CT by percentiles and z-score and MR by z-score; "
-        "these weights saw values in [0, 1], so give the plan a normalisation that scales alike, or expect a "
-        "gap at the start."
-    )
-    kind = architecture["network_class_name"].rpartition(".")[2]
-    return _Written(
-        f"{len(state)} tensors in the names and shapes of nnU-Net v2's {kind}.{fresh}", usage + fresh
-    )
+    size = card.whole_size if isinstance(card, Card) else card.task.patch_size
+    ours = nnunet.adaptation(model, card.preprocess, size)
+    content: dict[str, Any] = {"network_weights": nnunet.to_nnunet(model)}
+    is_known = ours["pretrain_info"] is not None
+    if is_known:
+        content["nnssl_adaptation_plan"] = nnunet.adaptation_plan(ours)
+        write_json(folder / "adaptation_plan.json", content["nnssl_adaptation_plan"])
+    else:
+        write_text(folder / nnunet.UNET3D.name, nnunet.UNET3D.read_text(encoding="utf-8"))
+    torch.save(content, folder / "nnunet_pretrained.pth")
+    write_json(folder / "nnunet_architecture.json", ours["architecture"])
+    write_json(folder / "nnunet_adaptation.json", ours)
+    write_text(folder / "adapt_plans.py", nnunet.ADAPT.read_text(encoding="utf-8"))
+    if ours["normalization"] == nnunet.PERCENTILES:
+        text = nnunet.NORMALIZATION.format(name=nnunet.PERCENTILES, percentiles=card.preprocess.percentiles)
+        write_text(folder / "p2w_normalization.py", text)
+    has_decoder = model.own is not None or (not is_known and bool(model.classes))
+    fresh = "" if has_decoder else " The decoder's tensors are fresh: nnU-Net wants all of them."
+    kind = ours["architecture"]["network_class_name"].rpartition(".")[2]
+    made = f"{len(content['network_weights'])} tensors in the names and shapes of nnU-Net v2's {kind}"
+    return _Written(f"{made}.{fresh}", nnunet.usage(ours) + fresh)
 
 
 def model_card(model: Exportable, card: Card | ModelCard, written: _Written) -> str:

@@ -1,7 +1,11 @@
 """nnU-Net v2: the checkpoint that ``nnUNetv2_train ... -pretrained_weights FILE`` takes for a matching plan.
 
-Its loader (nnunetv2/run/load_pretrained_weights.py) wants every tensor of the network but ``seg_layers``
-under "network_weights", in names and shapes of dynamic_network_architectures' PlainConvUNet or
+The same file has the adaptation plan of nnssl, by which nnU-Net begins with encoders pre-trained elsewhere
+(``-pc`` of ``nnUNetv2_preprocess_like_nnssl`` and ``nnUNetv2_plan_like_dynamic``).  `UNet3D`, which nnU-Net
+hasn't got, goes along as a file of plain PyTorch.
+
+nnU-Net's loader (nnunetv2/run/load_pretrained_weights.py) wants every tensor of the network but
+``seg_layers`` under "network_weights", in names and shapes of dynamic_network_architectures' PlainConvUNet or
 ResidualEncoderUNet: units appear twice (as ``conv``/``norm`` and in ``all_modules``), and the encoder once
 more inside of the decoder.
 """
@@ -9,17 +13,45 @@ more inside of the decoder.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from parts2whole.networks.base import Network
+from parts2whole.networks.heads import EncoderDecoder
 from parts2whole.networks.plain_unet import SLOPE, PlainUNet3D
 from parts2whole.networks.resenc_unet3d import PLANS, ResEncUNet3D
-from parts2whole.weights.formats.model import Exportable, ExportError
+from parts2whole.networks.unet3d import WIDTHS, UNet3D
+from parts2whole.scans.preprocess import Preprocess
+from parts2whole.scans.volume import Size
+from parts2whole.weights.formats import nnunet_adapt, nnunet_unet3d
+from parts2whole.weights.formats.model import Exportable, ExportError, compare
+from parts2whole.weights.formats.nnunet_unet3d import UNet3D as NnUNet3D
 
 PARTS = {"0": "conv", "1": "norm"}
+UNET3D = Path(nnunet_unet3d.__file__)
+ADAPT = Path(nnunet_adapt.__file__)
+PERCENTILES = "PercentileTo01Normalization"
+NORMALIZATIONS = {"CT": "CTNormalization", "MR": PERCENTILES, "unit": "NoNormalization"}
+NORMALIZATION = '''"""MR as parts2whole prepares it, for nnU-Net's folder preprocessing/normalization."""
+
+import numpy as np
+
+from nnunetv2.preprocessing.normalization.default_normalization_schemes import ImageNormalization
+
+
+class {name}(ImageNormalization):
+    """Percentiles of the image become 0 and 1, and what lies beyond is clipped."""
+
+    leaves_pixels_outside_mask_at_zero_if_use_mask_for_norm_is_true = False
+
+    def run(self, image, seg=None):
+        low, high = np.percentile(image, {percentiles})
+        return np.clip((image - low) / max(high - low, 1e-8), 0, 1).astype(np.float32)
+'''
 
 
 def to_nnunet(model: Exportable, *, seed: int = 0) -> dict[str, Tensor]:
@@ -29,6 +61,8 @@ def to_nnunet(model: Exportable, *, seed: int = 0) -> dict[str, Tensor]:
         ExportError: the network isn't nnU-Net's.
     """
     network = check_network(model.network)
+    if isinstance(network, UNet3D):
+        return _unet3d(model, network, seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         own = network.build_own(model.in_channels, max(1, len(model.classes)))
@@ -50,8 +84,8 @@ def to_nnunet(model: Exportable, *, seed: int = 0) -> dict[str, Tensor]:
     return {key: value.detach().clone() for key, value in found.items()}
 
 
-def check_network(network: Network) -> PlainUNet3D | ResEncUNet3D:
-    """The network, if it is nnU-Net's.
+def check_network(network: Network) -> PlainUNet3D | ResEncUNet3D | UNet3D:
+    """The network, if nnU-Net can build it.
 
     Raises:
         ExportError: it isn't.
@@ -61,16 +95,28 @@ def check_network(network: Network) -> PlainUNet3D | ResEncUNet3D:
             f"nnU-Net's ResidualEncoderUNet has instance norm, these weights {network.norm}: pre-train with "
             "--network ResEncUNet3D --network.norm instance"
         )
-    if not isinstance(network, PlainUNet3D | ResEncUNet3D):
+    if isinstance(network, UNet3D) and network.norm == "batch_statistics":
+        raise ExportError("nnU-Net has no norm that depends on the batch when it predicts: batch_statistics")
+    if not isinstance(network, PlainUNet3D | ResEncUNet3D | UNet3D):
         raise ExportError(
             f"nnU-Net has no {type(network).__name__}: pre-train with --network PlainUNet3D, whose fields "
-            "are those of a plan, or ResEncUNet3D"
+            "are those of a plan, ResEncUNet3D or UNet3D"
         )
     return network
 
 
-def plan(network: PlainUNet3D | ResEncUNet3D) -> dict[str, Any]:
+def plan(network: PlainUNet3D | ResEncUNet3D | UNet3D) -> dict[str, Any]:
     """The ``architecture`` of a configuration in ``nnUNetPlans.json`` that these weights fit."""
+    if isinstance(network, UNet3D):
+        return {
+            "network_class_name": f"{UNET3D.stem}.UNet3D",
+            "arch_kwargs": {
+                "width": WIDTHS[network.size],
+                "norm": network.norm,
+                "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]],
+            },
+            "_kw_requires_import": [],
+        }
     if isinstance(network, ResEncUNet3D):
         name, (widths, blocks) = "ResidualEncoderUNet", PLANS[network.size]
         strides: list[list[int]] = [[1, 1, 1], *([2, 2, 2] for _ in widths[1:])]
@@ -102,6 +148,142 @@ def plan(network: PlainUNet3D | ResEncUNet3D) -> dict[str, Any]:
         },
         "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
     }
+
+
+def adaptation(model: Exportable, preprocess: Preprocess, size: Size) -> dict[str, Any]:
+    """What `nnunet_adapt` puts into a plan: network, spacing and normalisation of the weights.
+
+    Args:
+        model: of a network that nnU-Net can build.
+        preprocess: how its input was prepared; of an unknown modality the plan's normalisation stays.
+        size: in voxels (z, y, x) of what it was trained on.
+
+    A window in HU is nnU-Net's CTNormalization with the window in place of percentiles, its lower end in
+    place of the mean, and its width in place of the deviation.
+    """
+    network = check_network(model.network)
+    low, high = preprocess.window_hu
+    window = {"percentile_00_5": low, "percentile_99_5": high, "mean": low, "std": high - low}
+    window |= {"min": low, "max": high, "median": (low + high) / 2}
+    return {
+        "architecture": plan(network),
+        "channels": model.in_channels,
+        "divisor": np.max(model.encoder.strides, axis=0).tolist(),
+        "spacing": preprocess.spacing_mm and list(preprocess.spacing_mm),
+        "normalization": NORMALIZATIONS.get(preprocess.modality),
+        "intensities": window if preprocess.modality == "CT" else None,
+        "pretrain_info": None if isinstance(network, UNet3D) else _pretrain_info(model, size),
+    }
+
+
+def adaptation_plan(ours: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan in nnssl's checkpoints, by which nnU-Net builds its network and finds the encoder's tensors.
+
+    Args:
+        ours: see `adaptation`; of a network that nnU-Net has.
+    """
+    info, architecture = ours["pretrain_info"], ours["architecture"]
+    pretrained = {
+        "spacing": ours["spacing"],
+        "patch_size": info["pt_used_patchsize"],
+        "normalization_schemes": [ours["normalization"]] * ours["channels"],
+        "use_mask_for_norm": [False] * ours["channels"],
+    }
+    return {
+        "architecture_plans": {
+            "arch_class_name": architecture["network_class_name"],
+            "arch_kwargs": architecture["arch_kwargs"],
+            "arch_kwargs_requiring_import": architecture["_kw_requires_import"],
+        },
+        "pretrain_plan": {"configurations": {"parts2whole": pretrained}},
+        "pretrain_num_input_channels": ours["channels"],
+        "recommended_downstream_patchsize": info["pt_recommended_downstream_patchsize"],
+        **{name: info[name] for name in ("key_to_encoder", "key_to_stem", "keys_to_in_proj", "key_to_lpe")},
+    }
+
+
+def usage(ours: Mapping[str, Any]) -> str:
+    """How the files are used (Markdown); ``ours`` is an `adaptation`."""
+    lines = [
+        "nnU-Net plans as ever; `adapt_plans.py` (plain Python) then writes `p2wPlans.json` beside its plan, "
+        "with the network, the spacing and the normalisation of these weights:",
+        "",
+        "```",
+        "nnUNetv2_plan_and_preprocess -d DATASET_ID -c 3d_fullres --no_pp",
+        'python adapt_plans.py "$nnUNet_preprocessed"/DATASET/nnUNetPlans.json',
+    ]
+    if ours["normalization"] == PERCENTILES:
+        where = 'python -c "import nnunetv2; print(nnunetv2.__path__[0])"'
+        lines.append(f"cp p2w_normalization.py $({where})/preprocessing/normalization/")
+    if ours["pretrain_info"] is None:
+        lines.append(f"export PYTHONPATH=$PWD:$PYTHONPATH  # for {UNET3D.name}, in training and prediction")
+    lines += [
+        "nnUNetv2_preprocess -d DATASET_ID -plans_name p2wPlans -c 3d_fullres",
+        "nnUNetv2_train DATASET_ID 3d_fullres FOLD -p p2wPlans -pretrained_weights nnunet_pretrained.pth",
+        "```",
+    ]
+    if ours["intensities"]:
+        lines += ["", "CTNormalization gets the window in HU in place of percentiles, and makes it [0, 1]."]
+    if ours["normalization"] == PERCENTILES:
+        lines += [
+            "",
+            "Percentiles are those of the scan as nnU-Net crops it, here they were of all its voxels.",
+        ]
+    if ours["normalization"] is None:
+        lines += ["", "Which modality these weights know isn't recorded: the plan's normalisation stays."]
+    if ours["pretrain_info"] is not None:
+        lines += [
+            "",
+            "An nnU-Net that begins with checkpoints of nnssl takes the same plan with "
+            "`nnUNetv2_train_pretrained DATASET_ID 3d_fullres FOLD -p p2wPlans -tr PretrainedTrainer` (the "
+            "encoder alone, warmed up), and the checkpoint with `-pc nnunet_pretrained.pth` of "
+            "`nnUNetv2_preprocess_like_nnssl`, which however normalises every scan by z-score.",
+        ]
+    return "\n".join(lines)
+
+
+def _pretrain_info(model: Exportable, size: Size) -> dict[str, Any]:
+    """Where the encoder and its first layer are, as nnU-Net's trainer for pre-trained encoders asks."""
+    residual = isinstance(model.network, ResEncUNet3D)
+    stem = "encoder.stem" if residual else "encoder.stages.0"
+    first = f"{stem}.convs.0" if residual else f"{stem}.0.convs.0"
+    return {
+        "checkpoint_name": "parts2whole",
+        "key_to_encoder": "encoder.stages",
+        "key_to_stem": stem,
+        "keys_to_in_proj": [f"{first}.conv", f"{first}.all_modules.0"],
+        "key_to_lpe": None,
+        "pt_num_in_channels": model.in_channels,
+        "pt_used_patchsize": list(size),
+        "pt_recommended_downstream_patchsize": list(size),
+        "citations": [],
+    }
+
+
+def _unet3d(model: Exportable, network: UNet3D, seed: int) -> dict[str, Tensor]:
+    """The state of `nnunet_unet3d.UNet3D`: our names, with the last layer among ``seg_layers``."""
+    classes = max(1, len(model.classes))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        made = NnUNet3D(model.in_channels, classes, **plan(network)["arch_kwargs"])
+    state = dict(made.state_dict())
+    state |= _under("encoder", model.encoder)
+    decoder: dict[str, Tensor] = {}
+    if isinstance(model.module, EncoderDecoder):
+        decoder = {**model.module.decoder.state_dict(), **_under("head", model.module.head)}
+    elif model.own is not None:
+        decoder = {key.removeprefix("decoder."): value for key, value in model.own.state_dict().items()}
+    for key, value in decoder.items():
+        state[f"decoder.{key.replace('head.', 'seg_layers.2.')}"] = value
+    made.load_state_dict(state)
+    if decoder:
+        with torch.no_grad():
+            compare(model.run(model.example()), [made.eval()(model.example())], UNET3D.name)
+    return {key: value.detach().clone() for key, value in made.state_dict().items()}
+
+
+def _under(name: str, module: nn.Module) -> dict[str, Tensor]:
+    return {f"{name}.{key}": value for key, value in module.state_dict().items()}
 
 
 def _plain(key: str, value: Tensor) -> Mapping[str, Tensor]:
