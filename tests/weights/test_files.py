@@ -93,7 +93,9 @@ def test_what_is_not_a_mapping_or_not_there_is_named(tmp_path):
         read_tensors(tmp_path / "c.pth")
     with pytest.raises(WeightsError, match="folder without"):
         read_tensors(tmp_path)
-    with pytest.raises(WeightsError, match=r"one of the sources i3d, medicalnet, models_genesis, niftynet"):
+    with pytest.raises(
+        WeightsError, match=r"one of the sources ct_fm, i3d, medicalnet, models_genesis, niftynet, openmind"
+    ):
         load_initialisation("medicalnett:resnet_10.pth")
 
 

@@ -53,8 +53,9 @@ def import_weights(
     Nothing is downloaded, and nothing in the file is executed.
 
     Args:
-        source: ``SOURCE:PATH``; sources are models_genesis, medicalnet, i3d and niftynet, paths are PyTorch,
-            ``.npz`` or safetensors files, or TensorFlow checkpoints (prefix or folder).
+        source: ``SOURCE:PATH``; sources are models_genesis, medicalnet, i3d, niftynet, openmind, suprem,
+            ct_fm, voco and swin_unetr; paths are PyTorch, ``.npz`` or safetensors files, or TensorFlow
+            checkpoints (prefix or folder).
         out: the folder to make.
         in_channels: number of input channels to change the first layer to; default: as trained. Fine-tuning
             changes it to that of the data in any case.

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
-from typing import ClassVar, Literal
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -19,8 +21,9 @@ from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import Size
 from parts2whole.spec import Spec
 
-Layout = Literal["torch", "tensorflow", "prior"]
-"""Order of a tensor's axes: PyTorch's; TensorFlow's kernels (three spatial, in, out); a channels-last map."""
+Layout = Literal["torch", "ras", "tensorflow", "prior"]
+"""Order of a tensor's axes: PyTorch's; the same, with spatial axes to right, anterior and superior;
+TensorFlow's kernels (three spatial, in, out); a channels-last map."""
 
 Stem = Literal["sum", "mean", "repeat"]
 
@@ -102,6 +105,10 @@ class WeightSource(Spec, abc.ABC):
         """Spatial axes of its kernels, first to last; ``zyx`` is this project's order."""
         return "zyx"
 
+    def planned(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> WeightSource:
+        """The source with what a file says of itself, in its tensors and beside them; first of all asked."""
+        return self
+
     @abc.abstractmethod
     def identify(self, tensors: Mapping[str, Tensor], file: str) -> Identified:
         """The network that ``tensors`` belong to; ``file`` is the name of their file.
@@ -117,6 +124,12 @@ class WeightSource(Spec, abc.ABC):
     def implied(self, target: str, tensors: Mapping[str, Tensor]) -> float | None:
         """The value of a tensor that files leave out because it is constant; None where there is none."""
         return 0.0 if target.endswith("num_batches_tracked") else None
+
+
+def count_blocks(names: Iterable[str], pattern: str) -> tuple[int, ...]:
+    """How many names match at every level, which is the pattern's group, finest first."""
+    found = Counter(int(match[1]) for name in names if (match := re.fullmatch(pattern, name)))
+    return tuple(found[level] for level in sorted(found))
 
 
 def none_match(title: str, tensors: Mapping[str, Tensor], expected: str) -> WeightsError:

@@ -15,7 +15,7 @@ from parts2whole.networks.published import spread_channels
 from parts2whole.spec import digest
 from parts2whole.weights.base import Destination, Identified, WeightsError, WeightSource, none_match
 from parts2whole.weights.card import Card
-from parts2whole.weights.files import checksum, read_tensors
+from parts2whole.weights.files import checksum, read_checkpoint
 
 AXES = "zyx"
 
@@ -89,7 +89,8 @@ def convert(source: WeightSource, path: Path) -> Converted:
     Raises:
         WeightsError: it can't be read, is of another source or depth, or tensors are missing or don't fit.
     """
-    tensors = read_tensors(path)
+    tensors, about = read_checkpoint(path)
+    source = source.planned(tensors, about)
     found = source.identify(tensors, path.name)
     wanted = _wanted(found)
     state: dict[str, Tensor] = {}
@@ -132,6 +133,9 @@ def bring(tensor: Tensor, place: Destination, axes: str) -> tuple[Tensor, list[s
     Kernels become (out, in, z, y, x), transposed convolutions (in, out, z, y, x), maps (1, 1, z, y, x).
     """
     changes = []
+    if place.layout == "ras" and tensor.ndim == 5:
+        tensor = tensor.permute(0, 1, 4, 3, 2).flip(3, 4)
+        changes.append("(R, A, S) to (z, y, x)")
     if place.layout == "tensorflow" and tensor.ndim == 5:
         tensor = tensor.permute(4, 3, 0, 1, 2)
         changes.append("(spatial, in, out) to (out, in, spatial)")
@@ -210,6 +214,10 @@ def _card(source: WeightSource, found: Identified, path: Path, report: LoadRepor
     turned = "z, y, x, as here: nothing permuted"
     if axes != AXES:
         turned = f"{', '.join(axes)} when trained: kernels are permuted to z, y, x, so give z, y, x"
+    if any("R, A, S" in entry.note for entry in report.entries):
+        turned = "R, A, S when trained: kernels are turned to z, y, x, so give z, y, x"
+    elif getattr(found.network, "orientation", "SPL") == "RAS":
+        turned = "R, A, S when trained: the encoder turns images itself, so give z, y, x"
     files = checksum(path)
     origin = {
         "source": source.prefix,

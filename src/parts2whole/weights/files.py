@@ -18,7 +18,7 @@ from torch import Tensor
 from parts2whole.weights.base import WeightsError
 from parts2whole.weights.tensorflow_bundle import find_bundle, read_bundle
 
-WRAPPERS = ("state_dict", "model_state_dict", "network_weights", "model")
+WRAPPERS = ("state_dict", "model_state_dict", "network_weights", "model", "net", "student")
 """Where checkpoints keep the tensors when they hold more than them."""
 
 PREFIXES = ("module.", "_orig_mod.")
@@ -26,17 +26,26 @@ PREFIXES = ("module.", "_orig_mod.")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, by name; see `read_checkpoint`."""
+    return read_checkpoint(path)[0]
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a PyTorch, ``.npz`` or safetensors file, or of a TensorFlow checkpoint, by name.
+
+    Returns:
+        The tensors, and what a PyTorch file holds beside them.
 
     Raises:
         WeightsError: the file is missing, truncated, of another kind, or needs code to be loaded.
     """
     bundle = find_bundle(path)
     if bundle is not None:
-        return {name.removesuffix(":0"): value for name, value in read_bundle(bundle).items()}
+        return {name.removesuffix(":0"): value for name, value in read_bundle(bundle).items()}, {}
     if not path.is_file():
         what = "is a folder without a TensorFlow checkpoint" if path.is_dir() else "doesn't exist"
         raise WeightsError(f"{path} {what}; give the file of published weights after the colon")
+    about: dict[str, Any] = {}
     if path.suffix == ".npz":
         tensors = _read_npz(path)
     elif path.suffix == ".safetensors":
@@ -45,10 +54,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         except SafetensorError as error:
             raise WeightsError(f"{path} is damaged: {error}") from error
     else:
-        tensors = _read_torch(path)
+        tensors, about = _read_torch(path)
     if not tensors:
         raise WeightsError(f"{path} holds no tensors")
-    return tensors
+    return tensors, about
 
 
 def checksum(path: Path) -> dict[str, str]:
@@ -64,7 +73,7 @@ def checksum(path: Path) -> dict[str, str]:
     return found
 
 
-def _read_torch(path: Path) -> dict[str, Tensor]:
+def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -78,7 +87,9 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a damaged file makes torch raise whatever its parsers stumble over
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{path} is damaged, or no PyTorch file: {first}") from error
-    return unwrap(content, path)
+    about = content if isinstance(content, Mapping) else {}
+    beside = {str(k): v for k, v in about.items() if k not in WRAPPERS and not isinstance(v, Tensor)}
+    return unwrap(content, path), beside
 
 
 def unwrap(content: Any, path: Path) -> dict[str, Tensor]:
