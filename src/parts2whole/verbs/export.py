@@ -13,6 +13,7 @@ import yaml
 from parts2whole.files import replacing, write_json, write_text
 from parts2whole.scans.volume import Size
 from parts2whole.spec import to_plain
+from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.model import CARD, TENSORS, ModelCard, load_model
 from parts2whole.weights.card import Card
 from parts2whole.weights.formats.model import Exportable, ExportError
@@ -23,7 +24,7 @@ from parts2whole.weights.hub import push as push_folder
 from parts2whole.weights.load import SCRATCH, load_initialisation
 from parts2whole.weights.native import DECODER, FILE, MODEL_FILE, OWN_FILE, write_tensors
 
-Format = Literal["monai", "nnunet", "torchscript", "onnx", "safetensors"]
+Format = Literal["monai", "monai-bundle", "nnunet", "torchscript", "onnx", "safetensors"]
 EXAMPLE_EDGE = 64
 
 
@@ -68,7 +69,8 @@ def export_weights(
     Args:
         run: a pre-training run, a fine-tuning run, a weights folder, ``hf:OWNER/NAME[@REVISION]`` on a hub,
             or ``SOURCE:PATH`` of published weights.
-        to: ``monai`` (a state dict and the lines that build its network), ``nnunet`` (a checkpoint for
+        to: ``monai`` (a state dict and the lines that build its network), ``monai-bundle`` (a fine-tuned
+            segmentation that MONAI's runner applies to scans), ``nnunet`` (a checkpoint for
             ``-pretrained_weights`` and ``-pc``, and what adapts a plan to it), ``torchscript``, ``onnx``
             (needs the extra ``export``) or ``safetensors``.
         out: the folder to make.
@@ -85,6 +87,7 @@ def export_weights(
         parts2whole.weights.formats.model.ExportError: the format can't take this network.
         parts2whole.weights.base.WeightsError: there are no weights, or the hub refuses them; ``out`` stays.
     """
+    with_card = {"nnunet": _write_nnunet, "monai-bundle": _write_bundle}
     writers = {
         "monai": _write_monai,
         "torchscript": _write_torchscript,
@@ -106,7 +109,7 @@ def export_weights(
         )
     with replacing(folder) as beside:
         beside.mkdir()
-        written = _write_nnunet(model, card, beside) if to == "nnunet" else writers[to](model, beside)
+        written = with_card[to](model, card, beside) if to in with_card else writers[to](model, beside)
         about = {field.name: to_plain(getattr(card, field.name)) for field in dataclasses.fields(card)}
         write_json(beside / "card.json", about)
         write_text(beside / "README.md", model_card(model, card, written))
@@ -239,6 +242,31 @@ def _write_nnunet(model: Exportable, card: Card | ModelCard, folder: Path) -> _W
     kind = ours["architecture"]["network_class_name"].rpartition(".")[2]
     made = f"{len(content['network_weights'])} tensors in the names and shapes of nnU-Net v2's {kind}"
     return _Written(f"{made}.{fresh}", nnunet.usage(ours) + fresh)
+
+
+def _write_bundle(model: Exportable, card: Card | ModelCard, folder: Path) -> _Written:
+    from parts2whole.weights.formats.bundle import Windows, write_bundle
+
+    task = card.task if isinstance(card, ModelCard) else None
+    if not isinstance(card, ModelCard) or not isinstance(task, SegmentationTask):
+        raise ExportError("a MONAI bundle segments scans: give a run that fine-tuned a segmentation")
+    if task.window_size not in (None, task.patch_size) or task.crop_size not in (None, task.patch_size):
+        raise ExportError(
+            f"a MONAI bundle looks through windows of the patch size {task.patch_size}; this model has "
+            f"window_size {task.window_size} and crop_size {task.crop_size}, which would give other masks"
+        )
+    if card.preprocess.modality == "auto":
+        raise ExportError(
+            "which modality the model knows isn't recorded: fine-tune with the modality CT or MR"
+        )
+    worst = write_bundle(model, card.preprocess, Windows(task.patch_size, task.overlap), card.values, folder)
+    usage = (
+        "Put NIfTI scans into `data/` of this folder; masks then lie in `eval/`:\n\n```\npython -m "
+        "monai.bundle run --config_file configs/inference.json --meta_file configs/metadata.json "
+        "--bundle_root .\n```\n\nElsewhere: `--dataset_dir SCANS --output_dir MASKS`. It needs MONAI with "
+        "pytorch-ignite, nibabel and fire, not parts2whole. Several channels are one 4-D file."
+    )
+    return _Written(f"TorchScript was read back and compared: largest relative difference {worst:.1e}", usage)
 
 
 def model_card(model: Exportable, card: Card | ModelCard, written: _Written) -> str:
