@@ -30,6 +30,7 @@ from gpu_page import Section
 from gpu_proofs import agreement, child, everything, resume, shortage
 from gpu_speed import compiled, inference, layouts, loader, memory, steps, views
 
+NOTES = Path(__file__).parent / "study_notes"
 SECTIONS: dict[str, Callable[[Bench, Section], None]] = {
     "steps": steps,
     "agreement": agreement,
@@ -139,7 +140,11 @@ def write(page: Path | None, figures: Path | None, machine: dict[str, Any], done
             f"{peaks['tf32_tflops']:.0f} in TF32, {peaks['float32_tflops']:.0f} in float32; a copy within "
             f"the memory {peaks['copy_tb_s']:.2f} TB/s, read and written.\n\n"
         )
-        page.write_text(head + "\n".join(section.page() for section in done))
+        notes = NOTES / "gpu.md"
+        tail = "\n" + notes.read_text() if notes.exists() else ""
+        page.write_text(
+            head + "\n".join(section.page() for section in done if section.raw or section.wrong) + tail
+        )
     if figures:
         parts = [dataclasses.asdict(section) for section in done]
         figures.write_text(json.dumps({"machine": machine, "sections": parts}, indent=1, default=str) + "\n")

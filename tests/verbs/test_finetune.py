@@ -71,7 +71,7 @@ def cache(tmp_path_factory) -> Path:
         ({"decoder": "own"}, "decoder='own' is for segmentation"),
         ({"accept_leak": "yes"}, "accept_leak must be exactly"),
         ({"optimiser": lambda: SGD(momentum=1.0)}, r"momentum must be in \[0, 1\), got 1.0"),
-        ({"hardware": lambda: EXACT.replace(workers=-1)}, "workers must be 0 or more, got -1"),
+        ({"hardware": lambda: EXACT.replace(workers=-1)}, "workers must be auto, or 0 or more, got -1"),
     ],
     ids=lambda value: str(value).partition(" at 0x")[0],
 )  # fmt: skip

@@ -43,6 +43,9 @@ Module = TypeVar("Module", bound=nn.Module)
 BUCKET_NUMBERS = 8_000_000
 """Gradients that are exchanged at once: 32 MB of float32, enough to fill a network link."""
 
+READERS = 4
+"""Reader threads beside a GPU: the fastest of 0, 2, 4, 8 and 16 beside an H100 (docs/gpu.md)."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Hardware(Spec):
@@ -57,7 +60,8 @@ class Hardware(Spec):
             bfloat16 and float32, found by a trial of a second that is kept for the machine. On CPUs the
             convolutions that bfloat16 gets wrong stay in float32.
         compile: compile the network with torch.compile.
-        workers: threads that read ahead; 0 reads when a batch is asked for.
+        workers: threads that read ahead; 0 reads when a batch is asked for. ``auto`` is none on a CPU, whose
+            cores are busy, and `READERS` beside a GPU, which would wait.
         micro_batch: rows a device computes at once, at most; gradients of several micro-batches are added
             up, so the batch size stays. Default all, halved when memory runs out.
         deterministic: use algorithms that give the same bits in every run, also on GPUs. Slower, and an
@@ -70,7 +74,7 @@ class Hardware(Spec):
     nodes: int | Literal["auto"] = "auto"
     precision: Precision = "auto"
     compile: bool = False
-    workers: int = 0
+    workers: int | Literal["auto"] = "auto"
     micro_batch: int | None = None
     deterministic: bool = False
     timeout_minutes: float = 10.0
@@ -80,8 +84,8 @@ class Hardware(Spec):
             raise ClusterError(f"micro_batch must be at least 1, got {self.micro_batch}")
         if not self.timeout_minutes > 0:
             raise ClusterError(f"timeout_minutes must be above 0, got {self.timeout_minutes}")
-        if self.workers < 0:
-            raise ClusterError(f"workers must be 0 or more, got {self.workers}")
+        if self.workers != "auto" and self.workers < 0:
+            raise ClusterError(f"workers must be auto, or 0 or more, got {self.workers}")
         for name, count in (("devices", self.devices), ("nodes", self.nodes)):
             if count != "auto" and count < 1:
                 raise ClusterError(f"{name} must be auto, or 1 or more, got {count}")
@@ -147,6 +151,13 @@ class Runtime:
     def device(self) -> torch.device:
         """This process's device."""
         return self.fabric.device
+
+    @property
+    def readers(self) -> int:
+        """Threads that read ahead."""
+        if self.hardware.workers != "auto":
+            return self.hardware.workers
+        return 0 if self.device.type == "cpu" else min(READERS, usable_cores())
 
     @property
     def rank(self) -> int:

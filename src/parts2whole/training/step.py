@@ -67,7 +67,7 @@ class TrainStep:
         self.views, self.objective = views, objective
         self.batch_size, self.seed, self.clip_norm = batch_size, seed, clip_norm
         self.independent, self.runtime, self.say = independent, runtime, say
-        self.share = Share(runtime.rank, runtime.ranks, runtime.hardware.workers)
+        self.share = Share(runtime.rank, runtime.ranks, runtime.readers)
         self.rows = self.share.rows(batch_size)
         self.weight = len(self.rows) * runtime.ranks / batch_size
         self.micro_batches = micro_batches
