@@ -10,14 +10,14 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import parts2whole
-from parts2whole.cli import COMMANDS, load, read, split_name
+from parts2whole.cli import COMMANDS, load, main, read, split_name
 from parts2whole.contracts import Contract, keep
+from parts2whole.phantom.example import write_pairs
 from parts2whole.study.read import Reader
-from parts2whole.study.resolve import read_study
-from parts2whole.verbs.benchmark import study_verbs
 from parts2whole.verbs.check import check
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +25,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return [block for of, block in found if of == language]
 
 
 FILES = {
@@ -52,6 +53,8 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     for name, text in FILES.items():
         (folder / name).write_text(text)
+    (folder / "runs" / "ft0").mkdir(parents=True)
+    (folder / "runs" / "ft0" / "config.yaml").write_text("task: {Segmentation: {data: labelled/}}\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
         yield folder
@@ -69,11 +72,72 @@ def test_every_class_of_ones_own_keeps_the_promises_of_its_family(name, files):
     assert classes
 
 
-def test_a_study_with_a_class_of_ones_own_is_read(files):
-    (block,) = (block for block in blocks(ROOT / "docs" / "methods.md", "yaml") if "my_method.py" in block)
-    study = yaml.safe_load(block) | {"tasks": {"T": {"task": {"Segmentation": {"data": "x"}}}}}
-    (files / "study.yaml").write_text(yaml.safe_dump(study | {"pretrain": {"store": "x"}}))
-    read_study(files / "study.yaml", out=files / "out", verbs=study_verbs())
+STUDIES = {
+    match[1]: block
+    for page in PAGES
+    for block in blocks(page, "yaml")
+    if (match := re.match(r"# ([\w-]+\.yaml)\n", block))
+}
+"""Studies that pages show whole: a block of YAML that begins with the name of its file."""
+
+
+@pytest.fixture(scope="module")
+def around(files):
+    """What studies and exports of the pages find beside them: scans, labelled cases, a run, weights."""
+    write_pairs(files / "labelled", patients=6)
+    write_pairs(files / "scans", patients=7)
+    store = parts2whole.prepare(files / "scans", out=files / "store", modality="CT", progress=False)
+    tiny = parts2whole.UNet3D(size="tiny")
+    short = {"network": tiny, "steps": 1, "batch_size": 2, "validation_wholes": 4, "progress": False}
+    held = parts2whole.Segmentation(files / "labelled")
+    run = files / "runs" / "p2w"
+    parts2whole.pretrain(store.path, out=run, whole_size=(16, 16, 16), held_out=held, **short)
+    state = parts2whole.ResNet3D(depth=10).build_encoder(1).state_dict()
+    torch.save({f"module.{key}": value for key, value in state.items()}, files / "resnet_10.pth")
+    parts2whole.import_weights(f"medicalnet:{files}/resnet_10.pth", out=files / "weights" / "medicalnet-10")
+    return files
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_of_a_page_runs_to_its_table(name, around):
+    study = yaml.safe_load(STUDIES[name])
+    study["seeds"], study["finetune"]["steps"] = 1, 1
+    own = "pretrain" in study  # a study of given weights differs in nothing else, and is only read
+    if own:
+        study["pretrain"] |= {"steps": 1, "embed_wholes": 0, "validation_wholes": 4}
+    (around / name).write_text(yaml.safe_dump(study))
+    out = around / "runs" / name
+    done = parts2whole.benchmark(around / name, out=out, workers=0, dry_run=not own, progress=False)
+    if own:
+        assert not done.failures
+        assert set(done.table.arms) == set(study["arms"])
+
+
+EXPORTED = [
+    (folder, block)
+    for page in PAGES
+    for block in blocks(page, "py")
+    for folder in re.findall(r"^# in (export/\S+)\n", block)
+]
+"""Python for other tools, in the folder that an export leaves."""
+
+
+@pytest.mark.parametrize(("folder", "block"), EXPORTED, ids=[folder for folder, _ in EXPORTED])
+def test_what_is_exported_loads_as_the_page_says(folder, block, around, monkeypatch, capsys):
+    (line,) = (line for line in COMMAND_LINES if line.endswith(f"--out {folder}") and " export " in line)
+    monkeypatch.chdir(around)
+    assert main(shlex.split(line)[1:]) == 0
+    monkeypatch.chdir(around / folder)
+    monkeypatch.syspath_prepend(str(around / folder))
+    capsys.readouterr()
+    exec(compile(block, folder, "exec"), {})
+    said = capsys.readouterr().out
+    assert "torch.Size([1, 8, 32, 32, 32])" in said or "unexpected_keys=[]" in said
+
+
+def test_pages_show_studies_and_exports():
+    assert {"two-arms.yaml", "which-weights.yaml"} <= set(STUDIES)
+    assert {"export/p2w", "export/monai"} <= {folder for folder, _ in EXPORTED}
 
 
 def test_there_are_commands_to_try():
@@ -84,7 +148,8 @@ def test_there_are_commands_to_try():
 def test_every_command_parses(line, files, monkeypatch):
     monkeypatch.chdir(files)
     name, arguments = split_name(shlex.split(line, comments=True)[1:])
-    assert read(COMMANDS[name], load(COMMANDS[name]), arguments, Reader())
+    understood = read(COMMANDS[name], load(COMMANDS[name]), arguments, Reader())
+    assert bool(understood) == bool(arguments)
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
