@@ -33,6 +33,7 @@ SLOW_FILES = (
     "tests/methods/test_devices.py",
     "tests/phantom/test_writers.py",
     "tests/test_verbs.py",
+    "tests/training/test_gradients.py",
     "tests/training/test_resume.py",
     "tests/verbs/",
     "tests/weights/test_from_file_to_task.py",

@@ -12,6 +12,7 @@ import parts2whole as p2w
 from parts2whole.methods.base import Method
 from parts2whole.methods.contrast import gather_rows
 from parts2whole.training.runtime import Hardware, Runtime, unwrap
+from parts2whole.training.step import Computation
 from parts2whole.wholes.random import BatchGenerator
 
 WHOLE = (8, 8, 16)
@@ -29,6 +30,7 @@ def train(method: Method, runtime: Runtime) -> dict:
     torch.manual_seed(0)
     module = method.build(p2w.UNet3D("tiny", norm="instance"), in_channels=1, whole_size=WHOLE)
     module, optimiser = runtime.prepare(module, torch.optim.SGD(module.parameters(), lr=0.1))
+    computed = runtime.distribute(Computation(module, method.loss))
     losses = []
     rows = ROWS // runtime.ranks
     for step in range(3):
@@ -36,9 +38,8 @@ def train(method: Method, runtime: Runtime) -> dict:
         mine = wholes[runtime.rank * rows :][:rows]
         generator = BatchGenerator.of_step(step, rows=rows, rank=runtime.rank, ranks=runtime.ranks)
         optimiser.zero_grad()
-        loss = method.loss(module, method.views(mine, generator))["loss"]
+        loss = computed(method.views(mine, generator))["loss"]
         runtime.backward(loss)
-        runtime.average_gradients(unwrap(module))
         optimiser.step()
         losses.append(float(gather_rows(loss.detach()[None])[0].mean()))
     inner = unwrap(module)

@@ -75,12 +75,13 @@ class OneOf(Runtime):
 
     rank, ranks = 0, 1
 
-    def __init__(self, rank: int, ranks: int) -> None:
+    def __init__(self, rank: int, ranks: int, *, micro_batch: int | None = None) -> None:
         self.rank, self.ranks = rank, ranks
-        super().__init__(Hardware(accelerator="cpu", precision="32-true"))
+        super().__init__(Hardware(accelerator="cpu", precision="32-true", micro_batch=micro_batch))
 
-    def average_gradients(self, module: nn.Module) -> None:
-        """The test averages them."""
+    def distribute(self, module: nn.Module) -> nn.Module:
+        """The test averages gradients."""
+        return module
 
 
 def mean_by_pieces(numbers: list[float], *, pieces: int = 1, ranks: int = 1) -> tuple[float, list[float]]:
@@ -120,6 +121,38 @@ def test_uneven_processes_count_by_their_rows():
     assert sorted(losses) in ([1.5, pytest.approx(17 / 3)], [2.0, 7.0])  # 2 and 3 rows, or 3 and 2
     assert gradient == pytest.approx(4)
     assert mean_by_pieces(numbers, ranks=3, pieces=2)[0] == pytest.approx(4)
+
+
+def one_of_two(rank: int, objective) -> TrainStep:
+    module = nn.Linear(1, 1, bias=False)
+    return TrainStep(
+        module,
+        torch.optim.SGD(module.parameters(), lr=0.0),
+        views=lambda batch, generator: batch,
+        objective=objective,
+        batch_size=5,
+        seed=0,
+        clip_norm=None,
+        independent=True,
+        micro_batches=1,
+        runtime=OneOf(rank, 2, micro_batch=2),
+        say=print,
+    )
+
+
+def test_uneven_processes_pass_equally_often():
+    steps = [one_of_two(rank, lambda module, rows: {"loss": module(rows).mean()}) for rank in range(2)]
+    assert sorted(len(step.rows) for step in steps) == [2, 3]
+    assert [step.micro_batches for step in steps] == [2, 2]
+
+
+def test_one_of_several_does_not_try_again_as_others_have_gone_on():
+    def short(module: nn.Module, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    rank = next(rank for rank in range(2) if len(Share(rank, 2).rows(5)) == 3)
+    with pytest.raises(MemoryShortage, match=r"resume with --hardware\.micro-batch 1"):
+        one_of_two(rank, short)(torch.ones(3, 1), 0)
 
 
 def test_an_objective_over_the_batch_is_never_changed_in_silence():

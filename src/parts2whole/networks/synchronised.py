@@ -28,6 +28,8 @@ class SynchronisedNorm(_BatchNorm):
         super().__init__(original.num_features, original.eps, original.momentum, original.affine)
         self._parameters, self._buffers = original._parameters, original._buffers
         self.original = (original,)  # in a tuple, so that its tensors aren't listed twice
+        # torch.compile would put another gradient in the place of this one.
+        self.sum = torch.compiler.disable(_Sum.apply)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) to the same shape."""
@@ -42,7 +44,7 @@ class SynchronisedNorm(_BatchNorm):
         values = x.float() - near.to(x.device).view(shape)
         count = torch.full((1,), values.numel() / values.shape[1], device=x.device)
         mine = torch.cat([count, values.sum(axes), values.square().sum(axes)])
-        sums: Tensor = _Sum.apply(mine)  # type: ignore[no-untyped-call]
+        sums: Tensor = self.sum(mine)
         count = sums[0]
         mean, mean_of_squares = (sums[1:] / count).chunk(2)
         variance = (mean_of_squares - mean.square()).clamp_min(0)

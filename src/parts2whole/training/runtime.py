@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import inspect
 import logging
 import os
 import platform
 import sys
+import warnings
 from collections.abc import Mapping
 from importlib import metadata
 from typing import Any, Literal, TypeVar, get_args
@@ -23,6 +25,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from parts2whole import own
 from parts2whole.jobs.pool import usable_cores
@@ -40,8 +43,8 @@ _Definite = Literal["32-true", "bf16-mixed", "16-mixed"]
 Thing = TypeVar("Thing")
 Module = TypeVar("Module", bound=nn.Module)
 
-BUCKET_NUMBERS = 8_000_000
-"""Gradients that are exchanged at once: 32 MB of float32, enough to fill a network link."""
+BUCKETS, BUCKET_MB = 8, (1.0, 25.0)
+"""Pieces in which gradients are exchanged, and their smallest and largest size: less doesn't fill a link."""
 
 READERS = 4
 """Reader threads beside a GPU: the fastest of 0, 2, 4, 8 and 16 beside an H100 (docs/gpu.md)."""
@@ -96,10 +99,10 @@ class Hardware(Spec):
 
 
 class _Processes(DDPStrategy):
-    """Fabric's process group without DistributedDataParallel around the module.
+    """Fabric's process group without DistributedDataParallel around the module alone.
 
-    `Runtime.average_gradients` does the exchange, so that a method may call any part of its module, as
-    often as it likes, and need not use all of it.
+    `Runtime.distribute` puts it around the module with its objective, so that a method may call any part of
+    the module, as often as it likes, and need not use all of it.
     """
 
     def setup_module(self, module: nn.Module) -> nn.Module:  # type: ignore[override]
@@ -137,10 +140,13 @@ class Runtime:
                 f"{self.precision} can't be had: {str(error).rstrip('.')}; parts2whole doctor tells what can"
             ) from error
         self.control: dist.ProcessGroup | None = None
+        self.exchange: dist.ProcessGroup | None = None
         if many:
             self.fabric.launch()
             # Wishes and figures travel over the CPU, so that asking for them doesn't wait for the device.
             self.control = dist.new_group(backend="gloo", timeout=wait)
+            # Gradients travel while norms and contrastive losses exchange their own, in no fixed order.
+            self.exchange = dist.new_group(timeout=wait)
             if len(chosen := set(self.gather(self.precision))) > 1:
                 raise ClusterError(
                     f"the machines of the processes would choose {' and '.join(sorted(chosen))}; say which "
@@ -175,32 +181,44 @@ class Runtime:
         return self.fabric.is_global_zero
 
     def prepare(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
-        """Move to the device, choose channels-last, compile, and make all processes start alike."""
+        """Move to the device, choose channels-last and compile."""
         module = self._checked(to_channels_last(module))
         if self.ranks > 1:
             synchronise_norms(module, device=self.device)
         compiled: Any = torch.compile(module) if self.hardware.compile else module
         wrapped: tuple[nn.Module, Any] = self.fabric.setup(compiled, optimiser)
-        if self.ranks > 1:
-            for tensor in module.state_dict().values():
-                dist.broadcast(tensor, src=0)
         return wrapped
 
-    def average_gradients(self, module: nn.Module) -> None:
-        """Replace every gradient by its mean over all processes; one that a process lacks counts as zero."""
+    def distribute(self, module: nn.Module) -> nn.Module:
+        """A module that computes a loss, such that all processes start alike and get the mean gradient.
+
+        Gradients travel while the backward pass still runs.  What a process lacks counts as zero; what all
+        lack stays None, as it does on one.
+        """
         if self.ranks == 1:
-            return
-        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        for parameter in trained:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        for bucket in _buckets([p.grad for p in trained if p.grad is not None]):
-            flat = torch.cat([gradient.flatten() for gradient in bucket])
-            dist.all_reduce(flat)
-            flat /= self.ranks
-            pieces = torch.split(flat, [gradient.numel() for gradient in bucket])
-            for gradient, piece in zip(bucket, pieces, strict=True):
-                gradient.copy_(piece.view_as(gradient))
+            return module
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)
+        # Those of 1 x 1 x 1 kernels, which mean nothing.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        newer = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+        keep_buffers: dict[str, Any] = {"forward_sync_buffers" if newer else "broadcast_buffers": False}
+        megabytes = sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad) / 2**20
+        return DistributedDataParallel(
+            module,
+            process_group=self.exchange,
+            bucket_cap_mb=min(max(megabytes / BUCKETS, BUCKET_MB[0]), BUCKET_MB[1]),
+            find_unused_parameters=True,  # what is used may depend on the batch and the process
+            gradient_as_bucket_view=True,
+            **keep_buffers,
+        )
+
+    def exchanging(self, module: nn.Module, wish: bool) -> contextlib.AbstractContextManager[Any]:
+        """Whether a pass through a distributed module ends in an exchange; gradients add up until then."""
+        if isinstance(module, DistributedDataParallel) and not wish:
+            held_back: contextlib.AbstractContextManager[Any] = module.no_sync()
+            return held_back
+        return contextlib.nullcontext()
 
     def place_module(self, module: Module) -> Module:
         """A module on the device in channels-last order, for inference."""
@@ -276,11 +294,9 @@ def to_channels_last(thing: Any) -> Any:
 
 
 def unwrap(module: nn.Module) -> nn.Module:
-    """The module below Fabric's, DDP's and the compiler's wrappers."""
+    """The module below Fabric's and the compiler's wrappers."""
     while True:
         inner = getattr(module, "_orig_mod", None) or getattr(module, "_forward_module", None)
-        if inner is None and isinstance(module, nn.parallel.DistributedDataParallel):
-            inner = module.module
         if inner is None or inner is module:
             return module
         module = inner
@@ -314,20 +330,6 @@ def resolve_layout(hardware: Hardware) -> tuple[int | Literal["auto"], int]:
             f"settings ask for devices {asked[0]} and nodes {asked[1]}; leave both at auto"
         )
     return launched.devices, launched.nodes
-
-
-def _buckets(gradients: list[Tensor]) -> list[list[Tensor]]:
-    """Gradients of one type, in groups of about `BUCKET_NUMBERS` numbers."""
-    buckets: list[list[Tensor]] = []
-    size = 0
-    for gradient in sorted(gradients, key=lambda g: str(g.dtype)):
-        same = bool(buckets) and buckets[-1][0].dtype == gradient.dtype
-        if not same or size + gradient.numel() > BUCKET_NUMBERS:
-            buckets.append([])
-            size = 0
-        buckets[-1].append(gradient)
-        size += gradient.numel()
-    return buckets
 
 
 def describe_environment(runtime: Runtime | None = None) -> dict[str, Any]:

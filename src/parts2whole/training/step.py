@@ -31,6 +31,24 @@ class MemoryShortage(Parts2WholeError, RuntimeError):
     """A batch that doesn't fit into memory and can't be divided further."""
 
 
+class Computation(nn.Module):
+    """A module and what is asked of it, whose pass gives the losses: what several processes compute alike.
+
+    Args:
+        module: what is trained.
+        objective: (module, views) to scalars.
+    """
+
+    def __init__(self, module: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.module, self.objective = module, objective
+
+    def forward(self, views: Any) -> dict[str, Tensor]:
+        """The objective's scalars; only ``loss`` keeps its graph, as what else they use isn't trained."""
+        losses = self.objective(self.module, views)
+        return {key: value if key == "loss" else value.detach() for key, value in losses.items()}
+
+
 class TrainStep:
     """Computes steps; called with a batch and the number of the step.
 
@@ -64,7 +82,7 @@ class TrainStep:
         say: Callable[[str], None],
     ) -> None:
         self.module, self.optimiser = module, optimiser
-        self.views, self.objective = views, objective
+        self.views, self.compute = views, runtime.distribute(Computation(module, objective))
         self.batch_size, self.seed, self.clip_norm = batch_size, seed, clip_norm
         self.independent, self.runtime, self.say = independent, runtime, say
         self.share = Share(runtime.rank, runtime.ranks, runtime.readers)
@@ -72,20 +90,19 @@ class TrainStep:
         self.weight = len(self.rows) * runtime.ranks / batch_size
         self.micro_batches = micro_batches
         check_batch(batch_size, independent=independent, runtime=runtime)
-        limit = runtime.hardware.micro_batch
-        if limit is not None and len(self.rows) > limit * micro_batches:
-            self._divide(-(-len(self.rows) // limit), f"micro_batch is {limit}")
+        limit, most = runtime.hardware.micro_batch, -(-batch_size // runtime.ranks)
+        if limit is not None and most > limit * micro_batches:
+            self._divide(-(-most // limit), f"micro_batch is {limit}", agreed=True)
 
     def __call__(self, batch: Any, step: int) -> dict[str, Tensor]:
         """One step; returns the objective's scalars, means over this device's rows, detached."""
-        self.module.train()
+        self.compute.train()
         generator = BatchGenerator.of_rows(
             self.seed, "views", step, rows=self.rows, total=self.batch_size, device=self.runtime.device
         )
         with torch.no_grad():
             seen = self.runtime.place(self.views(self.runtime.place(batch), generator))
         losses = self._gradients(seen, step)
-        self.runtime.average_gradients(self.module)
         if self.clip_norm is not None:
             self.runtime.fabric.clip_gradients(self.module, self.optimiser, max_norm=self.clip_norm)
         self.optimiser.step()
@@ -110,24 +127,26 @@ class TrainStep:
     def _accumulate(self, seen: Any) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
         rows = len(self.rows)
-        for part, count in divide_rows(seen, rows=rows, parts=self.micro_batches):
-            with self.runtime.autocast():
-                losses = self.objective(self.module, part)
+        pieces = divide_rows(seen, rows=rows, parts=self.micro_batches)
+        for number, (part, count) in enumerate(pieces, start=1):
             share = count / rows
-            self.runtime.backward(losses["loss"] * (share * self.weight))
+            with self.runtime.exchanging(self.compute, number == self.micro_batches):
+                with self.runtime.autocast():
+                    losses = self.compute(part)
+                self.runtime.backward(losses["loss"] * (share * self.weight))
             for key, value in losses.items():
                 scaled = value.detach().float() * share
                 sums[key] = sums[key] + scaled if key in sums else scaled
         return sums
 
-    def _divide(self, parts: int, why: str) -> None:
+    def _divide(self, parts: int, why: str, *, agreed: bool = False) -> None:
         rows = len(self.rows)
         parts = min(parts, rows)
         if not self.independent:
             raise MemoryShortage(f"{why}. {COMPARED}")
         if parts <= self.micro_batches:
             raise MemoryShortage(f"{why}, with one row at a time: choose a smaller whole_size or network")
-        if self.runtime.ranks > 1 and self.runtime.hardware.micro_batch is None:
+        if self.runtime.ranks > 1 and not agreed:
             raise MemoryShortage(
                 f"{why} on one of {self.runtime.ranks} devices, which must go together: resume with "
                 f"--hardware.micro-batch {-(-rows // parts)}"
