@@ -105,5 +105,5 @@ def test_a_url_of_the_local_file_system_is_a_folder(store):
 
 def test_an_unknown_url_names_what_is_missing():
     pytest.importorskip("upath", reason="universal-pathlib isn't installed (extra 'remote')")
-    with pytest.raises(LocationError, match=r"parts2whole\[remote\]"):
+    with pytest.raises(LocationError, match=r"pip install .*\[remote\]'"):
         Store.open("nowhere://bucket/store")

@@ -5,6 +5,7 @@
       records/<case>.json         written last: a case without its record isn't there
       cases/<case>.zarr/          OME-Zarr 0.5: image "0" (c, z, y, x), label "labels/mask/0" (z, y, x);
                                   beside each "cells/0", counts of what lies where, see `cells`
+      croissant.json              what is in it, for catalogues of data sets
 
 A case is written beside its place and renamed, so it is never half there.  Values in [0, 1] are
 ``stored * scale + offset``.
@@ -23,10 +24,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from parts2whole.files import JsonError, disk_full_said, read_json, sweep, write_text
+from parts2whole.files import JsonError, disk_full_said, read_json, sweep, write_json, write_text
 from parts2whole.scans.preprocess import Preprocess, PreprocessError, StoredType, to_unit
 from parts2whole.scans.volume import Box, Volume, content_hash, to_canonical
 from parts2whole.spec import SpecError, spec_from_dict
+from parts2whole.store import croissant
 from parts2whole.store.case_files import CASES, MANIFEST, RECORDS, case_path, damage, remove_case, write_case
 from parts2whole.store.chunks import ArrayCache, ChunkedArray, ChunkError
 from parts2whole.store.location import is_local, to_location
@@ -377,4 +379,8 @@ class Store:
         # One record a line: quick to write and to read for a hundred thousand, and a person can search it.
         rows = ",\n".join(json.dumps(record.to_plain()) for record in self.cases) if complete else ""
         text = f'{json.dumps(plain, indent=1)[:-2]},\n "cases": [\n{rows}\n]}}\n'
+        (self.path / croissant.FILE).unlink(missing_ok=True)
         write_text(self.path / MANIFEST, text)
+        if complete:
+            about = croissant.describe_store(self.path.absolute().name, text.encode(), self.cases)
+            write_json(self.path / croissant.FILE, about)

@@ -259,7 +259,8 @@ def _inference(preprocess: Preprocess, windows: Windows, values: Sequence[int]) 
 def _metadata(
     model: Exportable, preprocess: Preprocess, windows: Windows, values: Sequence[int]
 ) -> dict[str, Any]:
-    common = {"format": "hounsfield" if preprocess.modality == "CT" else "magnitude", "is_patch_data": True}
+    unit = "hounsfield" if preprocess.modality == "CT" else "magnitude"
+    common: dict[str, Any] = {"format": unit, "is_patch_data": True}
     common |= {"modality": preprocess.modality, "spatial_shape": list(windows.size), "dtype": "float32"}
     channels = {str(number): f"channel {number}" for number in range(model.in_channels)}
     found = [name for name, value in zip(model.classes, values, strict=True) if value]
