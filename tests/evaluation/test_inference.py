@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
+from monai.inferers.inferer import SlidingWindowInferer
 from torch import Tensor, nn
 
-from parts2whole.evaluation.inference import InferenceError, sliding_window
+from parts2whole.evaluation.inference import InferenceError, count_windows, sliding_window
 
 
 def pointwise(windows: Tensor) -> Tensor:
@@ -76,6 +79,54 @@ def test_memory_holds_a_few_windows() -> None:
     sliding_window(count, torch.rand(1, 1, 16, 16, 16), window=(8, 8, 8), batch=3)
     assert max(largest) == 3
     assert sum(largest) == 27
+
+
+@pytest.mark.parametrize("size", [(12, 16, 8), (8, 8, 20)])
+def test_windows_are_blended_as_monai_does_where_they_lie_alike(size: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv3d(4, 2, 3, padding=1))
+    image = torch.rand(1, 1, *size)
+    with torch.no_grad():
+        wanted = SlidingWindowInferer((8, 8, 8), overlap=0.5, mode="gaussian")(image, model)
+    found = sliding_window(model, image, window=(8, 8, 8), overlap=0.5)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_where_memory_runs_out_fewer_windows_go_at_once() -> None:
+    tried: list[int] = []
+
+    def small(windows: Tensor) -> Tensor:
+        tried.append(len(windows))
+        if len(windows) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return windows
+
+    image = torch.rand(1, 1, 8, 8, 40)
+    found = sliding_window(small, image, window=(8, 8, 8), overlap=0.0, batch=5)
+    torch.testing.assert_close(found, image)
+    assert tried == [5, 2, 2, 1]
+
+    def none(windows: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        sliding_window(none, image, window=(8, 8, 8), batch=4)
+
+
+def test_neighbours_have_the_voxels_in_common_that_are_asked_for() -> None:
+    seen: list[tuple[int, int]] = []
+
+    def note(windows: Tensor) -> Tensor:
+        seen.extend((int(w.min()), int(w.max()) + 1) for w in windows)
+        return windows
+
+    line = torch.arange(50.0).view(1, 1, 1, 1, 50)
+    sliding_window(note, line, window=(1, 1, 20), overlap=0.25)
+    assert seen[0][0] == 0
+    assert seen[-1][1] == 50
+    assert all(b - a == 20 for a, b in seen)
+    assert all(end - start >= 5 for (_, end), (start, _) in itertools.pairwise(seen))
+    assert len(seen) == 3 == count_windows((1, 1, 50), (1, 1, 20), 0.25)
 
 
 def test_half_precision_does_not_add_up() -> None:

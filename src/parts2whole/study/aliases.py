@@ -15,6 +15,9 @@ from typing import Any
 from parts2whole.errors import Parts2WholeError
 from parts2whole.spec import Plain, Spec, to_plain
 
+DEFAULTS_010 = {"overlap": 0.5}
+"""What version 0.1.0 did where a setting now decides for itself; less overlap gives the same Dice."""
+
 
 class NoAlias(Parts2WholeError):
     """Settings that version 0.1.0 couldn't have had."""
@@ -47,6 +50,7 @@ def _spec_010(spec: Spec) -> Plain:
         if field.name not in names and getattr(spec, field.name) != _default(field):
             raise NoAlias
     arguments = {name: plain_010(getattr(spec, name)) for name in names}
+    arguments |= {name: value for name, value in DEFAULTS_010.items() if arguments.get(name, 0) is None}
     return {"class_path": f"{module}.{kind.__qualname__}", "init_args": arguments}
 
 

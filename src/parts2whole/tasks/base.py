@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -247,6 +248,10 @@ class Task(Spec, abc.ABC):
         self, predictor: Predictor, labelled: LabelledData, items: Sequence[str], *, thorough: bool
     ) -> Examination:
         """Metrics on items; ``thorough`` adds the slow ones."""
+
+    def voxels_to_examine(self, labelled: LabelledData, items: Sequence[str], *, divisor: int) -> int:
+        """How many voxels a network computes to examine items; ``divisor`` is that of `Predictor`."""
+        return len(items) * math.prod(self.patch_size)
 
     @abc.abstractmethod
     def show(self, predictor: Predictor, labelled: LabelledData, item: str) -> Segmented | None:

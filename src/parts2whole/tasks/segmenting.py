@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,13 +14,11 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from monai.losses.dice import DiceLoss
 from monai.networks.utils import one_hot
 from torch import Tensor, nn
 
 from parts2whole.errors import is_out_of_memory, name_some, sentence, tell_reasons
-from parts2whole.evaluation.inference import sliding_window
 from parts2whole.evaluation.metrics import mean_over_cases
 from parts2whole.evaluation.regions import IGNORED, Regions, RegionScores, class_regions
 from parts2whole.networks.base import Encoder
@@ -48,7 +45,7 @@ from parts2whole.tasks.channels import odd_channels
 from parts2whole.tasks.labels import check_not_negative, class_indices
 from parts2whole.tasks.native import read_original
 from parts2whole.tasks.patches import Patches
-from parts2whole.wholes.geometry import resize
+from parts2whole.tasks.windows import Windows
 from parts2whole.wholes.random import BatchGenerator
 
 __all__ = ["SegmentationTask", "FoundCases", "class_indices"]
@@ -87,9 +84,10 @@ class SegmentationTask(Task, abc.ABC):
         crop_size: voxels (z, y, x) of the scan that are cut out and resized to ``patch_size``; default
             ``patch_size``, nothing is resized.
         window_size: largest size in voxels (z, y, x) of the windows at inference; default ``patch_size``. A
-            window that covers a volume takes one pass instead of several. It shrinks to the volume: much
-            padding, which training never showed, would mislead instance norm.
-        overlap: of neighbouring windows at inference, as a share of the window.
+            window that covers a volume takes one pass instead of several, but shows the network more around a
+            voxel than training did, which may cost accuracy. It shrinks to the volume: much padding, which
+            training never showed, would mislead instance norm.
+        overlap: of neighbouring windows at inference, at least, as a share of the window; default an eighth.
         loss_function: ``dice_ce`` (Dice and cross-entropy), ``dice_balanced_ce`` (the same, but in the
             cross-entropy a class weighs as the square root of the number of its voxels, so that one of few
             isn't lost to the background in the first steps), or ``dice`` (1 - soft Dice with smoothing 1 over
@@ -100,7 +98,7 @@ class SegmentationTask(Task, abc.ABC):
     augmentation: Augmentation = Augmentation()
     crop_size: Size | None = None
     window_size: Size | None = None
-    overlap: float = 0.5
+    overlap: float | None = None
     loss_function: LossFunction = "dice_ce"
 
     @abc.abstractmethod
@@ -375,36 +373,21 @@ class SegmentationTask(Task, abc.ABC):
         return classes
 
     def logits(self, predictor: Predictor, image: Tensor) -> Tensor:
-        """Logits (1, K, D, H, W) of a prepared image (1, C, D, H, W).
+        """Logits (1, K, D, H, W) of a prepared image (1, C, D, H, W)."""
+        return self.windows.logits(predictor, image)
 
-        An axis that is shorter than the patch is padded with zeros, as in training; one that is only no
-        multiple of what the network needs, with its border: zeros there are what training never showed.
-        """
-        if self.crop_size is None or self.crop_size == self.patch_size:
-            window = self.fit_window(image, predictor.divisor)
-            missing = [
-                max(0, wanted - edge) if edge >= patch else 0
-                for wanted, edge, patch in zip(window, image.shape[2:], self.patch_size, strict=True)
-            ]
-            padded = F.pad(image, [n for short in reversed(missing) for n in (0, short)], mode="replicate")
-            z, y, x = image.shape[2:]
-            return sliding_window(predictor, padded, window=window, overlap=self.overlap)[..., :z, :y, :x]
+    @property
+    def windows(self) -> Windows:
+        """What volumes go through."""
+        return Windows(self.patch_size, self.crop_size, self.window_size, self.overlap)
 
-        def resized(windows: Tensor) -> Tensor:
-            found = predictor(resize(windows, self.patch_size))
-            return F.interpolate(found, windows.shape[2:], mode="trilinear", align_corners=False)
-
-        return sliding_window(resized, image, window=self.crop_size, overlap=self.overlap)
-
-    def fit_window(self, image: Tensor, divisor: int) -> Size:
-        """The window for an image (1, C, D, H, W): no axis is padded beyond the patch or the divisor."""
-        z, y, x = (
-            min(wanted, max(patch, math.ceil(edge / divisor) * divisor))
-            for wanted, patch, edge in zip(
-                self.window_size or self.patch_size, self.patch_size, image.shape[2:], strict=True
-            )
-        )
-        return (z, y, x)
+    def voxels_to_examine(self, labelled: LabelledData, items: Sequence[str], *, divisor: int) -> int:
+        """Those of all windows."""
+        boxes = [
+            labelled.store.record(item.case_id).shape if item.centre is None else self.cut_size
+            for item in map(labelled.item, items)
+        ]
+        return sum(self.windows.voxels(shape, divisor) for shape in boxes)
 
     def _box(self, item: Item) -> Box | None:
         """The box of an item that has a centre."""

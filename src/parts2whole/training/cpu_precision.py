@@ -56,7 +56,7 @@ def choose_cpu_precision(cache: Path) -> CpuPrecision:
 
 def _kept_trial(cache: Path) -> float:
     """The outcome of `try_bfloat16` here, from an earlier process if there was one."""
-    key = f"{_processor()}, torch {torch.__version__}"
+    key = f"{processor()}, torch {torch.__version__}"
     path = cache / KEPT
     with contextlib.ExitStack() as stack:
         try:
@@ -101,7 +101,7 @@ def try_bfloat16() -> float:
     return min(seconds[False]) / min(seconds[True])
 
 
-def _processor() -> str:
+def processor() -> str:
     """The model of the processor."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():

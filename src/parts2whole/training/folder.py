@@ -196,6 +196,13 @@ class RunFolder:
         write_json(self.path / ENVIRONMENT, environment)
 
 
+def begun_with(out: str | Path, name: str, default: Any) -> Any:
+    """A setting that the run in a folder was started with; the default where there is none."""
+    path = Path(out) / CONFIG
+    settings = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return (settings or {}).get(name, default)
+
+
 def _with_later_fields(plain: Any, spec: object) -> Any:
     """What an earlier version kept of a spec, with the defaults of fields that its class has had since."""
     if not isinstance(spec, Spec) or not isinstance(plain, dict):

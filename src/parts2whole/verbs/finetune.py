@@ -25,7 +25,7 @@ from parts2whole.store.split import Split, read_split, write_split
 from parts2whole.tasks.base import Examination, Task
 from parts2whole.tasks.sides import about_split, describe_sides, remarks, undefined_in
 from parts2whole.training.checkpoint import Progress, load_best
-from parts2whole.training.folder import CONFIG, RATES, SPLIT, Resume, RunFolder
+from parts2whole.training.folder import CONFIG, RATES, SPLIT, Resume, RunFolder, begun_with
 from parts2whole.training.loop import Plan, fit
 from parts2whole.training.model import Decoder, as_function, save_model
 from parts2whole.training.optim import AdamW, Cosine, Optimiser, Schedule, parameter_groups
@@ -35,6 +35,7 @@ from parts2whole.training.rates import search_rate, with_rate
 from parts2whole.training.runtime import Hardware, Runtime
 from parts2whole.training.step import check_batch
 from parts2whole.training.transfer import open_transfer
+from parts2whole.training.validation import plan_validation
 from parts2whole.verbs import paste, words
 from parts2whole.weights.load import SCRATCH
 
@@ -92,7 +93,7 @@ def finetune(
     layer_decay: float = 1.0,
     encoder_warmup: float = 0.0,
     clip_norm: float | None = 1.0,
-    validate_every: int = 100,
+    validate_every: int | Literal["auto"] = "auto",
     patience: int | None = None,
     checkpoint_every: int = 500,
     accept_leak: str | None = None,
@@ -135,7 +136,8 @@ def finetune(
         layer_decay: each encoder level learns this much slower than the next deeper one.
         encoder_warmup: share of the steps during which the encoder stays as it is.
         clip_norm: largest gradient norm; None doesn't clip.
-        validate_every: steps between validations.
+        validate_every: steps between validations, on all validation cases; ``auto`` is 100, or as rare, and
+            on as few cases, that validations take about a tenth of the time.
         patience: validations without improvement before stopping early.
         checkpoint_every: steps between resumable checkpoints.
         accept_leak: a sentence, which the error names, to go on although validation or test cases were
@@ -173,6 +175,8 @@ def finetune(
         "progress": progress,
     }  # fmt: skip
     check_specs(settings, task=Task, network=Network, hardware=Hardware)
+    if resume and validate_every == "auto":
+        validate_every = settings["validate_every"] = begun_with(out, "validate_every", "auto")
     folder = RunFolder(out, settings, resume=resume, later={"match_scale": False, "lora_rank": 4})
     if folder.result is not None:
         return Finetuned(folder.path, folder.result)
@@ -185,7 +189,7 @@ def finetune(
         steps=steps,
         batch_size=batch_size,
         seed=seed,
-        validate_every=min(validate_every, steps),
+        validate_every=steps if validate_every == "auto" else min(validate_every, steps),
         checkpoint_every=checkpoint_every,
         monitor=task.monitor,
         higher_is_better=True,
@@ -223,6 +227,18 @@ def finetune(
         layers = add_low_rank(module.encoder, lora_rank)
         learned = words.plural(count_parameters(module.encoder), "value")
         notes.append(f"low-rank adapters in {words.plural(layers, 'layer')} of the encoder learn {learned}")
+    watched = split.validation
+    if validate_every == "auto":
+        rhythm = plan_validation(
+            task,
+            labelled,
+            watched,
+            divisor=module.encoder.divisor,
+            steps=steps,
+            batch_size=batch_size,
+        )
+        plan, watched = dataclasses.replace(plan, validate_every=rhythm.every), rhythm.items
+        notes += filter(None, [rhythm.describe(split.validation)])
     samples = task.samples(labelled, train, seed=seed, batch_size=batch_size)
     first = words.describe_work(
         f"{type(task).__name__} from {init}, seed {seed}",
@@ -236,7 +252,7 @@ def finetune(
 
     def validate(module: nn.Module, step: int) -> dict[str, float]:
         predictor = as_function(module, runtime)
-        return task.examine(predictor, labelled, split.validation, thorough=False).metrics
+        return task.examine(predictor, labelled, watched, thorough=False).metrics
 
     loggers = folder.loggers
 
@@ -265,7 +281,7 @@ def finetune(
             resume=resume,
             show=show,
             loggers=loggers if plan.keep_best else None,
-            then=1 + len(split.test) / len(split.validation) if plan.keep_best else 0,
+            then=(len(split.validation) + len(split.test)) / len(watched) if plan.keep_best else 0,
         )
 
     with folder.enter(runtime, say=[*lines, *(f"Note: {note}." for note in notes)] if progress else ()):

@@ -1,0 +1,60 @@
+from types import SimpleNamespace
+
+import pytest
+
+from parts2whole.tasks.segmentation import Segmentation
+from parts2whole.training.validation import plan_validation
+
+PATCH = (8, 8, 8)
+
+
+def plan(items: int, patches_each: int, *, steps: int, holds=lambda number: frozenset({1})):
+    """Validation cases of so many patches; a batch is two patches, so a step has the work of six."""
+    task = SimpleNamespace(
+        patch_size=PATCH,
+        voxels_to_examine=lambda labelled, items, divisor: len(items) * patches_each * 512,
+    )
+    names = [f"case{number}" for number in range(items)]
+    labelled = SimpleNamespace(item=lambda name: SimpleNamespace(holds=holds(int(name[4:]))))
+    return plan_validation(task, labelled, names, divisor=8, steps=steps, batch_size=2), names
+
+
+def test_small_validation_is_every_hundred_steps_on_all_cases():
+    found, names = plan(6, 10, steps=1000)  # the work of 10 steps
+    assert (found.every, list(found.items), found.describe(names)) == (100, names, "")
+
+
+def test_large_validation_is_rarer():
+    found, names = plan(6, 180, steps=10_000)  # the work of 180 steps: every 1800 at most
+    assert (found.every, list(found.items)) == (1800, names)
+    assert "every 1800 steps on all cases" in found.describe(names)
+
+
+def test_where_it_would_be_too_rare_it_is_on_fewer_cases_with_the_most_classes():
+    # The work of 12 * 100 / 6 = 200 steps is due every 2000; 5 validations are every 1000: half of the cases.
+    found, names = plan(12, 100, steps=5000, holds=lambda number: frozenset(range(1 + number % 2)))
+    assert found.every == 1000
+    assert list(found.items) == names[1::2]
+    assert "6 of 12 cases" in found.describe(names)
+
+
+@pytest.mark.parametrize(("items", "kept"), [(2, 2), (40, 4)])
+def test_some_cases_always_decide(items, kept):
+    found, _ = plan(items, 100_000, steps=50)
+    assert (found.every, len(found.items)) == (50, kept)
+
+
+def test_the_voxels_of_a_segmentation_are_those_of_its_windows(tmp_path):
+    shape = (40, 70, 61)
+    labelled = SimpleNamespace(
+        item=lambda name: SimpleNamespace(case_id=name, centre=(1, 2, 3) if name == "cube" else None),
+        store=SimpleNamespace(record=lambda name: SimpleNamespace(shape=shape)),
+    )
+    task = Segmentation(tmp_path, patch_size=(16, 32, 32))
+    # An eighth of 16, 32, 32 in common: steps of 14, 28, 28, so 3 * 3 * 3 windows.
+    assert task.voxels_to_examine(labelled, ["a"], divisor=8) == 27 * 16 * 32 * 32
+    assert task.voxels_to_examine(labelled, ["cube"], divisor=8) == 16 * 32 * 32
+    large = task.replace(window_size=(96, 96, 96))
+    assert large.voxels_to_examine(labelled, ["a"], divisor=8) == 40 * 72 * 64
+    resized = task.replace(crop_size=(32, 64, 64))
+    assert resized.voxels_to_examine(labelled, ["a"], divisor=8) == 2 * 2 * 1 * 16 * 32 * 32
