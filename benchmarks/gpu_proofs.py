@@ -210,8 +210,8 @@ def shortage(bench: Bench, section: Section) -> None:
     network = type(bench.networks[name])(size=bench.networks[name].size, norm="group")  # type: ignore
     section.say(
         f"{name} with group norm (batch norm takes its statistics from each micro-batch), {rows} wholes of "
-        f"{whole}. Distance of all gradients from those in float64, relative to their norm: the divided batch "
-        "must not be farther away than the whole one."
+        f"{whole}. Distance of all gradients from those in float64, relative to their norm: the divided "
+        "batch must not be farther away than the whole one."
     )
     section.head("precision", "memory allowed GiB", "micro-batches", "whole, from float64",
                  "divided, from float64", "loss, whole", "loss, divided")  # fmt: skip
@@ -238,8 +238,8 @@ def shortage(bench: Bench, section: Section) -> None:
             section.row(precision, f"{allowed:.2f}", f"{parts}", f"{near:.2g}", f"{far:.2g}", f"{loss:.7f}",
                         f"{other:.7f}")  # fmt: skip
             section.raw.append(
-                {"precision": precision, "allowed_gib": allowed, "full_peak_gib": peak, "micro_batches": parts,
-                 "whole": near, "divided": far, "losses": [loss, other]}
+                {"precision": precision, "allowed_gib": allowed, "full_peak_gib": peak,
+                 "micro_batches": parts, "whole": near, "divided": far, "losses": [loss, other]}
             )  # fmt: skip
             if parts == 1:
                 section.fail("the batch was not divided")
