@@ -57,8 +57,10 @@ def section(folder: Path, page: Path) -> list[str]:
     runs = listing.read()
     pretrainings = [run for run in runs if run.kind == "pretrain"]
     done = [run for run in runs if run.kind == "finetune" and run.finished]
-    reference = next(arm for arm in listing.arms if arm.lower() == "scratch")
-    name = listing.name.removeprefix("What pre-training gains, ").capitalize()
+    scratch = (arm for arm in listing.arms if arm.lower() == "scratch")
+    reference = listing.table.get("against") or next(scratch)
+    name = listing.name.removeprefix("What pre-training gains, ")
+    name = name[0].upper() + name[1:]
     verdict = (folder / "verdict.txt").read_text().strip().splitlines()
     lines = [f"## {name}", "", *(f"- {sentence}" for sentence in verdict), ""]
     table = listing.tabulate(done)

@@ -52,13 +52,16 @@ def study_section(folder: Path, page: Path) -> list[str]:
 
 
 def describe(folder: Path, pretrainings: Sequence[Run], cells: Sequence[Run]) -> str:
-    environment = (cells or pretrainings)[0].environment
+    places = {
+        f"{run.environment.get('device')}, {run.environment.get('precision')}": 1
+        for run in cells or pretrainings
+    }
     seeds = {run.result.get("seed") for run in cells}
     hours = sum(run.duration_s or 0 for run in (*pretrainings, *cells)) / 3600
     return (
         f"`parts2whole benchmark recipes/{folder.name}.yaml`: {len(pretrainings)} pre-trainings and "
-        f"{len(cells)} fine-tunings, up to {len(seeds)} seeds a cell; {hours:.1f} hours of one core together "
-        f"({environment.get('device')}, {environment.get('precision')}). Steps of fine-tuning: "
+        f"{len(cells)} fine-tunings, up to {len(seeds)} seeds a cell; {hours:.1f} hours of one process "
+        f"together ({'; '.join(places)}). Steps of fine-tuning: "
         + ", ".join(f"{task} {steps}" for task, steps in steps_of(cells).items())
         + "."
     )
@@ -113,15 +116,16 @@ def every_run(file: Path, arms: Sequence[str]) -> list[str]:
             labels = f"{float(row['fraction']):.0%}" if row["fraction"] else f"{row['labelled']} cases"
             found.setdefault((row["task"], labels, row["arm"]), {})[row["seed"]] = row["value"]
     seeds = sorted({seed for values in found.values() for seed in values}, key=int)
-    lines = [
-        "| task | labels | arm | " + " | ".join(f"seed {seed}" for seed in seeds) + " |",
-        "|---" * (3 + len(seeds)) + "|",
-    ]
     order = {arm: place for place, arm in enumerate(arms)}
     tasks = {key[0]: place for place, key in enumerate(found)}
-    for key in sorted(found, key=lambda k: (tasks[k[0]], int(re.findall(r"\d+", k[1])[0]), order[k[2]])):
-        values = " | ".join(
-            f"{100 * float(found[key][seed]):.2f}" if seed in found[key] else "" for seed in seeds
-        )
-        lines.append(f"| {key[0]} | {key[1]} | {key[2]} | {values} |")
-    return lines
+    keys = sorted(found, key=lambda k: (tasks[k[0]], int(re.findall(r"\d+", k[1])[0]), order[k[2]]))
+    body = [[*key, *(score(found[key].get(seed)) for seed in seeds)] for key in keys]
+    table = [["task", "labels", "arm", *(f"seed {seed}" for seed in seeds)], *body]
+    if len(seeds) > 12:
+        table = [list(column) for column in zip(*table, strict=True)]
+    lines = [f"| {' | '.join(cells)} |" for cells in table]
+    return [lines[0], "|---" * len(table[0]) + "|", *lines[1:]]
+
+
+def score(value: str | None) -> str:
+    return "" if value is None else f"{100 * float(value):.2f}"
