@@ -2,7 +2,7 @@
 
     python benchmarks/readme_picture.py runs/abdomen runs/gain-one-label --write docs/images/parts2whole.png
 
-The first folder is a pre-training, here of `UNet3D small` on the synthetic abdomens of the demo (32x48x48 voxels,
+The first folder is a pre-training, here of `UNet3D small` on the demo's synthetic abdomens (32x48x48 voxels,
 batches of 16, 3,900 steps); the second a finished study.
 """
 
