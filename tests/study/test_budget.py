@@ -11,7 +11,6 @@ from parts2whole.study.budget import (
     Sizes,
     choose_labels,
     choose_length,
-    choose_pretraining,
     estimate,
     makespan,
 )
@@ -71,7 +70,7 @@ def test_more_time_first_buys_seeds_then_labels():
 def test_a_pretraining_alone():
     trial = dataclasses.replace(TRIAL, finetune=None)
     sizes = Sizes(60, 0, 0, 0, 0)
-    length = choose_pretraining(trial, sizes, seconds=900, batch_size=8, cores=2)
+    length = choose_length(trial, sizes, seconds=900, batch_size=8, cores=2)
     assert length.finetunings == 0
     cost = estimate(length, trial, sizes, tried_batch=8, cores=2)
     assert 0.9 * 900 < cost.total_s <= 900

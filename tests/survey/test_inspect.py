@@ -307,9 +307,9 @@ def test_wholes_come_from_the_body_where_most_is_air():
     assert Body().above_hu == -500
 
 
-def test_one_pass_at_inference_where_it_is_no_larger_than_eight_patches():
-    small, large = proposal([(60, 60, 60)], [(1.0,) * 3]), proposal([(300, 300, 300)], [(1.0,) * 3])
-    assert small.window_voxels == (64, 64, 64)
+def test_one_pass_at_inference_where_a_scan_is_no_larger_than_that():
+    small, large = proposal([(90, 120, 120)], [(1.0,) * 3]), proposal([(300, 300, 300)], [(1.0,) * 3])
+    assert small.window_voxels == (96, 120, 120)
     assert large.window_voxels == large.whole_voxels
 
 

@@ -57,6 +57,12 @@ class Length:
     seeds: int = 0
 
     @property
+    def is_ample(self) -> bool:
+        """Whether all training is long enough to show what it is about."""
+        enough = self.pretrain_steps >= PRETRAIN_STEPS
+        return enough and (not self.cases or self.finetune_steps >= FINETUNE_STEPS)
+
+    @property
     def finetunings(self) -> int:
         """How many there are."""
         return ARMS * len(self.cases) * self.seeds
@@ -73,7 +79,7 @@ class Cost:
 
 
 def choose_length(trial: Trial, sizes: Sizes, *, seconds: float, batch_size: int, cores: int) -> Length:
-    """The study that the time suffices for; the shortest one where it doesn't.
+    """The study that the time suffices for, the shortest where it doesn't; without labels a pre-training.
 
     Args:
         trial: what was measured, with batches of ``batch_size``.
@@ -82,6 +88,8 @@ def choose_length(trial: Trial, sizes: Sizes, *, seconds: float, batch_size: int
         batch_size: wholes in a batch; halved where time is short.
         cores: that scans are prepared on.
     """
+    if not sizes.labelled:
+        return _choose_pretraining(trial, sizes, seconds, batch_size, cores)
 
     def stretched(rung: tuple[int, int], factor: float, batch: int) -> Length:
         seeds, settings = rung
@@ -110,8 +118,8 @@ def choose_length(trial: Trial, sizes: Sizes, *, seconds: float, batch_size: int
     return longer(_largest(length.pretrain_steps, most, lambda steps: fits(longer(steps))))
 
 
-def choose_pretraining(trial: Trial, sizes: Sizes, *, seconds: float, batch_size: int, cores: int) -> Length:
-    """The same without labels: a pre-training alone."""
+def _choose_pretraining(trial: Trial, sizes: Sizes, seconds: float, batch_size: int, cores: int) -> Length:
+    """A pre-training alone, where nothing is labelled."""
 
     def fits(steps: float) -> bool:
         length = Length(_round(steps), batch_size)

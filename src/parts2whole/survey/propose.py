@@ -46,8 +46,8 @@ PERCENTILES = (Preprocess().percentiles, (0.1, 99.9), (0.0, 100.0))
 
 KEPT = " Nine tenths of what is labelled, of every label, lie inside."
 
-LARGEST_WINDOW = 8
-"""A window at inference has at most so many times the voxels of a patch."""
+LARGEST_WINDOW = 2**21
+"""A window at inference has at most so many voxels, as 128 x 128 x 128."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +117,7 @@ def propose(
     lung_shares: Sequence[float],
     body_shares: Sequence[float],
     targets: Sequence[Target] = (),
+    voxels: int = WHOLE_VOXELS,
 ) -> Proposal:
     """Settings that suit scans of one modality.
 
@@ -128,6 +129,7 @@ def propose(
         lung_shares: share of their bodies that is lung, where they are CT.
         body_shares: share of their voxels that isn't air.
         targets: what is labelled in them, as far as anything is.
+        voxels: about so many in a whole, as far as the scans hold them.
     """
     spacings, sizes = np.array(spacings_mm, dtype=float), np.array(shapes, dtype=float)
     spacing, spacing_why = _propose_spacing(spacings)
@@ -139,7 +141,7 @@ def propose(
         window_why = _explain_percentiles(modality, largest_values) + kept
     at_mm = np.median(spacings, axis=0) if spacing is None else np.array(spacing)
     sizes = sizes if spacing is None else np.maximum(1, np.rint(sizes * spacings / at_mm))
-    whole = _whole_size(sizes, at_mm)
+    whole = _whole_size(sizes, at_mm, voxels)
     z, y, x = (float(mm) for mm in np.round(whole * at_mm, 1))
     window, window_voxels_why = _propose_inference(sizes, whole)
     above_hu, above_share, where_why = _propose_where(body_shares, window_hu)
@@ -235,7 +237,7 @@ def _propose_inference(sizes: npt.NDArray[np.float64], patch: npt.NDArray[np.int
     """The largest window at inference: one that holds nine of ten scans, or as many voxels as are allowed."""
     wanted = STEP * np.ceil(np.percentile(sizes, 90, axis=0) / STEP)
     wanted = np.maximum(patch, wanted).astype(np.int64)
-    if np.prod(wanted) <= LARGEST_WINDOW * np.prod(patch):
+    if np.prod(wanted) <= LARGEST_WINDOW:
         why = "It holds nine of ten scans, which then take one pass instead of several overlapping ones."
     else:
         wanted, why = patch, "As large as the patch: scans are too large for one pass."
@@ -270,14 +272,16 @@ def _explain_percentiles(modality: str, largest: Sequence[float]) -> str:
     return f"{own}."
 
 
-def _whole_size(sizes: npt.NDArray[np.float64], spacing_mm: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Edges near a cube in mm of the usual number of voxels, that nine of ten scans hold."""
+def _whole_size(
+    sizes: npt.NDArray[np.float64], spacing_mm: npt.NDArray[np.float64], voxels: int
+) -> npt.NDArray[np.int64]:
+    """Edges near a cube in mm of so many voxels, that nine of ten scans hold."""
     room = np.maximum(2 * STEP, STEP * np.floor(np.percentile(sizes, 10, axis=0, method="lower") / STEP))
     edges = np.zeros(3)
     free = np.ones(3, dtype=bool)
     while free.any():
         # What edges already fixed leave is shared by the others as a square or a cube in mm.
-        left = WHOLE_VOXELS / np.prod(edges[~free])
+        left = voxels / np.prod(edges[~free])
         mm = (left * np.prod(spacing_mm[free])) ** (1 / free.sum())
         wanted = np.where(free, mm / spacing_mm, 0)
         full = free & (wanted >= room)

@@ -29,7 +29,14 @@ from parts2whole.scans.volume import (
     to_canonical,
 )
 from parts2whole.survey.beside import count_others, find_labels, look_around
-from parts2whole.survey.propose import BODY_ABOVE_SHARE, BODY_HU, Proposal, Target, propose
+from parts2whole.survey.propose import (
+    BODY_ABOVE_SHARE,
+    BODY_HU,
+    WHOLE_VOXELS,
+    Proposal,
+    Target,
+    propose,
+)
 from parts2whole.survey.thumbnail import draw_slices
 
 Kind = Literal["scan", "label map"]
@@ -205,7 +212,7 @@ def survey_scans(
         if entry.problem is not None and source.is_series
     }
     by_name = tuple(sorted(entries, key=lambda entry: entry.case_id))
-    return Survey(by_name, _proposals(by_name, targets), count_others(files, sources), places)
+    return Survey(by_name, propose_for(by_name, targets), count_others(files, sources), places)
 
 
 def _compare(entry: Entry, earlier: dict[tuple[str, str], str]) -> Entry:
@@ -217,8 +224,16 @@ def _compare(entry: Entry, earlier: dict[tuple[str, str], str]) -> Entry:
     return entry if first == entry.case_id else dataclasses.replace(entry, duplicate_of=first)
 
 
-def _proposals(entries: Sequence[Entry], targets: Sequence[Target]) -> tuple[Proposal, ...]:
-    """Settings for each modality, from scans that `prepare` would use; copies count once."""
+def propose_for(
+    entries: Sequence[Entry], targets: Sequence[Target] = (), *, voxels: int = WHOLE_VOXELS
+) -> tuple[Proposal, ...]:
+    """Settings for each modality, from scans that `prepare` would use; copies count once.
+
+    Args:
+        entries: of a survey.
+        targets: what is labelled in scans among them.
+        voxels: about so many in a whole.
+    """
     groups: dict[str, list[Facts]] = {}
     for entry in entries:
         if entry.problem or entry.passed_over or entry.duplicate_of or entry.facts is None:
@@ -234,6 +249,7 @@ def _proposals(entries: Sequence[Entry], targets: Sequence[Target]) -> tuple[Pro
             lung_shares=[facts.lung_share for facts in group],
             body_shares=[facts.body_share for facts in group],
             targets=targets,
+            voxels=voxels,
         )
         for modality, group in sorted(groups.items())
     )

@@ -4,44 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
+import math
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from parts2whole.errors import Parts2WholeError, name_some, tell_reasons
+from parts2whole.errors import name_some
 from parts2whole.files import write_text
 from parts2whole.jobs.pool import usable_cores
 from parts2whole.jobs.run import check_workers
 from parts2whole.report.summary import format_duration
-from parts2whole.scans.case import SourceCase
 from parts2whole.scans.preprocess import Modality
-from parts2whole.scans.read import ReadError, ScanSource, find_scans
-from parts2whole.study.budget import Cost, Length, Sizes, choose_length, choose_pretraining, estimate
+from parts2whole.study.budget import Cost, Length, choose_length, estimate
 from parts2whole.study.draft import Draft
-from parts2whole.study.settings import BATCH, Choice, choose, choose_sides, draft_study, values
-from parts2whole.study.trial import FEW, Trial, try_out
-from parts2whole.survey.propose import Proposal, Target
-from parts2whole.survey.survey import Survey, survey_scans
+from parts2whole.study.look import GUESS, Found, StartError, look
+from parts2whole.study.settings import BATCH, Choice, choose, draft_study, values
+from parts2whole.study.trial import Trial, try_out
+from parts2whole.survey.propose import WHOLE_VOXELS, Proposal
 from parts2whole.survey.table import plural, settings
-from parts2whole.survey.targets import look_inside
-from parts2whole.tasks.segmentation import Segmentation
 from parts2whole.tasks.sides import FEW_TESTED
 from parts2whole.verbs import paste, words
 from parts2whole.verbs.benchmark import study_verbs
 from parts2whole.verbs.inspect import is_labelled
 
 SHORTEST_MINUTES = 1.0
-FEWEST = 3
-"""Labelled patients: one to train, one to validate and one to test on."""
-
-
-class StartError(Parts2WholeError, ValueError):
-    """Folders that no plan can be made for."""
+SMALLER = 0.6
+"""Wholes of more than this share of the voxels of others take about as long."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,173 +114,89 @@ def start(
     scans = Path(scans)
     if labelled is None and is_labelled(scans):
         labelled = scans
-    found = _look(scans, None if labelled is None else Path(labelled), progress=progress)
-    proposal, chosen, why = _choose_modality(found.survey.proposals, modality)
-    gpu = torch.cuda.is_available()
-    choose_all = partial(
-        choose,
-        proposal,
-        modality=chosen,
-        modality_why=why,
-        scans=scans.resolve(),
-        labelled=None if found.labelled is None else found.labelled.resolve(),
-        patients=len(found.patients),
-        gpu=gpu,
-    )
-    if progress:
-        print(
-            f"Trying a few steps on {'the GPU' if gpu else 'the CPU'}, to know how long they take", flush=True
-        )
-    choice, trial = _try(choose_all, found, workers)
-    batch = choice.pretrain["batch_size"].value
-    sizes = found.sizes()
-    options = {"seconds": 60 * minutes, "batch_size": batch, "cores": usable_cores()}
-    length = (choose_length if choice.task else choose_pretraining)(trial, sizes, **options)
-    cost = estimate(length, trial, sizes, tried_batch=batch, cores=usable_cores())
-    told = _tell(found, proposal, length, cost, trial)
-    warnings = _warn(found, sizes, cost, minutes, why, chosen)
+    found = look(scans, None if labelled is None else Path(labelled), progress=progress)
+    fitted = _fit(found, scans, modality, minutes=minutes, workers=workers, progress=progress)
+    choice, length = fitted.choice, fitted.length
+    told = _tell(found, fitted)
+    warnings = _warn(found, fitted, minutes)
     name, task_name = f"What pre-training on {scans.resolve().name} gives", "task"
     if found.labelled is not None:
         task_name = found.labelled.resolve().name
         name = f"What pre-training on {scans.resolve().name} gains on {task_name}"
-    whole = paste.command("benchmark", path) if choice.task else ""
-    opening = (f"Written by parts2whole start. {told[0]}", told[-1], "", *warnings)
+    hands = {} if workers is None else {"workers": workers}
+    whole = paste.command("benchmark", path, **hands) if choice.task else ""
     draft = draft_study(
-        choice, length, sizes, name=name, task_name=task_name, opening=opening, minutes=minutes
+        choice,
+        length,
+        found.sizes(),
+        name=name,
+        task_name=task_name,
+        opening=(f"Written by parts2whole start. {told[0]}", told[-1], *(f"Note: {one}" for one in warnings)),
+        minutes=minutes,
     )
     store, run = "store", "runs/parts2whole"
     write_text(path, draft.study() if choice.task else draft.pretraining(store, run))
-    return Started(
-        path, told, warnings, whole, _commands(choice, length, draft, path, store, run), length, cost
-    )
+    steps = _commands(choice, length, draft, path, store, run)
+    return Started(path, told, warnings, whole, steps, length, fitted.cost)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Found:
-    """What was looked at.
+class _Fitted:
+    """Settings that fit into memory and time, and what was tried of them."""
 
-    Attributes:
-        survey: of scans and labelled cases.
-        scans: those to pre-train on that can be used.
-        copies: how many of them are scans of labelled cases, too.
-        labelled: folder of labelled cases.
-        cases: labelled cases.
-        patients: a case of every patient among them.
-        targets: what is labelled in them.
-    """
-
-    survey: Survey
-    scans: tuple[ScanSource, ...]
-    copies: int
-    labelled: Path | None = None
-    cases: tuple[SourceCase, ...] = ()
-    patients: tuple[SourceCase, ...] = ()
-    targets: tuple[Target, ...] = ()
-
-    def sizes(self) -> Sizes:
-        """How many there are of everything."""
-        test, validation = choose_sides(len(self.patients)) if self.patients else (0, 0)
-        train = len(self.patients) - test - validation
-        return Sizes(len(self.scans), len(self.cases), train, validation, test)
-
-    def few_scans(self) -> list[Path]:
-        """Files of a few scans, evenly spread."""
-        return [path for source in _spread(self.scans) for path in source.paths]
-
-    def few_cases(self) -> list[SourceCase]:
-        """Labelled cases of a few patients, evenly spread."""
-        return _spread(self.patients)
+    proposal: Proposal
+    modality: Modality
+    guessed: bool
+    choice: Choice
+    trial: Trial
+    length: Length
+    cost: Cost
 
 
-def _spread(things: Sequence[Any]) -> list[Any]:
-    """A few of them, evenly spaced."""
-    return [things[number * len(things) // FEW] for number in range(FEW)] if len(things) > FEW else [*things]
-
-
-def _look(scans: Path, labelled: Path | None, *, progress: bool) -> _Found:
-    """Look at everything once.
+def _fit(
+    found: Found, scans: Path, modality: Modality, *, minutes: float, workers: int | None, progress: bool
+) -> _Fitted:
+    """Settings with the largest wholes for which time suffices: those that `inspect` proposes, or a quarter.
 
     Raises:
-        StartError: no scans, none that can be used, or too few labelled patients.
-        parts2whole.tasks.base.TaskError: labelled cases that can't be used.
+        StartError: there is too little memory.
     """
-    cases: tuple[SourceCase, ...] = ()
-    patients: dict[str, SourceCase] = {}
-    targets: tuple[Target, ...] = ()
-    try:
-        sources = find_scans([scans])
-    except ReadError as error:
-        raise StartError(str(error)) from error
-    if not sources:
-        raise StartError(f"no scans found in {scans}")
-    if labelled is not None:
-        task = Segmentation(labelled)
-        cases = tuple(task.tell_patients(task.sources().cases))
-        for case in cases:
-            patients.setdefault(case.patient or case.case_id, case)
-        if len(patients) < FEWEST:
-            people = plural(len(patients), "labelled patient")
-            raise StartError(
-                f"{labelled} has {people}; to train, validate and test takes {FEWEST}. Leave it out for a "
-                "plan of the pre-training alone"
-            )
-        targets = look_inside(cases, ignored=task.ignored_value, progress=progress)
-    named = [scans] if labelled is None else [scans, labelled]
-    survey = survey_scans(named, targets=targets, progress=progress)
-    usable = {_key(entry.source, entry.case_id): entry for entry in survey.scans if not entry.passed_over}
-    mine = [source for source in sources if _key(str(source.paths[0]), source.case_id) in usable]
-    if not mine:
-        why = "; ".join(tell_reasons({e.case_id: str(e.problem) for e in survey.unusable}, of=len(sources)))
-        raise StartError(f"none of {len(sources)} scans in {scans} can be used" + (f": {why}" if why else ""))
-    labelled_files = {_key(str(file), "") for case in cases for file in case.files()}
-    theirs = {
-        entry.facts.content_hash
-        for key, entry in usable.items()
-        if key in labelled_files and entry.facts is not None
-    }
-    hashes = [usable[_key(str(source.paths[0]), source.case_id)].facts for source in mine]
-    copies = sum(facts is not None and facts.content_hash in theirs for facts in hashes)
-    return _Found(survey, tuple(mine), copies, labelled, cases, tuple(patients.values()), targets)
-
-
-def _key(source: str, case_id: str) -> str:
-    """What an entry of the survey and its source have in common: the file, or for DICOM the case id."""
-    return case_id if source.endswith((" DICOM file", " DICOM files")) else os.path.abspath(source)
-
-
-def _choose_modality(proposals: Sequence[Proposal], asked: Modality) -> tuple[Proposal, Modality, str]:
-    """The proposal to go by, the modality, and why.
-
-    Raises:
-        StartError: there are scans of several modalities.
-    """
-    most = max(proposals, key=lambda proposal: proposal.scans)
-    if asked != "auto":
-        return next((one for one in proposals if one.modality == asked), most), asked, "as --modality said"
-    named = [one for one in proposals if one.modality != "unclear"]
-    if len(named) > 1:
-        counts = ", ".join(f"{one.scans} {one.modality}" for one in named)
-        raise StartError(
-            f"scans of several modalities: {counts}. A plan is for one of them: give a folder or a .txt list "
-            "of one, or say --modality"
+    gpu, seconds = torch.cuda.is_available(), 60 * minutes
+    last: _Fitted | None = None
+    for voxels in (WHOLE_VOXELS, WHOLE_VOXELS // 4):
+        proposal, chosen, why = found.propose(modality, voxels=voxels)
+        if last is not None:
+            if math.prod(proposal.whole_voxels) > SMALLER * math.prod(last.proposal.whole_voxels):
+                break
+            told = f"Smaller than inspect proposes, as that takes longer than {minutes:g} minutes"
+            proposal = dataclasses.replace(proposal, whole_why=f"{told}. {proposal.whole_why}")
+        if progress:
+            edges = " x ".join(map(str, proposal.whole_voxels))
+            place = "the GPU" if gpu else "the CPU"
+            print(f"Trying a few steps on {place} with wholes of {edges} voxels", flush=True)
+        choose_all = partial(
+            choose,
+            proposal,
+            modality=chosen,
+            modality_why=why,
+            scans=scans.resolve(),
+            labelled=None if found.labelled is None else found.labelled.resolve(),
+            patients=len(found.patients),
+            gpu=gpu,
         )
-    if not named:
-        why = "a guess: the files don't say it, and the voxels aren't Hounsfield units"
-        return most, "MR", why
-    one = named[0]
-    if one.modality != "CT":
-        return one, "MR", f"the files say {one.modality}"
-    if len(proposals) > 1:
-        return one, "auto", "most are CT; of the others it is unclear, and they are set aside"
-    return one, "CT", "what the files say, or their voxels show: air near -1000"
+        choice, trial = _try(choose_all, found, workers)
+        batch, sizes = choice.pretrain["batch_size"].value, found.sizes()
+        length = choose_length(trial, sizes, seconds=seconds, batch_size=batch, cores=usable_cores())
+        cost = estimate(length, trial, sizes, tried_batch=batch, cores=usable_cores())
+        last = _Fitted(proposal, chosen, why.startswith(GUESS), choice, trial, length, cost)
+        if length.is_ample and length.batch_size == batch:
+            break
+    assert last is not None
+    return last
 
 
-def _try(choose_all: Callable[..., Choice], found: _Found, workers: int | None) -> tuple[Choice, Trial]:
-    """Settings whose batch fits into memory, and what they take.
-
-    Raises:
-        StartError: not even a single whole fits.
-    """
+def _try(choose_all: Callable[..., Choice], found: Found, workers: int | None) -> tuple[Choice, Trial]:
+    """Settings whose batch fits into memory, and what they take."""
     batch = BATCH
     while batch:
         choice = choose_all(batch_size=batch)
@@ -312,14 +219,15 @@ def _try(choose_all: Callable[..., Choice], found: _Found, workers: int | None) 
     )
 
 
-def _tell(found: _Found, proposal: Proposal, length: Length, cost: Cost, trial: Trial) -> tuple[str, ...]:
+def _tell(found: Found, fitted: _Fitted) -> tuple[str, ...]:
     """What was found, what is proposed, and what it takes."""
+    length, cost, trial = fitted.length, fitted.cost, fitted.trial
     unusable = f", {len(found.survey.unusable)} more can't be used" if found.survey.unusable else ""
     there = f"{plural(len(found.scans), 'scan')} to pre-train on{unusable}"
     if found.labelled is not None:
         people, labels = plural(len(found.patients), "patient"), plural(len(found.targets), "label")
         there += f"; {plural(len(found.cases), 'labelled case')} of {people}, {labels}"
-    proposed = "; ".join(f"{name} {value}" for name, value, _ in settings(proposal))
+    proposed = "; ".join(f"{name} {value}" for name, value, _ in settings(fitted.proposal))
     memory = f"{trial.memory_mb / 1000:.1f} GB a process"
     memory += f", {trial.gpu_memory_mb / 1000:.1f} GB of a GPU" if trial.gpu_memory_mb else ""
     parts = [f"preparing {_minutes(cost.prepare_s)}", f"pre-training {_minutes(cost.pretrain_s)}"]
@@ -340,13 +248,13 @@ def _minutes(seconds: float) -> str:
     )
 
 
-def _warn(
-    found: _Found, sizes: Sizes, cost: Cost, minutes: float, why: str, modality: Modality
-) -> tuple[str, ...]:
+def _warn(found: Found, fitted: _Fitted, minutes: float) -> tuple[str, ...]:
     """What should be known before the plan is run."""
+    tested = found.sizes().test
     told = []
-    if why.startswith("a guess"):
-        told.append(f"taken as {modality}, which is {why}; --modality says otherwise.")
+    if fitted.guessed:
+        why = fitted.choice.prepare["modality"].why
+        told.append(f"taken as {fitted.modality}, which is {why}; --modality says otherwise.")
     if found.copies:
         told.append(
             f"{found.copies} of {len(found.scans)} scans are scans of labelled cases, too, voxel for voxel: "
@@ -355,12 +263,12 @@ def _warn(
     if found.survey.unusable:
         named = name_some([entry.case_id for entry in found.survey.unusable])
         told.append(f"can't be used: {named}; parts2whole inspect says why.")
-    if found.labelled is not None and sizes.test < FEW_TESTED:
+    if found.labelled is not None and tested < FEW_TESTED:
         told.append(
-            f"a test side of {plural(sizes.test, 'patient')} is too small to show anything: with fewer than "
+            f"a test side of {plural(tested, 'patient')} is too small to show anything: with fewer than "
             f"{FEW_TESTED} not even a difference of one sign in all of them has p < 0.05."
         )
-    if cost.total_s > 60 * minutes * 1.1:
+    if fitted.cost.total_s > 60 * minutes * 1.1:
         told.append(
             f"the shortest plan that makes sense takes longer than the {minutes:g} minutes asked for."
         )

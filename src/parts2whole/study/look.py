@@ -1,0 +1,154 @@
+"""What lies in a folder of scans and in one of labelled cases, looked at once before a plan is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from parts2whole.errors import Parts2WholeError, tell_reasons
+from parts2whole.scans.case import SourceCase
+from parts2whole.scans.preprocess import Modality
+from parts2whole.scans.read import ReadError, ScanSource, find_scans
+from parts2whole.study.budget import Sizes
+from parts2whole.study.settings import choose_sides
+from parts2whole.study.trial import FEW
+from parts2whole.survey.propose import WHOLE_VOXELS, Proposal, Target
+from parts2whole.survey.survey import Survey, propose_for, survey_scans
+from parts2whole.survey.table import plural
+from parts2whole.survey.targets import look_inside
+from parts2whole.tasks.segmentation import Segmentation
+
+GUESS = "a guess"
+FEWEST = 3
+"""Labelled patients: one to train, one to validate and one to test on."""
+
+
+class StartError(Parts2WholeError, ValueError):
+    """Folders that no plan can be made for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What was looked at.
+
+    Attributes:
+        survey: of scans and labelled cases.
+        scans: those to pre-train on that can be used.
+        copies: how many of them are scans of labelled cases, too.
+        labelled: folder of labelled cases.
+        cases: labelled cases.
+        patients: a case of every patient among them.
+        targets: what is labelled in them.
+    """
+
+    survey: Survey
+    scans: tuple[ScanSource, ...]
+    copies: int
+    labelled: Path | None = None
+    cases: tuple[SourceCase, ...] = ()
+    patients: tuple[SourceCase, ...] = ()
+    targets: tuple[Target, ...] = ()
+
+    def sizes(self) -> Sizes:
+        """How many there are of everything."""
+        test, validation = choose_sides(len(self.patients)) if self.patients else (0, 0)
+        train = len(self.patients) - test - validation
+        return Sizes(len(self.scans), len(self.cases), train, validation, test)
+
+    def propose(self, modality: Modality, *, voxels: int = WHOLE_VOXELS) -> tuple[Proposal, Modality, str]:
+        """Settings for all of the scans, their modality, and why it is that; see `propose_for`."""
+        return choose_modality(propose_for(self.survey.entries, self.targets, voxels=voxels), modality)
+
+    def few_scans(self) -> list[Path]:
+        """Files of a few scans, evenly spread."""
+        return [path for source in _spread(self.scans) for path in source.paths]
+
+    def few_cases(self) -> list[SourceCase]:
+        """Labelled cases of a few patients, evenly spread."""
+        return _spread(self.patients)
+
+
+def _spread(things: Sequence[Any]) -> list[Any]:
+    """A few of them, evenly spaced."""
+    return [things[number * len(things) // FEW] for number in range(FEW)] if len(things) > FEW else [*things]
+
+
+def look(scans: Path, labelled: Path | None, *, progress: bool) -> Found:
+    """Look at everything once.
+
+    Raises:
+        StartError: no scans, none that can be used, or too few labelled patients.
+        parts2whole.tasks.base.TaskError: labelled cases that can't be used.
+    """
+    cases: tuple[SourceCase, ...] = ()
+    patients: dict[str, SourceCase] = {}
+    targets: tuple[Target, ...] = ()
+    try:
+        sources = find_scans([scans])
+    except ReadError as error:
+        raise StartError(str(error)) from error
+    if not sources:
+        raise StartError(f"no scans found in {scans}")
+    if labelled is not None:
+        task = Segmentation(labelled)
+        cases = tuple(task.tell_patients(task.sources().cases))
+        for case in cases:
+            patients.setdefault(case.patient or case.case_id, case)
+        if len(patients) < FEWEST:
+            people = plural(len(patients), "labelled patient")
+            raise StartError(
+                f"{labelled} has {people}; to train, validate and test takes {FEWEST}. Leave it out for a "
+                "plan of the pre-training alone"
+            )
+        targets = look_inside(cases, ignored=task.ignored_value, progress=progress)
+    named = [scans] if labelled is None else [scans, labelled]
+    survey = survey_scans(named, targets=targets, progress=progress)
+    usable = {_key(entry.source, entry.case_id): entry for entry in survey.scans if not entry.passed_over}
+    mine = [source for source in sources if _key(str(source.paths[0]), source.case_id) in usable]
+    if not mine:
+        why = "; ".join(tell_reasons({e.case_id: str(e.problem) for e in survey.unusable}, of=len(sources)))
+        raise StartError(f"none of {len(sources)} scans in {scans} can be used" + (f": {why}" if why else ""))
+    labelled_files = {_key(str(file), "") for case in cases for file in case.files()}
+    theirs = {
+        entry.facts.content_hash
+        for key, entry in usable.items()
+        if key in labelled_files and entry.facts is not None
+    }
+    hashes = [usable[_key(str(source.paths[0]), source.case_id)].facts for source in mine]
+    copies = sum(facts is not None and facts.content_hash in theirs for facts in hashes)
+    return Found(survey, tuple(mine), copies, labelled, cases, tuple(patients.values()), targets)
+
+
+def _key(source: str, case_id: str) -> str:
+    """What an entry of the survey and its source have in common: the file, or for DICOM the case id."""
+    return case_id if source.endswith((" DICOM file", " DICOM files")) else os.path.abspath(source)
+
+
+def choose_modality(proposals: Sequence[Proposal], asked: Modality) -> tuple[Proposal, Modality, str]:
+    """The proposal to go by, the modality, and why.
+
+    Raises:
+        StartError: there are scans of several modalities.
+    """
+    most = max(proposals, key=lambda proposal: proposal.scans)
+    if asked != "auto":
+        return next((one for one in proposals if one.modality == asked), most), asked, "as --modality said"
+    named = [one for one in proposals if one.modality != "unclear"]
+    if len(named) > 1:
+        counts = ", ".join(f"{one.scans} {one.modality}" for one in named)
+        raise StartError(
+            f"scans of several modalities: {counts}. A plan is for one of them: give a folder or a .txt list "
+            "of one, or say --modality"
+        )
+    if not named:
+        why = f"{GUESS}: the files don't say it, and the voxels aren't Hounsfield units"
+        return most, "MR", why
+    one = named[0]
+    if one.modality != "CT":
+        return one, "MR", f"the files say {one.modality}"
+    if len(proposals) > 1:
+        return one, "auto", "most are CT; of the others it is unclear, and they are set aside"
+    return one, "CT", "what the files say, or their voxels show: air near -1000"
