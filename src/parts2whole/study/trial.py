@@ -36,14 +36,17 @@ from parts2whole.training.folder import RESULT, SPLIT
 from parts2whole.training.model import as_function, load_model
 from parts2whole.training.runtime import Hardware, Runtime
 
-STEPS, EVERY = 8, 4
+STEPS, EVERY = 6, 3
 """Steps that are tried; the first ``EVERY`` of them warm up."""
 
 FEW = 4
 """Scans, and labelled cases, that are tried."""
 
-WHOLES = 8
-"""Wholes of a validation in the trial; all of them would take longer than all steps."""
+WHOLES = 24
+"""Wholes of a validation in the trial: as many as contrast is watched on; all would take longer than all steps."""
+
+BACK_AND_FORTH = 3
+"""A step takes as long as so many passes forward."""
 
 
 class TrialError(Parts2WholeError, RuntimeError):
@@ -202,12 +205,13 @@ def _measure(job: TrialJob) -> Trial:
     step, validation = _read_pace(run)
     fixed = max(0.0, spent - STEPS * step - (1 + STEPS // EVERY) * validation)
     usual = inspect.signature(job.verbs.pretrain).parameters["validation_wholes"].default
+    whole = step / (BACK_AND_FORTH * job.pretrain["batch_size"])
     memory = read_json(run / RESULT)
     trial = Trial(
         1,
         0.0,
         prepared,
-        Pace(step, validation * usual / WHOLES, 0.0, fixed),
+        Pace(step, validation + max(0, usual - WHOLES) * whole, 0.0, fixed),
         memory_mb=memory.get("peak_memory_mb", 0.0),
         gpu_memory_mb=memory.get("peak_gpu_memory_mb", 0.0),
     )

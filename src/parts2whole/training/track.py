@@ -62,7 +62,9 @@ class Track:
         self.before_s = seconds
         if write:
             cut_records(self.path, after_step=first_step or -1)
-        self.board = TensorBoard(folder, first_step=first_step) if write else None
+        self.board = Loggers((), folder)
+        if write:
+            self.board.made["tensorboard"] = TensorBoard(folder, first_step=first_step)
         self.loggers = loggers
         self.folder = folder
         self.steps, self.step, self.every, self.then = steps, first_step, validate_every, then
@@ -73,8 +75,7 @@ class Track:
         self.shown: dict[str, str] = {}
 
     def __enter__(self) -> Track:
-        if self.board is not None:
-            self.board.start({})
+        self.board.start({})
         self.bar.__enter__()
         if self.show and not _told:
             _told.add("tensorboard")
@@ -86,8 +87,7 @@ class Track:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bar.__exit__(kind, error, trace)
-        if self.board is not None:
-            self.board.finish(None)
+        self.board.finish(None)
 
     @property
     def seconds(self) -> float:
@@ -154,8 +154,7 @@ class Track:
         line = {"step": step, "time_s": round(self.seconds, 3), "split": split, **clean}
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        if self.board is not None:
-            self.board.log(step, split, values)
+        self.board.log(step, split, values)
         if self.loggers is not None:
             self.loggers.log(step, split, values)
 

@@ -60,7 +60,8 @@ class Pretrained:
         verdict = judge_pretraining(read_run(self.folder))
         lines = [f"{verdict.headline}.", *words.tell_report(self.folder)]
         if self.held_out is None:
-            return "\n".join(lines)
+            embedded = paste.command("embed", self.folder)
+            return "\n".join([*lines, *paste.next_step("whether parts of one whole come together", embedded)])
         options = {"task": self.held_out, "init": self.folder}
         tuned = paste.unused(self.folder.with_name(f"{self.folder.name}-finetuned"))
         typed = paste.command("probe", **options), paste.command("finetune", **options, out=tuned)
