@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from parts2whole import options, outline
+from parts2whole import options, outline, slips
 from parts2whole.errors import Parts2WholeError, sentence
 from parts2whole.manual import describe, parameters_of
 from parts2whole.own import OPTION, OwnError, advise, find_class, import_own, split_text
@@ -33,17 +33,13 @@ from parts2whole.study.read import (
     COMMAND_LINE,
     ArgumentsError,
     Reader,
-    at,
     choices_of,
     class_and_fields,
-    leaves_of,
     read_mapping,
 )
 from parts2whole.training.cluster import is_first_process
 from parts2whole.training.stop import INTERRUPTED, stopping_at_once
 
-OUTPUTS = frozenset({"out", "cache"})
-"""Parameters whose paths needn't exist; all others must."""
 REFUSED = 2
 """Exit code of a command that can't be understood; nothing has been done."""
 
@@ -225,7 +221,7 @@ def run(name: str, arguments: Sequence[str], own: Sequence[str] = ()) -> int:
     try:
         function = load_outline(command)
         first = Reader(find=partial(_find_outline, lenient=bool(own)), known=outline.known)
-        check_inputs(command, function, read(command, function, arguments, first))
+        slips.check(name, command.positional, function, read(command, function, arguments, first))
         for place in own:
             import_own(place)
         function = load(command)
@@ -262,7 +258,7 @@ def read(
     documents = parameters_of(function.__doc__)
     for key, parameter in inspect.signature(function).parameters.items():
         if parameter.default is parameter.empty and key not in values:
-            place = _place(command, at(COMMAND_LINE, key))
+            place = slips.place_of(key, command.positional)
             raise ArgumentsError(f"{place} is missing: {documents.get(key, 'this command needs it')}")
     return values
 
@@ -303,33 +299,6 @@ def load_outline(command: Command) -> Callable[..., Any]:
     module, _, name = command.function.partition(":")
     function: Callable[..., Any] = outline.outline(module).get(name)
     return function
-
-
-def check_inputs(command: Command, function: Callable[..., Any], values: dict[str, Any]) -> None:
-    """Raise `ArgumentsError` for files and folders that aren't there.
-
-    Addresses (``s3://...``), sources of weights (``medicalnet:...``) and patterns are left to the verbs.
-    """
-    given = _paths(COMMAND_LINE, typing.get_type_hints(function), values)
-    for key, value in values.items():
-        if isinstance(value, Spec):
-            given |= _paths(at(COMMAND_LINE, key), typing.get_type_hints(type(value)), vars(value))
-    for option, value in given.items():
-        for one in value if isinstance(value, list) else [value]:
-            text = str(one)
-            if set(text) & set(":*?[") or text == "scratch" or os.path.exists(text):
-                continue
-            beside = Path(text).parent
-            names = os.listdir(beside) if os.path.isdir(beside) else []
-            close = difflib.get_close_matches(Path(text).name, names, n=1)
-            hint = f"did you mean {beside / close[0]}?" if close else f"looked in {beside.resolve()}"
-            raise ArgumentsError(f"{_place(command, option)}: there is no file or folder {text}; {hint}")
-
-
-def _paths(where: str, hints: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Values that name what must be there, by their place."""
-    names = [key for key, hint in hints.items() if Path in leaves_of(hint) and key not in OUTPUTS]
-    return {at(where, key): values[key] for key in names if values.get(key) is not None}
 
 
 def write_help(name: str, arguments: Sequence[str], own: Sequence[str]) -> str:
@@ -381,12 +350,6 @@ def _find_outline(base: type[Spec], text: str, *, lenient: bool) -> type[Spec] |
     if place.endswith(".py") and not Path(place).is_file():
         raise OwnError(f"there is no file {place}")
     return outline.find_class(base, text, lenient=lenient)
-
-
-def _place(command: Command, option: str) -> str:
-    """An option, or the capital letters that stand for it in the usage of a command."""
-    names = {at(COMMAND_LINE, name.lstrip("*")): name.lstrip("*").upper() for name in command.positional}
-    return names.get(option, option)
 
 
 def _is_spec(choice: Any) -> bool:

@@ -60,7 +60,8 @@ def group_reasons(reasons: Mapping[str, str]) -> dict[tuple[str, ...], str]:
         plain = re.sub(r"\S*/\S*", "/", reason.replace(name, "*"))
         groups.setdefault(re.sub(r"[-+]?\d[\d.,]*(e[-+]?\d+)?", "#", plain), []).append(name)
     return {
-        tuple(names): ("" if len({reasons[name] for name in names}) == 1 else "for example, ") + reasons[names[0]]
+        tuple(names): ("" if len({reasons[name] for name in names}) == 1 else "for example, ")
+        + reasons[names[0]]
         for names in groups.values()
     }
 

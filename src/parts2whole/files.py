@@ -11,6 +11,7 @@ import contextlib
 import csv
 import errno
 import io
+import itertools
 import json
 import os
 import re
@@ -39,6 +40,18 @@ class DiskFullError(Parts2WholeError, OSError, ValueError):
 
 class JsonError(Parts2WholeError, ValueError):
     """A file that isn't JSON."""
+
+
+class PresentError(Parts2WholeError, OSError):
+    """A file that is there already, and isn't overwritten."""
+
+
+def refuse_present(path: Path) -> None:
+    """Raise `PresentError`, with a name that is free, if there is such a file already."""
+    if path.exists():
+        others = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+        other = next(one for one in others if not one.exists())
+        raise PresentError(f"{path} is there already; remove it, or name another file: --out {other}")
 
 
 def write_text(path: Path, text: str) -> Path:

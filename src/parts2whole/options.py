@@ -9,12 +9,18 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import re
 import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from parts2whole.spec import Spec
 from parts2whole.study.read import COMMAND_LINE, ArgumentsError, Words, at, choices_of, class_and_fields
+
+ODD_DASH = re.compile(
+    "(-|[-\u2010\u2011\u2012\u2013\u2014\u2212]*[\u2010\u2011\u2012\u2013\u2014\u2212]-*)[A-Za-z]"
+)
+"""An option after one hyphen, or after dashes as word processors make them of two."""
 
 SWITCHES = frozenset({"true", "false", "yes", "no", "on", "off"})
 
@@ -72,6 +78,11 @@ def _sort(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, list[str
     options: list[tuple[str, list[str]]] = []
     into = bare
     for argument in arguments:
+        if ODD_DASH.match(argument):
+            meant = "--" + argument.lstrip("-\u2010\u2011\u2012\u2013\u2014\u2212")
+            raise ArgumentsError(
+                f"{argument!r} begins with an odd dash: did you mean {meant}, with two hyphens?"
+            )
         if not argument.startswith("--"):
             into.append(argument)
             continue

@@ -15,7 +15,8 @@ from torch import nn
 from parts2whole.methods.base import Method
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.spec import discover
-from parts2whole.training.checkpoint import drop_later, list_checkpoints, load_best, save_best
+from parts2whole.training.checkpoint import drop_later, load_best, save_best
+from parts2whole.training.lock import list_checkpoints
 from parts2whole.training.loop import Interrupted, Plan, fit
 from parts2whole.training.optim import AdamW, Plateau, parameter_groups
 from parts2whole.training.runtime import Hardware, Runtime

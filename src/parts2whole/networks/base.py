@@ -78,9 +78,12 @@ class Network(Spec, abc.ABC):
 
     Attributes:
         usual: the class that is meant where only fields are given.
+        least_divisor: whatever its fields are, edges of inputs must be multiples of it; the encoder's own
+            ``divisor`` may be larger.
     """
 
     usual: ClassVar[str] = "UNet3D"
+    least_divisor: ClassVar[int] = 1
 
     @abc.abstractmethod
     def build_encoder(self, in_channels: int) -> Encoder:

@@ -10,6 +10,7 @@ corners nor half-voxel offsets.
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,7 @@ class DenseVNet(Network):
             is none.
     """
 
+    least_divisor: ClassVar[int] = 8
     scaling: Scaling = "unit"
     prior_size: int = 0
 

@@ -8,6 +8,7 @@ from the size of the actual input; batch norm has eps 1e-3; total stride is 8 al
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +53,7 @@ class I3D(Network):
             place along z, (B, classes, places).
     """
 
+    least_divisor: ClassVar[int] = 32
     scaling: Scaling = "unit"
     averages_time: bool = False
 

@@ -16,7 +16,7 @@ and one output channel there are 102,348,193.  ``tiny`` and ``small`` are ours.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,7 @@ class ResEncUNet3D(Network):
         norm: as of `UNet3D`; ``instance`` is the published one.
     """
 
+    least_divisor: ClassVar[int] = 8
     size: Literal["tiny", "small", "base"] = "small"
     norm: Norm = "instance"
 

@@ -8,7 +8,7 @@ ResNets (MONAI's too) have the same names and shapes of tensors, but strides the
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +49,7 @@ class ResNet3D(Network):
         scaling: what becomes of voxels in [0, 1] first.
     """
 
+    least_divisor: ClassVar[int] = 8
     depth: Literal[10, 18, 34, 50, 101, 152, 200] = 10
     shortcut: Shortcut = "by_depth"
     cut_gradient: bool = False

@@ -9,7 +9,7 @@ network has 19,073,665 with skip connections and 16,751,233 without.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ class UNet3D(Network):
             the statistics of the batch in eval mode too, as the published network does).
     """
 
+    least_divisor: ClassVar[int] = 8
     size: Literal["tiny", "small", "base"] = "small"
     norm: Norm = "batch"
 

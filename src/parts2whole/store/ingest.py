@@ -173,7 +173,7 @@ def _store_missing(
         },
         duration_s=time.monotonic() - began,
     )
-    if progress and (jobs or set_aside):
+    if progress and (jobs or set_aside) and store.cases:  # without any, an error tells the reasons
         print_report(store, report)
     return store, report
 

@@ -43,7 +43,7 @@ FEW = 4
 """Scans, and labelled cases, that are tried."""
 
 WHOLES = 24
-"""Wholes of a validation in the trial: as many as contrast is watched on; all would take longer than all steps."""
+"""Wholes of a validation in the trial: as many as contrast is watched on; all of them would take too long."""
 
 BACK_AND_FORTH = 3
 """A step takes as long as so many passes forward."""

@@ -16,9 +16,9 @@ from torch import nn
 
 from parts2whole.errors import Parts2WholeError
 from parts2whole.files import replacing, sweep, write_text
+from parts2whole.training.lock import CHECKPOINTS, list_checkpoints
 from parts2whole.weights.native import write_tensors
 
-FOLDER = "checkpoints"
 KEPT = 2
 """Checkpoints that stay, so that a damaged newest one costs one interval and not the run."""
 
@@ -67,7 +67,7 @@ def save_checkpoint(
     Raises:
         CheckpointError: it can't be written; those before it are untouched.
     """
-    target = folder / FOLDER
+    target = folder / CHECKPOINTS
     path = target / f"step-{progress.step:08d}.ckpt"
     state = {
         "module": module.state_dict(),
@@ -121,15 +121,10 @@ def load_checkpoint(
     return Progress(), {}, messages
 
 
-def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a run folder, oldest first."""
-    return sorted((folder / FOLDER).glob("step-*.ckpt"))
-
-
 def drop_later(folder: Path, step: int) -> None:
     """Remove what a run has left past the ``step`` it is resumed from: half-written, damaged, to redo."""
-    sweep(folder / FOLDER, everywhere=True)
-    for path in [*list_checkpoints(folder), *_list_best(folder / FOLDER)]:
+    sweep(folder / CHECKPOINTS, everywhere=True)
+    for path in [*list_checkpoints(folder), *_list_best(folder / CHECKPOINTS)]:
         if _step_of(path) > step:
             path.with_suffix(".sha256").unlink(missing_ok=True)
             path.unlink()
@@ -137,14 +132,14 @@ def drop_later(folder: Path, step: int) -> None:
 
 def save_best(folder: Path, module: nn.Module, step: int) -> None:
     """Keep the weights with the best validation value, that of ``step``."""
-    path = folder / FOLDER / f"best-{step:08d}.safetensors"
+    path = folder / CHECKPOINTS / f"best-{step:08d}.safetensors"
     with _said(path):
         write_tensors(path, module.state_dict())
 
 
 def load_best(folder: Path, module: nn.Module, step: int) -> bool:
     """Put the best weights, those of ``step``, back; False where none were kept."""
-    path = folder / FOLDER / f"best-{step:08d}.safetensors"
+    path = folder / CHECKPOINTS / f"best-{step:08d}.safetensors"
     if not path.exists():
         return False
     module.load_state_dict(load_file(path))

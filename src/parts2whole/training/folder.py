@@ -20,19 +20,25 @@ import yaml
 from parts2whole.files import LEFT, read_json, sweep, write_json, write_text
 from parts2whole.report.page import PAGE, write_report
 from parts2whole.spec import Spec, to_plain
-from parts2whole.training.checkpoint import FOLDER as CHECKPOINTS
-from parts2whole.training.checkpoint import list_checkpoints
 from parts2whole.training.cluster import is_first_process
-from parts2whole.training.lock import RunFolderError, hold_folder, lock_of
+from parts2whole.training.lock import (
+    CHECKPOINTS,
+    CONFIG,
+    RESULT,
+    RunFolderError,
+    hold_folder,
+    refuse_begun,
+    refuse_busy,
+)
 from parts2whole.training.loggers import KEPT as LOGGED_AS
 from parts2whole.training.loggers import Loggers
 from parts2whole.training.provenance import reset_peak_memory
 from parts2whole.training.runtime import Hardware, Runtime, describe_environment
 from parts2whole.training.track import METRICS
 
-__all__ = ["Resume", "RunFolder", "RunFolderError"]
+__all__ = ["CONFIG", "RESULT", "Resume", "RunFolder", "RunFolderError"]
 
-CONFIG, ENVIRONMENT, SPLIT, RESULT = "config.yaml", "environment.json", "split.json", "result.json"
+ENVIRONMENT, SPLIT = "environment.json", "split.json"
 RATES = "rates"
 BEGUN = (
     *(ENVIRONMENT, SPLIT, METRICS, "tensorboard", "panels", CHECKPOINTS, PAGE, RATES, CONFIG),
@@ -81,9 +87,7 @@ class RunFolder:
         self.check_longer = check_longer
         self.loggers = Loggers(settings.get("logger") or (), self.path)
         if is_first_process():
-            if lock_of(self.path).exists():
-                with hold_folder(self.path):
-                    pass
+            refuse_busy(self.path)
             self._refuse()
         finished = resume and (self.path / RESULT).exists() and not self._is_longer()
         self.result: dict[str, Any] | None = read_json(self.path / RESULT) if finished else None
@@ -134,28 +138,21 @@ class RunFolder:
 
     def _refuse(self) -> None:
         """Raise unless a run may begin here, or go on."""
-        begun, finished = (self.path / CONFIG).exists(), (self.path / RESULT).exists()
+        begun = (self.path / CONFIG).exists()
         if self.resume and begun:
             self._refuse_changes()
         elif self.resume is True:
             raise RunFolderError(
                 f"{self.path} holds no run to go on with; start one with --resume auto, or without"
             )
-        elif begun and (finished or list_checkpoints(self.path)):
-            state = "a finished run" if finished else "an unfinished run"
-            raise RunFolderError(
-                f"{self.path} already holds {state}: choose another --out, or go on with --resume true"
-            )
-        elif self.path.exists() and not self.path.is_dir():
-            raise RunFolderError(f"{self.path} is a file; --out must be a folder")
         else:
-            ours = BEGUN if begun else ()
-            there = [entry.name for entry in self.path.iterdir()] if self.path.exists() else []
-            foreign = sorted(name for name in there if name not in ours and not LEFT.fullmatch(name))
+            refuse_begun(self.path)
+            there = [entry.name for entry in self.path.iterdir()] if begun else []
+            foreign = sorted(name for name in there if name not in BEGUN and not LEFT.fullmatch(name))
             if foreign:
-                what = "holds a run without a checkpoint" if begun else "is not empty and holds no run"
                 raise RunFolderError(
-                    f"{self.path} {what}, but {', '.join(foreign[:5])}: choose another --out"
+                    f"{self.path} holds a run without a checkpoint, but {', '.join(foreign[:5])}: choose "
+                    "another --out"
                 )
 
     def _refuse_changes(self) -> None:

@@ -1,4 +1,6 @@
-"""One run at a time in an out folder: a lock beside it, which the system lets go of when its process dies.
+"""One run at a time in an out folder, and none over another.
+
+A lock lies beside it, which the system lets go of when its process dies.
 
 The lock is the operating system's, not the file's existence, so one that a killed process has left is no
 obstacle.  Where a file system has no such locks, filelock falls back to a file with process and machine.
@@ -15,7 +17,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from parts2whole.errors import Parts2WholeError
+from parts2whole.files import LEFT
 from parts2whole.training.cluster import is_first_process
+
+CONFIG, RESULT, CHECKPOINTS = "config.yaml", "result.json", "checkpoints"
 
 
 class RunFolderError(Parts2WholeError, RuntimeError):
@@ -47,6 +52,38 @@ def hold_folder(out: Path) -> Iterator[None]:
     with lock:
         path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
         yield
+
+
+def refuse_busy(out: Path) -> None:
+    """Raise `RunFolderError` for a folder that another run is at."""
+    if lock_of(out).exists():
+        with hold_folder(out):
+            pass
+
+
+def refuse_begun(out: Path) -> None:
+    """Raise `RunFolderError` for a folder that holds a run, or in which none can begin.
+
+    What a run leaves that dies before its first checkpoint is no obstacle.
+    """
+    begun, finished = (out / CONFIG).exists(), (out / RESULT).exists()
+    if begun and (finished or list_checkpoints(out)):
+        state = "a finished run" if finished else "an unfinished run"
+        raise RunFolderError(
+            f"{out} already holds {state}: choose another --out, or go on with --resume true"
+        )
+    if out.exists() and not out.is_dir():
+        raise RunFolderError(f"{out} is a file; --out must be a folder")
+    there = [entry.name for entry in out.iterdir()] if out.exists() and not begun else []
+    if foreign := sorted(name for name in there if not LEFT.fullmatch(name)):
+        raise RunFolderError(
+            f"{out} is not empty and holds no run, but {', '.join(foreign[:5])}: choose another --out"
+        )
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run folder, oldest first."""
+    return sorted((folder / CHECKPOINTS).glob("step-*.ckpt"))
 
 
 def lock_of(out: Path) -> Path:

@@ -21,13 +21,13 @@ from parts2whole.errors import Parts2WholeError
 from parts2whole.training.checkpoint import (
     Progress,
     drop_later,
-    list_checkpoints,
     load_checkpoint,
     save_best,
     save_checkpoint,
 )
 from parts2whole.training.choice import defined, is_best, waited
 from parts2whole.training.health import Health, name_cases
+from parts2whole.training.lock import list_checkpoints
 from parts2whole.training.loggers import Loggers
 from parts2whole.training.optim import Optimiser, Schedule, set_rates
 from parts2whole.training.runtime import Runtime, unwrap

@@ -153,5 +153,5 @@ def _count_patients(store: Store) -> str:
 def _none_usable(report: IngestReport) -> str:
     count = len(report.set_aside)
     reasons = tell_reasons(report.set_aside, of=count)
-    more = f"\n  and {len(reasons) - 5} more reasons" if len(reasons) > 5 else ""
-    return f"none of {count} scans could be used\n  " + "\n  ".join(reasons[:5]) + more
+    more = f"; and {len(reasons) - 5} more reasons" if len(reasons) > 5 else ""
+    return f"none of {count} scans could be used: {'; '.join(reasons[:5])}{more}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 import textwrap
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from pathlib import Path
 import torch
 
 from parts2whole.errors import name_some
-from parts2whole.files import write_text
+from parts2whole.files import refuse_present, write_text
 from parts2whole.jobs.pool import usable_cores
 from parts2whole.jobs.run import check_workers
 from parts2whole.report.summary import format_duration
@@ -99,15 +98,13 @@ def start(
         The plan, and the commands that run it.
 
     Raises:
+        parts2whole.files.PresentError: ``out`` is there already.
         StartError: nothing found, scans of two modalities, or too few labelled patients.
         parts2whole.tasks.base.TaskError: labelled cases that can't be used.
         parts2whole.study.trial.TrialError: a few steps fail.
     """
     path = Path(out)
-    if path.exists():
-        others = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
-        other = next(one for one in others if not one.exists())
-        raise StartError(f"{path} is there already; remove it, or name another file: --out {other}")
+    refuse_present(path)
     if not minutes >= SHORTEST_MINUTES:
         raise StartError(f"minutes must be {SHORTEST_MINUTES:g} or more, got {minutes:g}")
     check_workers(workers, None)

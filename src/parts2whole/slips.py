@@ -1,0 +1,125 @@
+"""What is told of a command before torch is imported, which takes seconds: slips that a look shows."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import os
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from parts2whole import outline
+from parts2whole.errors import Parts2WholeError
+from parts2whole.files import refuse_present
+from parts2whole.spec import Spec
+from parts2whole.study.read import COMMAND_LINE, ArgumentsError, at, leaves_of
+from parts2whole.training.cluster import is_first_process
+from parts2whole.training.lock import refuse_begun, refuse_busy
+
+OUTPUTS = frozenset({"out", "cache"})
+"""Parameters whose paths needn't exist; all others must."""
+
+SIZES = {"pretrain": ("whole_size",), "finetune": ("task", "patch_size")}
+"""Where the size of what a network takes is, by command."""
+
+
+def check(
+    command: str, positional: Sequence[str], function: Callable[..., Any], values: Mapping[str, Any]
+) -> None:
+    """Raise `ArgumentsError` for what can't work: missing paths, a used out folder, sizes that don't divide.
+
+    Args:
+        command: its name.
+        positional: parameters that may be given without their names.
+        function: the outline of its verb.
+        values: arguments, as outlines read them.
+    """
+    _check_paths(positional, function, values)
+    try:
+        _check_out(command, values)
+    except Parts2WholeError as error:
+        raise ArgumentsError(str(error)) from error
+    if command in SIZES:
+        _check_size(SIZES[command], function, values)
+
+
+def place_of(parameter: str, positional: Sequence[str]) -> str:
+    """An option, or the capital letters that stand for it in the usage of a command."""
+    names = [name.lstrip("*") for name in positional]
+    return parameter.upper() if parameter in names else at(COMMAND_LINE, parameter)
+
+
+def _check_paths(positional: Sequence[str], function: Callable[..., Any], values: Mapping[str, Any]) -> None:
+    """Files and folders must be there; addresses, sources of weights and patterns are left to the verbs."""
+    given = _paths("", typing.get_type_hints(function), values)
+    for key, value in values.items():
+        if isinstance(value, Spec):
+            given |= _paths(f"{key}.", typing.get_type_hints(type(value)), vars(value))
+    for parameter, value in given.items():
+        for one in value if isinstance(value, list) else [value]:
+            text = str(one)
+            if set(text) & set(":*?[") or text == "scratch" or os.path.exists(text):
+                continue
+            beside = Path(text).parent
+            names = os.listdir(beside) if os.path.isdir(beside) else []
+            close = difflib.get_close_matches(Path(text).name, names, n=1)
+            hint = f"did you mean {beside / close[0]}?" if close else f"looked in {beside.resolve()}"
+            place = place_of(parameter, positional)
+            raise ArgumentsError(f"{place}: there is no file or folder {text}; {hint}")
+
+
+def _paths(before: str, hints: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that name what must be there, by their parameter."""
+    names = [key for key, hint in hints.items() if Path in leaves_of(hint) and key not in OUTPUTS]
+    return {f"{before}{key}": values[key] for key in names if values.get(key) is not None}
+
+
+def _check_out(command: str, values: Mapping[str, Any]) -> None:
+    """A run needs a folder of its own, unless it goes on with the one there; a plan a file."""
+    if not is_first_process() or "out" not in values:
+        return
+    if command in SIZES and not values.get("resume"):
+        refuse_busy(Path(str(values["out"])))
+        refuse_begun(Path(str(values["out"])))
+    if command == "start":
+        refuse_present(Path(str(values["out"])))
+
+
+def _check_size(where: Sequence[str], function: Callable[..., Any], values: Mapping[str, Any]) -> None:
+    """Edges must be divisible by what the network's class says, as far as it can be known."""
+    network = _network_of(function, values)
+    size: Any = values.get(where[0])
+    for name in where[1:]:
+        size = getattr(size, name, None)
+    if network is None or not isinstance(size, Sequence):
+        return
+    step = int(network.least_divisor)
+    if any(edge % step or edge < 1 for edge in size):
+        near = ",".join(str(max(step, round(edge / step) * step)) for edge in size)
+        told = ",".join(map(str, size))
+        option = at(COMMAND_LINE, ".".join(where))
+        raise ArgumentsError(
+            f"{option} must be divisible by {step} along every axis for {network.__name__}, got {told}; "
+            f"{near} is near"
+        )
+
+
+def _network_of(function: Callable[..., Any], values: Mapping[str, Any]) -> Any:
+    """The outline of the network's class; None where it takes more than a look."""
+    given = values.get("network") or inspect.signature(function).parameters["network"].default
+    init = str(values.get("init", "scratch"))
+    if init == "scratch":
+        if values.get("network_from") is not None:
+            return None
+        usual = outline.outline("parts2whole.networks.unet3d").get("UNet3D")
+        return usual if given is None else type(given)
+    for card in (Path(init) / "weights" / "card.json", Path(init) / "card.json"):
+        if card.is_file():
+            network = json.loads(card.read_text(encoding="utf-8")).get("network", {})
+            name = str(network.get("class_path", "")).rpartition(".")[2]
+            base = outline.outline("parts2whole.networks.base").get("Network")
+            return outline.find_class(base, name, lenient=True)
+    return None
