@@ -122,7 +122,7 @@ def test_reasons_that_differ_in_names_paths_and_numbers_are_told_once():
     }
     reasons["odd"] = "it is empty"
     first, second = tell_reasons(reasons, of=200)
-    assert first.startswith("180 of 200 were set aside: such as: c000 has voxels from 0 to -1.5e+00")
+    assert first.startswith("180 of 200 were set aside: for example, c000 has voxels from 0 to -1.5e+00")
     assert first.endswith("(c000, c001, c002, c003, c004 and 175 more)")
     assert second == "odd was set aside: it is empty"
 

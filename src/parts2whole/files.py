@@ -42,7 +42,7 @@ class JsonError(Parts2WholeError, ValueError):
     """A file that isn't JSON."""
 
 
-class PresentError(Parts2WholeError, OSError):
+class PresentError(Parts2WholeError, ValueError):
     """A file that is there already, and isn't overwritten."""
 
 

@@ -14,7 +14,9 @@ from typing import Any
 from parts2whole import outline
 from parts2whole.errors import Parts2WholeError
 from parts2whole.files import refuse_present
+from parts2whole.scans.layout import is_labelled, tell_unlabelled
 from parts2whole.spec import Spec
+from parts2whole.store.location import MANIFEST, tell_used
 from parts2whole.study.read import COMMAND_LINE, ArgumentsError, at, leaves_of
 from parts2whole.training.cluster import is_first_process
 from parts2whole.training.lock import refuse_begun, refuse_busy
@@ -39,9 +41,11 @@ def check(
     """
     _check_paths(positional, function, values)
     try:
-        _check_out(command, values)
+        if command in (*SIZES, "prepare", "start") and is_first_process():
+            _check_out(command, function, values)
     except Parts2WholeError as error:
         raise ArgumentsError(str(error)) from error
+    _check_labelled(command, positional, values)
     if command in SIZES:
         _check_size(SIZES[command], function, values)
 
@@ -77,15 +81,30 @@ def _paths(before: str, hints: Mapping[str, Any], values: Mapping[str, Any]) -> 
     return {f"{before}{key}": values[key] for key in names if values.get(key) is not None}
 
 
-def _check_out(command: str, values: Mapping[str, Any]) -> None:
-    """A run needs a folder of its own, unless it goes on with the one there; a plan a file."""
-    if not is_first_process() or "out" not in values:
-        return
+def _check_out(command: str, function: Callable[..., Any], values: Mapping[str, Any]) -> None:
+    """A run needs a folder of its own, unless it goes on with the one there; a store, too."""
+    usual = inspect.signature(function).parameters["out"].default
+    out = Path(str(values.get("out", usual)))
     if command in SIZES and not values.get("resume"):
-        refuse_busy(Path(str(values["out"])))
-        refuse_begun(Path(str(values["out"])))
+        refuse_busy(out)
+        refuse_begun(out)
+    to_make = command == "prepare" and "://" not in str(values.get("out")) and not (out / MANIFEST).exists()
+    if to_make and (used := tell_used(out)):
+        raise ArgumentsError(used)
     if command == "start":
-        refuse_present(Path(str(values["out"])))
+        refuse_present(out)
+
+
+def _check_labelled(command: str, positional: Sequence[str], values: Mapping[str, Any]) -> None:
+    """What is segmented must look like labelled data."""
+    if command == "start":
+        given, place = values.get("labelled"), place_of("labelled", positional)
+    else:
+        task = values.get("task")
+        given = getattr(task, "data", None) if type(task).__name__ == "Segmentation" else None
+        place = place_of("task.data", positional)
+    if given is not None and not is_labelled(Path(str(given))):
+        raise ArgumentsError(f"{place}: {tell_unlabelled(Path(str(given)))}")
 
 
 def _check_size(where: Sequence[str], function: Callable[..., Any], values: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from parts2whole.store.histogram import count_intensities, count_labels
 from parts2whole.store.location import remove
 from parts2whole.store.record import CaseRecord, StoreError
 
-MANIFEST, RECORDS, CASES = "manifest.json", "records", "cases"
+RECORDS, CASES = "records", "cases"
 
 
 def case_path(path: Path, case_id: str) -> Path:

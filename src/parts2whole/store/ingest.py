@@ -37,9 +37,9 @@ from parts2whole.scans.preprocess import (
 from parts2whole.scans.read import ReadError, compact
 from parts2whole.scans.volume import LabelVolume, Volume, VolumeError, content_hash, to_canonical
 from parts2whole.spec import digest
-from parts2whole.store.case_files import MANIFEST, damage, write_case
+from parts2whole.store.case_files import damage, write_case
 from parts2whole.store.ingest_report import IngestReport, print_report
-from parts2whole.store.location import is_local, to_location
+from parts2whole.store.location import MANIFEST, is_local, to_location
 from parts2whole.store.store import CaseRecord, Store, StoreError
 
 __all__ = [

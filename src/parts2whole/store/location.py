@@ -13,6 +13,9 @@ from typing import Any, cast
 from parts2whole.errors import Parts2WholeError
 from parts2whole.extras import install_hint
 
+MANIFEST = "manifest.json"
+"""The file that a folder is a store by."""
+
 
 class LocationError(Parts2WholeError, ValueError):
     """A place that can't be reached."""
@@ -38,6 +41,12 @@ def to_location(path: str | Path) -> Path:
             "kind of URL, such as s3fs or gcsfs"
         ) from error
     return cast(Path, place)
+
+
+def tell_used(place: Path) -> str:
+    """Why no store can be made in a place, where something is in it; else nothing."""
+    used = place.is_file() or (place.is_dir() and any(place.iterdir()))
+    return f"{place} is in use; choose another folder, or empty it first" if used else ""
 
 
 def is_local(place: Path) -> bool:

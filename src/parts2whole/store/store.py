@@ -29,14 +29,10 @@ from parts2whole.scans.preprocess import Preprocess, PreprocessError, StoredType
 from parts2whole.scans.volume import Box, Volume, content_hash, to_canonical
 from parts2whole.spec import SpecError, spec_from_dict
 from parts2whole.store import croissant
-from parts2whole.store.case_files import CASES, MANIFEST, RECORDS, case_path, damage, remove_case, write_case
+from parts2whole.store.case_files import CASES, RECORDS, case_path, damage, remove_case, write_case
 from parts2whole.store.chunks import ArrayCache, ChunkedArray, ChunkError
-from parts2whole.store.location import is_local, to_location
-from parts2whole.store.record import (
-    CaseRecord,
-    StoreError,
-    read_records,
-)
+from parts2whole.store.location import MANIFEST, is_local, tell_used, to_location
+from parts2whole.store.record import CaseRecord, StoreError, read_records
 
 __all__ = ["CaseRecord", "Store", "StoreError", "write_case"]
 
@@ -133,8 +129,8 @@ class Store:
         path = to_location(path)
         if dtype not in STORED_TYPES:
             raise StoreError(f"dtype must be one of {', '.join(STORED_TYPES)}, got {dtype!r}")
-        if path.is_file() or (path.is_dir() and any(path.iterdir())):
-            raise StoreError(f"{path} is in use; choose another folder, or empty it first")
+        if used := tell_used(path):
+            raise StoreError(used)
         with disk_full_said(path):
             (path / RECORDS).mkdir(parents=True, exist_ok=True)
             (path / CASES).mkdir(parents=True, exist_ok=True)

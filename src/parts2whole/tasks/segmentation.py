@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from parts2whole.errors import name_some
 from parts2whole.evaluation.regions import Regions
+from parts2whole.scans.layout import tell_unlabelled
 from parts2whole.tasks.base import LabelledData, TaskError
 from parts2whole.tasks.dataset_json import FILE, DatasetJson, read_dataset_json
 from parts2whole.tasks.pairs import pair_folders
@@ -74,7 +75,7 @@ class Segmentation(SegmentationTask):
             return said.cases(self.patient_separator)
         images, labels = root / "images", root / "labels"
         if not (images.is_dir() and labels.is_dir()):
-            raise TaskError(f"{root} needs images/ and labels/ folders, or a {FILE}")
+            raise TaskError(tell_unlabelled(root))
         return pair_folders(images, labels, self.patient_separator)
 
     def labelled(self, *, cache: Path, workers: int | None = None, progress: bool = True) -> LabelledData:

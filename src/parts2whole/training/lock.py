@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from parts2whole.errors import Parts2WholeError
-from parts2whole.files import LEFT
+from parts2whole.files import LEFT, disk_full_said
 from parts2whole.training.cluster import is_first_process
 
 CONFIG, RESULT, CHECKPOINTS = "config.yaml", "result.json", "checkpoints"
@@ -50,7 +50,8 @@ def hold_folder(out: Path) -> Iterator[None]:
             f"can't write to {path.parent}: {error.strerror}; make it writable, or choose another --out"
         ) from error
     with lock:
-        path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
+        with disk_full_said(path.parent):
+            path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
         yield
 
 

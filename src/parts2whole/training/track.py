@@ -14,7 +14,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from parts2whole.files import write_text
+from parts2whole.files import disk_full_said, write_text
 from parts2whole.progress import Bar, Left, Pace, clock
 from parts2whole.training.loggers import Loggers, TensorBoard
 
@@ -152,7 +152,7 @@ class Track:
             return
         clean = {k: (v if math.isfinite(v) else None) for k, v in values.items()}
         line = {"step": step, "time_s": round(self.seconds, 3), "split": split, **clean}
-        with self.path.open("a") as file:
+        with disk_full_said(self.folder), self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         self.board.log(step, split, values)
         if self.loggers is not None:

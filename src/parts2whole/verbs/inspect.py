@@ -8,6 +8,7 @@ from pathlib import Path
 
 from parts2whole.errors import Parts2WholeError
 from parts2whole.files import write_text
+from parts2whole.scans.layout import is_labelled
 from parts2whole.scans.read import ReadError
 from parts2whole.survey.page import to_html
 from parts2whole.survey.propose import Target
@@ -93,9 +94,3 @@ def find_targets(
         except TaskError as error:
             notes.append(f"labels were not looked inside: {error}")
     return tuple(targets), tuple(notes)
-
-
-def is_labelled(folder: Path) -> bool:
-    """Whether a folder is labelled data as `Segmentation` takes them."""
-    both = (folder / "images").is_dir() and (folder / "labels").is_dir()
-    return both or (folder / "dataset.json").is_file()

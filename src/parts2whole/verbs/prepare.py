@@ -6,17 +6,17 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from parts2whole.errors import Parts2WholeError, tell_reasons
+from parts2whole.errors import Parts2WholeError, name_some, tell_reasons
 from parts2whole.jobs.pool import usable_cores
 from parts2whole.jobs.run import check_workers
 from parts2whole.scans.patients import BY_DICOM, Told, tell_patients
 from parts2whole.scans.preprocess import Modality, Preprocess, StoredType
 from parts2whole.scans.read import ReadError, ScanSource, Which, find_scans
 from parts2whole.scans.volume import Triple
-from parts2whole.store.case_files import MANIFEST
 from parts2whole.store.ingest import IngestReport, SourceCase, store_cases
-from parts2whole.store.location import remove, to_location
+from parts2whole.store.location import MANIFEST, remove, to_location
 from parts2whole.store.store import Store, StoreError
+from parts2whole.survey.beside import look_around
 
 
 class PrepareError(Parts2WholeError, ValueError):
@@ -119,7 +119,7 @@ def prepare(
     if not store.cases:
         raise PrepareError(_none_usable(report))
     if progress:
-        print(_count_patients(store))
+        print("\n".join([_count_patients(store), *_tell_labelled(named)]))
     return store
 
 
@@ -148,6 +148,17 @@ def _count_patients(store: Store) -> str:
     if len(patients) == 1 < len(store.cases) and BY_DICOM in ways:
         text += " If that is because ids were made anonymous alike, say who is who with --patient-pattern."
     return text
+
+
+def _tell_labelled(named: Sequence[str | Path]) -> list[str]:
+    """Whether scans of labelled cases are among those prepared, which pre-training mustn't be tested on."""
+    folders = [str(folder) for _, folder in look_around(named)[0]]
+    if not folders:
+        return []
+    return [
+        f"Note: {name_some(folders)} holds labels, and the scans beside it were prepared, too. Those that a "
+        "task is tested on must not be pre-trained on: name it with pretrain --held-out."
+    ]
 
 
 def _none_usable(report: IngestReport) -> str:

@@ -16,6 +16,7 @@ from parts2whole.files import refuse_present, write_text
 from parts2whole.jobs.pool import usable_cores
 from parts2whole.jobs.run import check_workers
 from parts2whole.report.summary import format_duration
+from parts2whole.scans.layout import is_labelled
 from parts2whole.scans.preprocess import Modality
 from parts2whole.study.budget import Cost, Length, choose_length, estimate
 from parts2whole.study.draft import Draft
@@ -27,7 +28,6 @@ from parts2whole.survey.table import plural, settings
 from parts2whole.tasks.sides import FEW_TESTED
 from parts2whole.verbs import paste, words
 from parts2whole.verbs.benchmark import study_verbs
-from parts2whole.verbs.inspect import is_labelled
 
 SHORTEST_MINUTES = 1.0
 SMALLER = 0.6
