@@ -29,7 +29,7 @@ from forked_runs import make_store, pretrain, said, same, start, wait
 import parts2whole as p2w
 from parts2whole.methods.base import Method
 from parts2whole.spec import discover
-from parts2whole.training.checkpoint import list_checkpoints
+from parts2whole.training.lock import list_checkpoints
 from parts2whole.training.runtime import Hardware
 
 EXACT = Hardware(accelerator="cpu", precision="32-true")

@@ -11,7 +11,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from parts2whole.store.case_files import CASES, MANIFEST
+from parts2whole.store.case_files import CASES
+from parts2whole.store.location import MANIFEST
 from parts2whole.store.record import CaseRecord
 
 FILE = "croissant.json"
