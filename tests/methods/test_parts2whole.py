@@ -49,3 +49,16 @@ def test_impossible_settings_are_refused():
         Parts2Whole(part_fraction=(0.7, 0.4))
     with pytest.raises(MethodError, match="at least 1"):
         Parts2Whole(parts_per_whole=0)
+
+
+def test_boxes_are_where_the_parts_of_the_same_numbers_are_cut_from():
+    # The middle of a part of a ramp has the value of the middle of its box.
+    ramps = torch.meshgrid(*(torch.arange(float(edge)) for edge in (8, 16, 12)), indexing="ij")
+    method = Parts2Whole(part_fraction=(0.3, 0.9), per_axis=True, parts_per_whole=2)
+    for axis, ramp in enumerate(ramps):
+        wholes = torch.stack([ramp, ramp + 100])[:, None]
+        parts = method.views(wholes, BatchGenerator.of_step(0, rows=2))["part"]
+        boxes = method.boxes((8, 16, 12), BatchGenerator.of_step(0, rows=2))
+        middles = boxes.start[:, axis] + (boxes.size[:, axis] - 1) / 2
+        found = parts.mean(dim=(1, 2, 3, 4)) - torch.tensor([0, 0, 100, 100])
+        assert torch.allclose(found, middles, atol=1e-4)

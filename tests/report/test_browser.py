@@ -135,3 +135,37 @@ def test_two_curves_have_their_own_axes(browser: Any, tmp_path: Path, pretrained
     assert chart.locator("svg path").count() == 1
     assert chart.locator("svg > text[style]").count() == len(right)
     assert not troubles
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1300, 400])
+def test_the_box_is_where_the_part_was_cut_from(
+    browser: Any, tmp_path: Path, pretrained: MakeRun, scheme: str, width: int
+) -> None:
+    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
+    page.goto(write_report(pretrained(tmp_path / "run")).as_uri())
+    whole = page.locator(".plane").first.locator(".stage").nth(2)
+    whole.locator("rect").wait_for(state="attached")
+    frame, box = whole.bounding_box(), whole.locator("rect").bounding_box()
+    # The whole is 4 x 6 x 5 voxels (z, y, x), the box 1 to 3, 1 to 4, 0 to 3; its line is 1.5 pixels wide.
+    assert box["x"] - frame["x"] == pytest.approx(0, abs=2)
+    assert box["width"] == pytest.approx(3 / 5 * frame["width"], abs=3)
+    assert box["y"] - frame["y"] == pytest.approx(1 / 6 * frame["height"], abs=2)
+    assert box["height"] == pytest.approx(3 / 6 * frame["height"], abs=3)
+    assert page.locator(".plane output").first.text_content() == "slice 3 of 4"  # the middle of 1 to 3
+    assert "the median of 2 by error" in page.locator(".about").inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
+
+
+def test_what_is_not_told_apart_is_grey(browser: Any, tmp_path: Path, finetuned: MakeRun) -> None:
+    for seed, (low, high) in enumerate([(0.70, 0.72), (0.71, 0.69), (0.69, 0.70)]):
+        finetuned(tmp_path / f"scratch-{seed}", dice=low, seed=seed)
+        finetuned(tmp_path / f"p2w-{seed}", dice=high, seed=seed, init="weights/p2w")
+    page = browser.new_page(viewport={"width": 1300, "height": 900})
+    page.goto(write_report(tmp_path).as_uri())
+    colour = page.locator(".verdict").first.evaluate("e => getComputedStyle(e).borderLeftColor")
+    red, green, blue = map(int, colour[4:-1].split(","))
+    assert max(red, green, blue) - min(red, green, blue) < 30
+    assert page.locator(".charts.finetuning .chart svg path").count() > 0
+    page.close()

@@ -134,3 +134,25 @@ def test_error_colours_go_from_dark_to_light() -> None:
     assert (np.diff(table) >= -3).all()
     assert table[0] < 20
     assert table[-1] > 500
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_the_box_of_a_part_is_drawn_on_its_whole(tmp_path: Path, plane: Plane) -> None:
+    size, box = (8, 10, 12), np.array([[5, 8], [1, 6], [3, 12]], np.float32)
+    dark = np.zeros((1, *size), np.float32)
+    picture = write_panel(
+        tmp_path / "box.png", part=dark, reconstruction=dark, whole=dark, planes=[plane], boxes=box[None]
+    )
+    image = read(picture)[..., :3]
+    rows, columns = np.nonzero((np.abs(image - (1, 0.62, 0.11)) < 0.1).all(axis=2))
+    tile = 1.65 * 130  # inches, dots per inch
+    left = (0.62 + 2 * (1.65 + 0.06)) * 130  # the third tile
+    down, across = (axis for axis in range(3) if axis != ("axial", "coronal", "sagittal").index(plane))
+    low, high = box[across] / size[across] * tile + left
+    assert columns.min() == pytest.approx(low, abs=3)
+    assert columns.max() == pytest.approx(high, abs=3)
+    height = tile * size[down] / size[across]
+    low, high = box[down] / size[down] if plane == "axial" else 1 - box[down][::-1] / size[down]
+    top = 0.34 * 130
+    assert rows.min() == pytest.approx(top + low * height, abs=3)
+    assert rows.max() == pytest.approx(top + high * height, abs=3)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from parts2whole.report.curves import mean_of, thin
+from parts2whole.report.figures import grey_png
 from parts2whole.report.page import case_tables, write_report
 from parts2whole.report.runs import Panel, RunError, read_run, write_volumes
 
@@ -269,11 +270,48 @@ def test_the_page_is_alive_in_a_browser(tmp_path: Path, pretrained: MakeRun) -> 
     assert body is not None, done.stderr
     seen = json.loads(body[1])
     assert seen["errors"] == []
-    views = np.load(folder / "panels" / "latest.npz")["whole"][0]
-    expected = np.rint(views * 255)
+    panel = np.load(folder / "panels" / "latest.npz")
+    errors = ((panel["reconstruction"] - panel["whole"]) ** 2).mean(axis=(1, 2, 3))
+    expected = np.rint(panel["whole"][errors.argmin()] * 255)  # the median of two is the better one
     np.testing.assert_array_equal(seen["before"], expected[2].ravel())
     np.testing.assert_array_equal(seen["after"], expected[0].ravel())
-    np.testing.assert_array_equal(seen["coronal"], expected[::-1, 3].ravel())
+    np.testing.assert_array_equal(seen["coronal"], expected[::-1, 2].ravel())  # the box is 1 to 4 along y
     assert seen["told"] == "slice 1 of 4"
     assert "stretched part" in seen["tip"]
     assert seen["lines"] >= 5
+
+
+def test_the_viewer_opens_at_the_median_sample(tmp_path: Path, pretrained: MakeRun) -> None:
+    folder = pretrained(tmp_path / "run")
+    whole = np.zeros((5, 4, 4, 4), np.float32)
+    errors = np.array([0.5, 0.1, 0.3, 0.2, 0.4], np.float32)[:, None, None, None]
+    write_volumes(folder, Panel(whole, whole + errors, whole))
+    (viewer,) = Reader(write_report(folder)).data["viewers"]
+    assert viewer["first"] == 2
+    assert [sample["rank"].split(" of ")[0] for sample in viewer["samples"]] == [
+        "number 5", "number 1", "the median", "number 2", "number 4"
+    ]  # fmt: skip
+
+
+def test_figures_of_pretraining_do_not_stand_under_finetuning(comparison: Path) -> None:
+    page = Reader(write_report(comparison))
+    groups: dict[str, set[str]] = {}
+    for chart in page.data["charts"]:
+        groups.setdefault(chart["group"], set()).add(chart["title"].split(",")[0])
+    assert groups["finetuning"] == {"Segmentation"}
+    assert "Learning rate" in groups["more"]
+    sections = [attrs.get("id") for tag, attrs in page.tags if tag == "section"]
+    assert sections.index("finetuning") < sections.index("curves") < sections.index("more")
+    assert "Also recorded while pre-training" in page.text
+    # One pre-training and twelve fine-tunings of 20 s.
+    assert "pre-training 20 s, fine-tuning 4 min 0 s" in page.text
+
+
+def test_a_cell_of_a_study_is_called_by_its_place(tmp_path: Path, finetuned: MakeRun) -> None:
+    folder = finetuned(tmp_path / "Liver-5-cases-seed0-5dcd60a9784e", arm="Parts2Whole", task_name="Liver")
+    (folder / "panels").mkdir()
+    (folder / "panels" / "test-worst-case_1.png").write_bytes(grey_png(np.zeros((2, 2), np.uint8)))
+    page = Reader(write_report(folder))
+    assert "Liver, 5 labelled, Parts2Whole, seed 0" in page.text
+    assert "worst test case, case_1" in page.text
+    assert "5dcd60a9784e" not in page.text

@@ -126,7 +126,7 @@ LOW, HIGH, LIKE = [0.70, 0.71, 0.72], [0.80, 0.82, 0.81], [0.71, 0.70, 0.725]
     [
         (rows(LOW, HIGH), "good", "Parts2Whole is better than scratch in the one comparison made (α = 0.05)"),
         (rows(HIGH, LOW), "bad", "Parts2Whole against scratch: worse in 1 of 1 (α = 0.05)"),
-        (rows(LOW, LIKE), "weak", "No difference between Parts2Whole and scratch is shown (α = 0.05)"),
+        (rows(LOW, LIKE), "open", "No difference between Parts2Whole and scratch is shown (α = 0.05)"),
         (
             rows(LOW, HIGH) + rows(LOW, LIKE, 9),
             "weak",

@@ -73,7 +73,11 @@ def test_a_gain_at_few_labels_and_nothing_at_many() -> None:
 
 
 def test_nothing_anywhere_says_what_could_have_been_seen() -> None:
-    first, *_ = lines(endpoint(row(1, 0.01, 0.41), row(5, -0.002, 0.6)))
+    found = endpoint(row(1, 0.01, 0.41), row(5, -0.002, 0.6))
+    first, *_ = lines(found)
+    conclusion = conclude([found])
+    assert conclusion is not None
+    assert conclusion.tone == "open"
     assert first == (
         "With 1 and 5 labelled cases, nothing is shown: Parts2Whole and scratch are not told apart (−0.2 to +1.0 "
         "points of Dice; p ≥ 0.41, Holm over 5 label counts, 10 seeds). There, a true difference of 2.7 points would "

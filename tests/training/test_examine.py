@@ -15,6 +15,7 @@ from parts2whole.methods.masked_autoencoder import MaskedAutoencoder
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.methods.simclr import SimCLR
 from parts2whole.networks.unet3d import UNet3D
+from parts2whole.report.runs import read_volumes
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import Volume
 from parts2whole.store.store import Store
@@ -167,6 +168,20 @@ def test_panels_come_when_due_whatever_was_drawn_before(examiner):
     for step in (2, 4, 6, 8, 10, 20):
         examiner(build(), step)
     assert drawn == [4, 8, 20]
+
+
+@torch.no_grad()
+def test_panels_know_where_their_parts_were_cut_from(examiner):
+    """A part is its box of the whole, brought to the whole's size: their means agree where values are smooth."""
+    examiner(build(), 20)
+    panel = read_volumes(examiner.folder)
+    assert panel is not None
+    assert panel.boxes is not None
+    for part, whole, box in zip(panel.part, panel.whole, panel.boxes.astype(int), strict=True):
+        inside = whole[tuple(slice(low, high) for low, high in box)]
+        assert 0.4 <= inside.size ** (1 / 3) / whole.size ** (1 / 3) <= 0.75
+        corners = part[0, 0, 0], part[-1, -1, -1]
+        assert corners == pytest.approx((inside[0, 0, 0], inside[-1, -1, -1]), abs=1e-4)
 
 
 def test_trivial_baselines_are_measured_where_the_loss_is(sampler, tmp_path):

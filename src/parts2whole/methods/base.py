@@ -19,6 +19,7 @@ from parts2whole.networks.base import Network
 from parts2whole.networks.heads import Model
 from parts2whole.scans.volume import Size
 from parts2whole.spec import Spec
+from parts2whole.wholes.geometry import Boxes
 from parts2whole.wholes.random import BatchGenerator
 
 Views = dict[str, Tensor]
@@ -76,6 +77,10 @@ class Reconstruction(Method, abc.ABC):
     @abc.abstractmethod
     def reconstruct(self, module: nn.Module, part: Tensor) -> Tensor:
         """The image the module makes of ``part``: (B, C, D, H, W) in [0, 1]."""
+
+    def boxes(self, whole_size: Size, generator: BatchGenerator) -> Boxes | None:
+        """Where `views` cuts parts from, given the same ``generator``; None where parts are no boxes."""
+        return None
 
     def error(self, image: Tensor, views: Views) -> Tensor:
         """Error of a rebuilt (or any other) ``image`` of ``part``, as the loss counts it; low is good.

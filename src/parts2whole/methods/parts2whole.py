@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from parts2whole.methods.base import MethodError, Reconstruction, Views
 from parts2whole.networks.base import Network
 from parts2whole.networks.heads import EncoderDecoder, Model
-from parts2whole.scans.volume import Size
-from parts2whole.wholes.geometry import check_band, cut_parts
+from parts2whole.scans.volume import Size, size_of
+from parts2whole.wholes.geometry import Boxes, check_band, crop_resize, draw_boxes
 from parts2whole.wholes.random import BatchGenerator
 
 
@@ -66,14 +66,18 @@ class Parts2Whole(Reconstruction):
 
     def views(self, wholes: Tensor, generator: BatchGenerator) -> Views:
         """``part`` (B x parts, C, D, H, W), and the ``whole`` (B, C, D, H, W) they were cut from."""
-        parts = cut_parts(
-            wholes,
+        size = size_of(wholes)
+        return {"part": crop_resize(wholes, self.boxes(size, generator), size), "whole": wholes}
+
+    def boxes(self, whole_size: Size, generator: BatchGenerator) -> Boxes:
+        """Random boxes of every whole, those of one whole following each other."""
+        return draw_boxes(
             generator,
+            whole_size,
             fraction=self.part_fraction,
             per_axis=self.per_axis,
             count=self.parts_per_whole,
         )
-        return {"part": parts, "whole": wholes}
 
     def loss(self, module: nn.Module, views: Views) -> dict[str, Tensor]:
         """Mean squared error between the rebuilt and the true whole."""

@@ -201,12 +201,16 @@ def comparison_charts(runs: Sequence[Run]) -> list[Chart]:
             if seeds:
                 lines += [Series(arm, points, "faint", place) for points in seeds if len(seeds) > 1]
                 lines.append(Series(arm, mean_of(seeds), "main", place))
-        labels = f", {count} labelled cases" if count else ""
+        labels = f", {count} labelled case{'s' * (count > 1)}" if count else ""
         labels += f", {steps} steps" if steps else ""
         if lines:
             charts.append(
                 Chart(
-                    f"{task}{labels}: validation", metric_title(metric), tuple(lines), _share(metric, lines)
+                    f"{task}{labels}: validation",
+                    metric_title(metric),
+                    tuple(lines),
+                    _share(metric, lines),
+                    group="finetuning",
                 )
             )
     return charts[:MOST_CHARTS]

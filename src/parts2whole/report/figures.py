@@ -24,6 +24,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from parts2whole.errors import Parts2WholeError
 from parts2whole.files import replacing
@@ -68,6 +69,7 @@ def write_panel(
     title: str = "",
     planes: Sequence[Plane] = ("axial",),
     error_max: float = 0.5,
+    boxes: Array | None = None,
 ) -> Path:
     """Draw samples of a reconstruction as PNG: part, reconstruction, whole and absolute error.
 
@@ -81,8 +83,10 @@ def write_panel(
         spacing_mm: distance between voxels along (z, y, x).
         names: one a sample.
         title: drawn above.
-        planes: middle slices to draw of every sample; `PLANES` for all three.
+        planes: slices to draw of every sample, through its middle; `PLANES` for all three.
         error_max: error at the end of the colour scale.
+        boxes: (n, 3, 2), where the part was cut from: first and one-past-last voxel of the whole along
+            (z, y, x); slices of the whole then go through its middle, and it is drawn on them.
 
     Raises:
         FigureError: shapes that differ, or no sample.
@@ -108,6 +112,8 @@ def write_panel(
         for column, (label, array) in enumerate(columns):
             axes = grid.axes(row, column)
             middle = array.shape[1 + AXIS[plane]] // 2
+            if boxes is not None and column:
+                middle = int(boxes[sample, AXIS[plane]].mean())
             error = column == 3
             axes.imshow(
                 take_slice(array[sample], plane, middle),
@@ -117,6 +123,8 @@ def write_panel(
                 aspect=pixel_aspect(plane, spacing_mm),
                 interpolation="nearest",
             )
+            if boxes is not None and column == 2:
+                _draw_box(axes, boxes[sample], plane, array.shape[1])
             if row == 0:
                 axes.set_title(label, fontsize=9, color=INK, pad=5)
         name = str(names[sample]) if sample < len(names) else f"sample {sample + 1}"
@@ -355,6 +363,19 @@ def _contour(axes: Axes, mask: Array, colour: str, style: Any) -> None:
     limits = axes.get_xlim(), axes.get_ylim()
     axes.contour(columns, rows, padded, levels=[0.5], colors=[colour], linestyles=[style], linewidths=1.2)
     axes.set(xlim=limits[0], ylim=limits[1])
+
+
+def _draw_box(axes: Axes, box: Array, plane: Plane, depth: int) -> None:
+    """The outline of a box on a slice through it, of a whole with ``depth`` voxels along z."""
+    down, across = (axis for axis in range(3) if axis != AXIS[plane])
+    top, bottom = box[down] if plane == "axial" else depth - box[down][::-1]
+    left, right = box[across]
+    corner = (left - 0.5, top - 0.5)  # pixels are centred on whole numbers
+    outline = Rectangle(
+        corner, right - left, bottom - top, fill=False, edgecolor=PREDICTION, linestyle="--", linewidth=1.2
+    )
+    outline.set_clip_on(False)
+    axes.add_patch(outline)
 
 
 def _shorten(name: str, length: int = 22) -> str:

@@ -31,6 +31,7 @@ from parts2whole.report.sections import case_tables, encode, show_embeddings, sh
 from parts2whole.report.study import STUDY, Listing, read_listing, read_runs
 from parts2whole.report.summary import (
     Verdict,
+    describe_cost,
     format_duration,
     judge_comparison,
     judge_finetuning,
@@ -72,7 +73,7 @@ def _run_context(run: Run) -> Plain:
     verdict = judge_finetuning(run) if run.kind == "finetune" else judge_pretraining(run)
     notes = [str(note) for note in run.result.get("notes") or ()]
     return _context(
-        title=run.name,
+        title=run_names([run], None)[run.folder],
         kind=KINDS[run.kind],
         verdicts=[*_unfinished([run]), verdict],
         facts=list_facts(run),
@@ -107,7 +108,10 @@ def _folder_context(folder: Path, runs: Sequence[Run], listing: Listing | None) 
     facts = [("Runs", ", ".join(counts))]
     if tables:
         facts += [(f"Pre-training, {called[run.folder]}", verdict.headline) for run, verdict in judged[:4]]
-    facts += list_facts(pretrained[0]) if len(pretrained) == 1 else list_facts(runs[0])[-2:]
+    told = list_facts(pretrained[0]) if len(pretrained) == 1 else list_facts(runs[0])[-2:]
+    facts += [(term, text) for term, text in told if term != "Took" or not finetuned]
+    if finetuned:
+        facts.insert(1, ("Cost", describe_cost([*pretrained, *finetuned])))
     return _context(
         title=listing.name if listing else folder.resolve().name,
         kind="Benchmark" if listing else "Comparison",

@@ -191,7 +191,7 @@ def run_names(runs: Sequence[Run], root: Path | None) -> dict[Path, str]:
 
 def _title(run: Run, root: Path | None) -> str:
     arm = run.result.get("arm")
-    if root is None or not arm:
+    if not arm:
         return _place(run, root)
     if run.kind != "finetune":
         return str(arm)

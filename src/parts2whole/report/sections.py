@@ -99,9 +99,26 @@ def show_slices(runs: Sequence[Run], names: Mapping[Path, str]) -> tuple[list[Pl
             if samples and len(sprite.png) > budget - sum(sample["bytes"] for sample in samples):
                 break
             samples.append(_sample(panel, i, sprite.png, sprite.shape, sprite.columns, sprite.thinned))
-        viewer = {"run": names[run.folder], "step": run.steps, "errorMax": min(1.0, top), "samples": samples}
+        first = _rank(samples)
+        viewer = {
+            "first": first,
+            "run": names[run.folder],
+            "step": run.steps,
+            "errorMax": min(1.0, top),
+            "samples": samples,
+        }
         viewers.append(viewer | {"left": len(panel.whole) - len(samples)})
     return viewers, trouble
+
+
+def _rank(samples: list[Plain]) -> int:
+    """Tell every sample its place by error, and return that of the median one (the better of two)."""
+    order = sorted(range(len(samples)), key=lambda i: (samples[i]["loss"] is None, samples[i]["loss"] or 0.0))
+    middle = (len(order) - 1) // 2
+    for place, i in enumerate(order):
+        words = "the median" if place == middle else f"number {place + 1}"
+        samples[i]["rank"] = f"{words} of {len(order)} by error" if len(order) > 1 else ""
+    return order[middle]
 
 
 def _sample(
@@ -134,8 +151,18 @@ def show_pictures(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Plain]
             if len(content) <= left and content.startswith(b"\x89PNG"):
                 left -= len(content)
                 source = "data:image/png;base64," + encode(content)
-                pictures.append({"src": source, "caption": f"{names[run.folder]}: {path.stem}"})
+                about = f"{names[run.folder]}: " if len(runs) > 1 else ""
+                pictures.append({"src": source, "caption": about + _caption(path.stem)})
     return pictures
+
+
+def _caption(stem: str) -> str:
+    """A picture's file name in words: ``test-worst-P012`` is the worst test case, P012."""
+    kind, _, rest = stem.partition("-")
+    which, _, case = rest.partition("-")
+    if kind == "test" and case:
+        return f"{'test case of this seed' if which == 'shared' else f'{which} test case'}, {case}"
+    return f"step {int(rest):,}" if kind == "step" and rest.isdecimal() else stem
 
 
 def show_embeddings(runs: Sequence[Run], names: Mapping[Path, str]) -> tuple[list[Plain], list[str]]:

@@ -14,7 +14,8 @@ from parts2whole.report.results import arm_names, spec_name, test_figures
 from parts2whole.report.runs import Run, as_number
 from parts2whole.report.tables import BEST_OTHER, Difference, Row, Table, higher_is_better, metric_title
 
-Tone = Literal["good", "weak", "bad", "plain"]
+Tone = Literal["good", "weak", "bad", "plain", "open"]
+"""How good news is; ``open`` is what was asked and isn't told apart."""
 
 BASELINES = {
     "baseline_mean_whole": "predicting the mean whole",
@@ -144,7 +145,7 @@ def _judge_rival(table: Table, rival: str) -> Verdict:
         lost = f"worse in {worse}" + (f", better in {better}" if better else "")
         return Verdict("bad", f"{table.focus} against {name}: {lost} of {len(compared)} ({level})", text)
     if not better:
-        return Verdict("weak", f"No difference between {table.focus} and {name} is shown ({level})", text)
+        return Verdict("open", f"No difference between {table.focus} and {name} is shown ({level})", text)
     tone: Tone = "good" if better == len(compared) else "weak"
     return Verdict(tone, f"{table.focus} is better than {name} in {of} ({level})", text)
 
@@ -210,6 +211,14 @@ def total_cost(runs: Iterable[Run]) -> list[tuple[str, int, str, str, str]]:
         )
         for kind, times in spent.items()
     ]
+
+
+def describe_cost(runs: Iterable[Run]) -> str:
+    """What some runs took together, in a line: ``pre-training 14 min 3 s, fine-tuning 1 h 2 min``."""
+    found = list(runs)
+    memory = max((as_number(run.result.get("peak_memory_mb")) or 0.0 for run in found), default=0.0)
+    times = [f"{kind.lower()} {total}" for kind, _, total, _, _ in total_cost(found)]
+    return ", ".join(times) + (f"; {memory:,.0f} MB at most" if memory else "")
 
 
 def _direction(row: Row, difference: Difference, table: Table) -> int:

@@ -21,7 +21,15 @@ BEST_OTHER = "best other"
 HIGHER_IS_BETTER = ("dice_", "iou_", "surface_dice_", "mean_iou_", "auc_", "average_precision_")
 """How metrics begin whose names end in that of a class, which may be anything: ``dice_bone_loss``."""
 
-WORDS = {"dice": "Dice", "iou": "IoU", "auc": "AUC", "ap": "AP", "hd95": "HD95", "infonce": "InfoNCE"}
+WORDS = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "auc": "AUC",
+    "ap": "AP",
+    "hd95": "HD95",
+    "assd": "ASSD",
+    "infonce": "InfoNCE",
+}
 
 
 @dataclass(frozen=True)

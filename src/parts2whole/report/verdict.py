@@ -73,7 +73,9 @@ def conclude(endpoints: Sequence[Endpoint]) -> Conclusion | None:
         headline, rest = first.over_tasks(), by_task
     rest += [text for said in found for text in (said.left_out(), said.ranking()) if text]
     won, lost = first.count(1), first.count(-1)
-    tone: Tone = "weak" if bool(won) == bool(lost) else "good" if won else "bad"
+    tone: Tone = "open"
+    if won or lost:
+        tone = "weak" if won and lost else "good" if won else "bad"
     return Conclusion(tone, headline, power, (*rest, _basis(endpoints)))
 
 

@@ -110,7 +110,7 @@ class Viewer {
     });
     if (this.viewer.samples.length < 2) this.buttons.forEach((b) => b.remove());
     this.legend();
-    this.choose(0);
+    this.choose(this.viewer.first);
   }
 
   load(sample) {
@@ -122,11 +122,11 @@ class Viewer {
     const sample = this.viewer.samples[index];
     this.buttons.forEach((b, i) => b.setAttribute("aria-pressed", String(i === index)));
     const volumes = await this.load(sample);
-    const same = this.shape && this.shape.every((n, i) => n === sample.shape[i]);
     this.sample = sample;
     this.volumes = volumes;
     this.shape = sample.shape;
-    if (!same) this.at = sample.shape.map((n) => Math.floor(n / 2));
+    // Where the part was cut from is in the first slices that are shown.
+    this.at = sample.shape.map((n, i) => Math.min(n - 1, Math.floor(sample.box ? (sample.box[i][0] + sample.box[i][1]) / 2 : n / 2)));
     for (const plane of this.planes) {
       plane.slider.max = this.shape[plane.axis] - 1;
       for (const { canvas, marks } of plane.tiles) {
@@ -138,7 +138,7 @@ class Viewer {
     const own = sample.loss === null ? "" : `error of this sample ${number(sample.loss, false)}`;
     const part = !sample.stretched ? "" : `, of its stretched part ${number(sample.stretched, false)}`;
     const thin = sample.thinned > 1 ? `; every ${sample.thinned}th voxel, to fit the page` : "";
-    this.about.replaceChildren(make("b", {}, sample.name), make("span", {}, own + part + thin));
+    this.about.replaceChildren(make("b", {}, sample.name), make("span", {}, own + part + (sample.rank && `; ${sample.rank}`) + thin));
     this.size();
     this.paint();
   }

@@ -18,11 +18,13 @@ from parts2whole.networks.heads import Model
 from parts2whole.progress import watch
 from parts2whole.report.figures import write_panel
 from parts2whole.report.runs import Panel, write_volumes
+from parts2whole.scans.volume import size_of
 from parts2whole.training.encode import embed_map, settled
 from parts2whole.training.loop import Plan
 from parts2whole.training.monitor import ContrastMonitor
 from parts2whole.training.optim import Schedule
 from parts2whole.training.runtime import Runtime
+from parts2whole.wholes.geometry import Boxes
 from parts2whole.wholes.random import BatchGenerator
 from parts2whole.wholes.sampler import WholeSampler
 
@@ -82,7 +84,7 @@ class Examiner:
                 raise ExamineError(f"{name} must be 1 or more, got {number}")
         batch_size, seed = min(plan.batch_size, wholes), plan.seed
         method.check_batch(batch_size)
-        self.method = method
+        self.method, self.seed = method, seed
         self.runtime = runtime
         self.folder = folder
         self.panel_every = panel_every
@@ -104,8 +106,7 @@ class Examiner:
         starts = [first for first in range(0, wholes, batch_size) if first == 0 or wholes - first > 1]
         for first, end in zip(starts, [*starts[1:], wholes], strict=True):  # a single whole isn't left over
             batch = default_collate(fixed[first:end])
-            generator = BatchGenerator.of_step(seed, "validation views", first, rows=end - first)
-            self.views.append(make_views(method, batch, generator))
+            self.views.append(make_views(method, batch, self._draws(first, end - first)))
             self.rows.append(end - first)
         self.baselines: dict[str, float] = {}
         if isinstance(method, Reconstruction):
@@ -120,6 +121,10 @@ class Examiner:
         guessed = [(method.guess(views), rows) for views, rows in zip(self.views, self.rows, strict=True)]
         if costs := [float(loss) * rows for loss, rows in guessed if loss is not None]:
             self.baselines["baseline_guessing"] = sum(costs) / wholes
+
+    def _draws(self, first: int, rows: int) -> BatchGenerator:
+        """The random numbers of the fixed views of ``rows`` wholes, beginning with ``first``."""
+        return BatchGenerator.of_step(self.seed, "validation views", first, rows=rows)
 
     def __call__(self, module: nn.Module, step: int) -> dict[str, float]:
         """Losses, spreads and baselines; also draws the panel when it is time."""
@@ -220,12 +225,14 @@ class Examiner:
         whole = views["whole"][:PANEL_ROWS]
         with self.runtime.autocast():
             rebuilt = self.method.reconstruct(module, self.runtime.place(part))
+        boxes = self.method.boxes(size_of(whole), self._draws(0, self.rows[0]))
         panel = Panel(
             part=_first_channel(part),
             reconstruction=_first_channel(rebuilt),
             whole=_first_channel(whole),
             spacing_mm=self.spacing_mm,
             names=self.names[: len(part)],
+            boxes=None if boxes is None else _edges(boxes)[::parts][:PANEL_ROWS],
         )
         write_panel(
             self.folder / "panels" / f"step-{step:06d}.png",
@@ -234,6 +241,7 @@ class Examiner:
             whole=panel.whole,
             spacing_mm=panel.spacing_mm,
             names=panel.names,
+            boxes=panel.boxes,
             title=f"step {step:,}",
         )
         write_volumes(self.folder, panel)
@@ -248,6 +256,13 @@ def _warm_up(schedule: Schedule, steps: int) -> int:
 def _spread(rows: Tensor) -> Tensor:
     """Root mean square distance of rows from their mean."""
     return (rows - rows.mean(0)).square().mean().sqrt()
+
+
+def _edges(boxes: Boxes) -> npt.NDArray[np.float32]:
+    """First and one-past-last voxel of boxes along (z, y, x): (boxes, 3, 2)."""
+    edges = torch.stack([boxes.start, boxes.start + boxes.size], dim=2)
+    array: npt.NDArray[np.float32] = edges.float().cpu().numpy()
+    return array
 
 
 def _first_channel(x: Tensor) -> npt.NDArray[np.float32]:

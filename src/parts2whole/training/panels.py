@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from parts2whole.report.figures import write_segmentation_panel
+from parts2whole.report.tables import metric_title
 from parts2whole.scans.read import safe_name
 from parts2whole.tasks.base import Examination, LabelledData, Predictor, Task
 
@@ -49,5 +50,5 @@ def draw_cases(
                 shown.prediction,
                 spacing_mm=shown.spacing_mm,
                 classes=labelled.classes,
-                title=f"{TITLES[which]}: {row['case']}, {task.monitor} {row[task.monitor]:.3f}",
+                title=f"{TITLES[which]}: {row['case']}, {metric_title(task.monitor)} {row[task.monitor]:.3f}",
             )
