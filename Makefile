@@ -46,8 +46,8 @@ format: $(VENV)/installed-test ## format and fix what can be fixed
 docs: $(VENV)/installed-docs ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
 
-bench: $(VENV)/installed-test ## speed of a training step, side by side
-	$(BIN)/python benchmarks/train_step.py
+bench: $(VENV)/installed-test ## the targets of speed, found against wanted
+	$(BIN)/python benchmarks/targets.py
 
 clean: ## remove the environment and what the tools left
 	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -14,7 +14,7 @@ import itertools
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -58,8 +58,8 @@ def main() -> None:
         arguments.write.write_text(f"# Inference\n\nWritten by `{command}`.\n\n" + "\n".join(lines) + "\n")
 
 
-def measure(rounds: int) -> dict[str, list[float]]:
-    """Seconds of every variant, round by round."""
+def measure(rounds: int, names: Sequence[str] = ()) -> dict[str, list[float]]:
+    """Seconds of every variant, or of those named, round by round."""
     runtime = Runtime(Hardware(accelerator="cpu", precision="32-true"))
     encoder = p2w.UNet3D(size="tiny").build_encoder(1)
     module = runtime.place_module(EncoderDecoder(encoder, out_channels=4, skips=True).eval())
@@ -71,6 +71,7 @@ def measure(rounds: int) -> dict[str, list[float]]:
         inferer = SlidingWindowInferer(PATCH, overlap=overlap, mode="gaussian", sw_batch_size=4)
         variants[f"{name}, MONAI"] = partial(inferer, image, predictor)
         variants[name] = partial(windows.logits, predictor, image)
+    variants = {name: run for name, run in variants.items() if not names or name in names}
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for _, (name, run) in itertools.product(range(rounds), variants.items()):
         began = time.process_time()

@@ -117,7 +117,7 @@ def make_variants(store: Path, size: str) -> dict[str, Callable[[int], None]]:
     def stepper(
         module: nn.Module, setup: Runtime, *, last: bool
     ) -> Callable[[dict[str, torch.Tensor]], None]:
-        module = to_channels_last(module) if last else module
+        module = setup.place_module(module) if last else module
         optimiser = AdamW().build(parameter_groups(module))
 
         def step(views: dict[str, torch.Tensor]) -> None:

@@ -32,6 +32,7 @@ from parts2whole.jobs.pool import usable_cores
 from parts2whole.networks.synchronised import synchronise_norms
 from parts2whole.spec import Spec
 from parts2whole.tasks.base import default_cache
+from parts2whole.training.allocator import keep_freed_memory
 from parts2whole.training.cluster import ClusterError, read_launch
 from parts2whole.training.cpu_bfloat16 import keep_float32_where_wrong
 from parts2whole.training.cpu_norm import speed_up_norms
@@ -139,6 +140,8 @@ class Runtime:
                 f"accelerator {hardware.accelerator!r} with devices {devices} and precision "
                 f"{self.precision} can't be had: {str(error).rstrip('.')}; parts2whole doctor tells what can"
             ) from error
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.control: dist.ProcessGroup | None = None
         self.exchange: dist.ProcessGroup | None = None
         if many:

@@ -1,0 +1,221 @@
+"""The targets of speed, found against wanted; ends with an error where one that was met is lost.
+
+    python benchmarks/targets.py [--rounds 3] [--only NAME ...] [--write docs/speed.md] [--keep]
+
+Every figure is a ratio of two things that are measured in turn, round by round, and its median counts.
+Processor time of one thread is taken where one process works, so that others who use the machine change little.
+A target is lost if even the best of its rounds misses it.  ``--keep`` writes which are met into targets.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import inference
+import prepare
+import torch
+from machine import describe_machine
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import parts2whole as p2w
+from parts2whole.networks.blocks import build_norm
+from parts2whole.training.runtime import Hardware, Runtime, to_channels_last
+
+KNOWN = Path(__file__).with_name("targets.json")
+WHOLE, BATCH, STEPS = (32, 64, 64), 4, 3
+Rounds = list[float]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=TARGETS, default=list(TARGETS))
+    parser.add_argument("--write", type=Path, help="also write the table to this Markdown file")
+    parser.add_argument("--keep", action="store_true", help="remember which targets are met")
+    parser.add_argument("--step", choices=["default", "ours", *PRECISIONS], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.step:
+        print(json.dumps(time_steps(arguments.step)))
+        return 0
+    found = {name: TARGETS[name][0](arguments.rounds) for name in arguments.only}
+    lines = table(found)
+    print("\n".join(lines))
+    if arguments.write:
+        command = f"python {' '.join(sys.argv)}"
+        arguments.write.write_text(f"# Speed\n\nWritten by `{command}`.\n\n" + "\n".join(lines) + "\n")
+    known = json.loads(KNOWN.read_text()) if KNOWN.exists() else {}
+    met = {name: best(name, statistics.median(rounds)) for name, rounds in found.items()}
+    lost = [n for n, rounds in found.items() if known.get(n) and not any(best(n, r) for r in rounds)]
+    if arguments.keep:
+        KNOWN.write_text(json.dumps(known | met, indent=1) + "\n")
+    for name in lost:
+        print(f"lost: {name}, which was met before", file=sys.stderr)
+    return 1 if lost else 0
+
+
+def best(name: str, value: float) -> bool:
+    """Whether a value meets a target."""
+    _, wanted, more = TARGETS[name]
+    return value >= wanted if more else value <= wanted
+
+
+def table(found: dict[str, Rounds]) -> list[str]:
+    lines = [
+        describe_machine(),
+        "",
+        "| what | found, median (min to max) | wanted | met |",
+        "|---|---|---|---|",
+    ]
+    for name, rounds in found.items():
+        _, wanted, more = TARGETS[name]
+        middle = statistics.median(rounds)
+        text = f"{middle:.2f} ({min(rounds):.2f} to {max(rounds):.2f})"
+        sign, met = "at least" if more else "at most", "yes" if best(name, middle) else "**no**"
+        lines.append(f"| {name} | {text} | {sign} {wanted:g} | {met} |")
+    return lines
+
+
+PRECISIONS = ("32-true", "bf16-mixed")
+
+
+def time_steps(variant: str) -> dict[str, float]:
+    """Processor time of a training step in this process, and the operations in it."""
+    precision = {"ours": "auto", "default": "32-true"}.get(variant, variant)
+    # Without a runtime, which is how a loop of one's own trains: contiguous, and memory goes back at once.
+    setup = None if variant == "default" else Runtime(Hardware(accelerator="cpu", precision=precision))
+    torch.manual_seed(0)
+    module = p2w.Parts2Whole().build(p2w.UNet3D(size="tiny"), in_channels=1, whole_size=WHOLE)
+    x = torch.rand(BATCH, 1, *WHOLE)
+    if setup:
+        module, x = setup.place_module(module), to_channels_last(x)
+    optimiser = torch.optim.AdamW(module.parameters())
+
+    def step() -> None:
+        optimiser.zero_grad(set_to_none=True)
+        with setup.autocast() if setup else contextlib.nullcontext():
+            loss = (torch.sigmoid(module(x).float()) - x).square().mean()
+        loss.backward()
+        optimiser.step()
+
+    step()
+    with FlopCounterMode(display=False) as counted:
+        step()
+    seconds = statistics.median(processor_time(step) for _ in range(STEPS))
+    dtype = torch.bfloat16 if setup and setup.precision == "bf16-mixed" else torch.float32
+    a, b = torch.rand(2048, 2048, dtype=dtype), torch.rand(2048, 2048, dtype=dtype)
+    product = min(processor_time(lambda: a @ b) for _ in range(4))
+    return {"seconds": seconds, "share": counted.get_total_flops() / seconds / (2 * 2048**3 / product)}
+
+
+def processor_time(work: Callable[[], object]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def step_in_process(variant: str) -> dict[str, float]:
+    command = [sys.executable, __file__, "--step", variant]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def training_step(rounds: int) -> Rounds:
+    pairs = [(step_in_process("default"), step_in_process("ours")) for _ in range(rounds)]
+    return [slow["seconds"] / fast["seconds"] for slow, fast in pairs]
+
+
+def peak_share(rounds: int) -> Rounds:
+    return [100 * step_in_process("ours")["share"] for _ in range(rounds)]
+
+
+def precision(rounds: int) -> Rounds:
+    found = []
+    for _ in range(rounds):
+        chosen, *both = (step_in_process(v)["seconds"] for v in ("ours", *PRECISIONS))
+        found.append(chosen / min(both))
+    return found
+
+
+def norm_against_group(norm: str) -> Callable[[int], Rounds]:
+    """Forward and backward on the map of a training step's finest level."""
+
+    def measure(rounds: int) -> Rounds:
+        runtime = Runtime(Hardware(accelerator="cpu", precision="32-true"))
+        x = to_channels_last(torch.randn(BATCH, 8, *WHOLE)).requires_grad_()
+        slope = to_channels_last(torch.randn(BATCH, 8, *WHOLE))
+        ours, group = (runtime.place_module(build_norm(name, 8)) for name in (norm, "group"))
+
+        def both(layer: nn.Module) -> float:
+            return min(processor_time(lambda: layer(x).backward(slope)) for _ in range(5))
+
+        return [both(ours) / both(group) for _ in range(rounds + 1)][1:]
+
+    return measure
+
+
+def inference_ratio(slow: str, fast: str) -> Callable[[int], Rounds]:
+    def measure(rounds: int) -> Rounds:
+        seconds = inference.measure(rounds, (slow, fast))
+        return [a / b for a, b in zip(seconds[slow], seconds[fast], strict=True)]
+
+    return measure
+
+
+def prepare_processes(rounds: int) -> Rounds:
+    """Wall clock: two processes need two idle cores."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        (scans := Path(folder) / "scans").mkdir()
+        prepare.make_scans(scans, 40)
+        for number in range(rounds):
+            seconds = []
+            for workers in (1, 2):
+                began = time.perf_counter()
+                out = Path(folder) / f"{number}-{workers}"
+                p2w.prepare(scans, out=out, modality="CT", workers=workers, progress=False)
+                seconds.append(time.perf_counter() - began)
+            found.append(seconds[0] / seconds[1])
+    return found
+
+
+def refused_command(rounds: int) -> Rounds:
+    command = [sys.executable, "-m", "parts2whole", "pretrain", "nowhere", "--steps", "many"]
+    found = []
+    for _ in range(rounds):
+        before = sum(os.times()[2:4])
+        done = subprocess.run(command, check=False, capture_output=True)
+        assert done.returncode, "it must be refused"
+        found.append(sum(os.times()[2:4]) - before)
+    return found
+
+
+HALF, EIGHTH = inference.HALF, inference.DEFAULT
+TARGETS: dict[str, tuple[Callable[[int], Rounds], float, bool]] = {
+    "training step: default layout and float32 / ours": (training_step, 2, True),
+    "precision auto: time / that of the faster precision": (precision, 1.1, False),
+    "batch norm / group norm": (norm_against_group("batch"), 1.3, False),
+    "instance norm / group norm": (norm_against_group("instance"), 1.3, False),
+    "training step: % of the peak of matrix products": (peak_share, 40, True),
+    "inference: patches that overlap by half / ours": (inference_ratio(HALF, EIGHTH), 4, True),
+    "inference: MONAI / ours, same windows": (inference_ratio(f"{EIGHTH}, MONAI", EIGHTH), 0.95, True),
+    "prepare, 40 scans: 1 process / 2": (prepare_processes, 1.8, True),
+    "a refused command, s": (refused_command, 0.5, False),
+}
+"""How each is measured, what is wanted, and whether more is better."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
