@@ -201,7 +201,10 @@ def test_it_is_ome_zarr(store):
         ("x", "space"),
     ]
     (dataset,) = image["datasets"]
-    assert dataset["coordinateTransformations"] == [{"type": "scale", "scale": [1.0, 3.0, 1.0, 1.0]}]
+    assert dataset["coordinateTransformations"] == [
+        {"type": "scale", "scale": [1.0, 3.0, 1.0, 1.0]},
+        {"type": "translation", "translation": [0.0, 0.0, 0.0, 0.0]},
+    ]
     assert group[dataset["path"]].metadata.dimension_names == ("c", "z", "y", "x")
     assert group["labels"].attrs["ome"] == {"version": "0.5", "labels": ["mask"]}
     mask = group["labels/mask"].attrs["ome"]

@@ -18,7 +18,7 @@ from parts2whole.phantom.example import write_pairs
 from parts2whole.phantom.write_dicom import write_series
 from parts2whole.scans.dicom_labels import DicomLabel
 from parts2whole.scans.preprocess import Preprocess
-from parts2whole.scans.read import read_volume, user_salt
+from parts2whole.scans.read import read_label, read_volume, user_salt
 from parts2whole.scans.source import hashed
 from parts2whole.scans.volume import Volume, to_canonical
 from parts2whole.tasks.segmenting import SegmentationTask
@@ -147,8 +147,19 @@ def test_what_does_not_go_together_is_refused_before_anything_is_written(
     codes.write_text(CODES.replace("7:", "kidney:"))
     said = refused("--format", "dicom-seg", "--codes", str(codes))
     assert "has no code for 7; it has 3, kidney" in said
-    with pytest.raises(MaskError, match="unknown format 'dicom'; choose from nifti, dicom-seg"):
+    with pytest.raises(MaskError, match="unknown format 'dicom'; choose from nifti, dicom-seg, ome-zarr"):
         predict(run, [series], out=tmp_path / "m", format="dicom", progress=False)
+
+
+def test_ome_zarr_holds_the_mask_where_the_scan_is(run, series, drawn, tmp_path):
+    (file,) = predict(
+        run, [series], out=tmp_path / "m", format="ome-zarr", hardware=EXACT, progress=False
+    ).written
+    mask, scan = read_label(file), read_volume(series)
+    assert np.array_equal(mask.array, np.array([0, 3, 7])[drawn])
+    assert mask.same_grid(to_canonical(scan))
+    assert only_row(tmp_path / "m")["mask"] == file.name
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == sorted([file.name, "predictions.csv"])
 
 
 def test_a_scan_that_is_no_series_is_set_aside(run, series, drawn, codes, tmp_path):

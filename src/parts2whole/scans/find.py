@@ -10,11 +10,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from parts2whole.scans import itk, nifti
+from parts2whole.scans import itk, nifti, ome_zarr
 from parts2whole.scans.dicom import DICOM_SUFFIXES, find_series, is_dicom, is_directory, user_salt
 from parts2whole.scans.source import ReadError, ScanSource, safe_name
 
-SUFFIXES = (*nifti.SUFFIXES, *itk.SUFFIXES)
+SUFFIXES = (*nifti.SUFFIXES, *itk.SUFFIXES, *ome_zarr.SUFFIXES)
 NEVER_DICOM = (
     *(
         ".raw",
@@ -137,26 +137,28 @@ def name_twins(files: Iterable[Path]) -> dict[Path, str]:
 def _expand(path: str | Path) -> list[_Found]:
     """Files named by one argument."""
     text, place = str(path), Path(path)
+    if ome_zarr.is_ome_zarr(place):
+        return [_single(place)]
     if place.is_dir():
         return _walk(place)
     if place.suffix.lower() == ".txt" and place.is_file():
         lines = [line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines()]
         listed = [place.parent / line for line in lines if line and not line.startswith("#")]
-        return [found for each in listed for found in (_walk(each) if each.is_dir() else [_single(each)])]
+        return [found for each in listed for found in (_walk(each) if _is_folder(each) else [_single(each)])]
     if place.exists():
         return [_single(place)]
     if glob.has_magic(text):
         matches = sorted(Path(match) for match in glob.glob(text, recursive=True))
         if not matches:
             raise ReadError(f"nothing matches {text!r}")
-        found = [found for each in matches for found in (_walk(each) if each.is_dir() else _maybe(each))]
+        found = [found for each in matches for found in (_walk(each) if _is_folder(each) else _maybe(each))]
         return _mark_twins(found)
     raise ReadError(f"{text!r} doesn't exist; name folders, files, globs, or a .txt list of paths")
 
 
 def _single(file: Path) -> _Found:
     """A file that was named, so that it can't be passed over."""
-    if not file.is_file():
+    if not file.is_file() and not ome_zarr.is_ome_zarr(file):
         return file, file.name, f"{file.name} doesn't exist"
     if not _maybe(file):
         return file, file.name, f"{file.name}: unknown format; known are DICOM and {', '.join(SUFFIXES)}"
@@ -189,8 +191,10 @@ def _walk(root: Path) -> list[_Found]:
             continue
         seen.add((stat.st_dev, stat.st_ino))
         siblings = {name.lower() for name in folders}
+        images = [name for name in folders if name.lower().endswith(ome_zarr.SUFFIXES)]
+        folders[:] = [name for name in folders if name not in images]
         folders[:] = sorted(name for name in folders if not _passed_over(name, siblings))
-        for name in sorted(files):
+        for name in sorted([*files, *images]):
             file = here / name
             relative = str(file.relative_to(root))
             if _has_suffix(file) and not file.exists() and not name.startswith("."):
@@ -211,6 +215,11 @@ def _passed_over(name: str, siblings: set[str]) -> bool:
     return name.startswith(".") or (
         lower.startswith("labels") and "images" + lower.removeprefix("labels") in siblings
     )
+
+
+def _is_folder(place: Path) -> bool:
+    """Whether a path is a folder to look into, and no image by itself."""
+    return place.is_dir() and not ome_zarr.is_ome_zarr(place)
 
 
 def _has_suffix(file: Path) -> bool:

@@ -22,6 +22,7 @@ from parts2whole.scans.itk import SUFFIXES as ITK_SUFFIXES
 from parts2whole.scans.itk import data_files, read_itk
 from parts2whole.scans.matlab import read_matlab
 from parts2whole.scans.nifti import read_nifti, smallest_integer, write_mask_like, write_nifti
+from parts2whole.scans.ome_zarr import files_of, is_ome_zarr, read_ome_zarr
 from parts2whole.scans.source import Raw, ReadError, ScanSource, Which, safe_name
 from parts2whole.scans.volume import LabelVolume, Volume, from_canonical_array
 
@@ -136,6 +137,8 @@ def file_stamp(paths: Sequence[Path]) -> str:
     hasher = hashlib.sha256()
     for path in paths:
         stats = [path.stat()]
+        if is_ome_zarr(path):
+            stats += [file.stat() for file in files_of(path)]
         if path.name.lower().endswith(ITK_SUFFIXES):
             stats += [file.stat() for file in data_files(path)[1:]]
         text = " ".join(f"{stat.st_size} {stat.st_mtime_ns}" for stat in stats)
@@ -145,6 +148,8 @@ def file_stamp(paths: Sequence[Path]) -> str:
 
 def _read(path: Path) -> Raw:
     """Every volume of a file, or of a folder with one DICOM volume."""
+    if is_ome_zarr(path):
+        return read_ome_zarr(path)
     if path.is_dir():
         return _read_dicom(
             path.name, sorted(file for file in path.iterdir() if file.is_file() and is_dicom(file))

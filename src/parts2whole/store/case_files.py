@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from parts2whole.files import replacing, write_json
 from parts2whole.scans.preprocess import StoredType
-from parts2whole.store.chunks import ChunkedArray, ChunkError, write_cells, write_image, write_mask
+from parts2whole.store.chunks import ChunkedArray, ChunkError, Place, write_cells, write_image, write_mask
 from parts2whole.store.histogram import count_intensities, count_labels
 from parts2whole.store.location import remove
 from parts2whole.store.record import CaseRecord, StoreError
@@ -67,10 +67,10 @@ def write_case(
     try:
         with replacing(final) as beside:
             about.unlink(missing_ok=True)
-            write_image(beside, record.case_id, array, record.spacing_mm)
+            write_image(beside, record.case_id, array, _place(record, dtype))
             write_cells(beside, count_intensities(array, scale=record.scale, offset=record.offset))
             if label is not None:
-                write_mask(beside, label, record.spacing_mm)
+                write_mask(beside, label, _place(record, dtype))
                 write_cells(beside / "labels" / "mask", count_labels(label, record.label_values))
             if _read_back(beside, record.has_label) != record.checksum:
                 raise StoreError(f"{record.case_id}: what was written reads back differently; check the disk")
@@ -79,6 +79,22 @@ def write_case(
         raise StoreError(str(error)) from error
     write_json(about, record.to_plain())
     return record
+
+
+def _place(record: CaseRecord, dtype: StoredType) -> Place:
+    """Where the voxels of a case lie, and whether they are Hounsfield units as they are; see `quantise`."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.asarray(record.direction) * np.asarray(record.spacing_mm)
+    affine[:3, 3] = record.origin_mm
+    low = record.offset / record.scale
+    is_hu = dtype == "int16" and record.modality == "CT" and record.scale != 1 / np.iinfo(np.int16).max
+    return Place(
+        record.spacing_mm,
+        affine,
+        record.scale,
+        record.offset,
+        hounsfield=is_hu and abs(low - round(low)) < 1e-3,
+    )
 
 
 def _read_back(folder: Path, has_label: bool) -> str:

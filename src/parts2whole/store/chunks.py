@@ -8,6 +8,7 @@ such threads.  Chunk shape and codec were chosen by `benchmarks/sampling.py`.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import threading
@@ -25,7 +26,8 @@ from zarr.codecs import BloscCodec
 
 from parts2whole.errors import Parts2WholeError
 from parts2whole.jobs.pool import usable_cores
-from parts2whole.scans.volume import Box, size_of
+from parts2whole.scans.ome_zarr import OWN, USUAL
+from parts2whole.scans.volume import Box, LabelVolume, Triple, size_of
 from parts2whole.store.location import is_local
 
 CHUNK = (16, 32, 32)
@@ -43,24 +45,56 @@ class ChunkError(Parts2WholeError, ValueError):
     """An array that can't be read or written."""
 
 
-def write_image(folder: Path, name: str, image: npt.NDArray[Any], spacing_mm: tuple[float, ...]) -> None:
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where the voxels of a case lie, and what their values are.
+
+    Attributes:
+        spacing_mm: of (z, y, x).
+        affine_lps: from (z, y, x, 1) in canonical orientation to LPS mm.
+        scale: value in [0, 1] = stored * scale + offset.
+        offset: see ``scale``.
+        hounsfield: stored values are Hounsfield units.
+    """
+
+    spacing_mm: Triple
+    affine_lps: npt.NDArray[np.float64]
+    scale: float = 1.0
+    offset: float = 0.0
+    hounsfield: bool = False
+
+
+def write_image(folder: Path, name: str, image: npt.NDArray[Any], place: Place) -> None:
     """Write voxels (channel, z, y, x) as an OME-Zarr 0.5 image; see `write_mask` for labels."""
     group = zarr.open_group(folder, mode="w", zarr_format=3)
-    group.attrs["ome"] = {"version": "0.5", "multiscales": [_multiscale(name, "czyx", spacing_mm)]}
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [_multiscale(name, "czyx", place)]}
+    values = {"scale": place.scale, "offset": place.offset, "hounsfield": place.hounsfield}
+    group.attrs[OWN] = {"affine_lps": place.affine_lps.tolist(), **values}
     _write_array(group, folder, image, "czyx")
 
 
-def write_mask(folder: Path, mask: npt.NDArray[Any], spacing_mm: tuple[float, ...]) -> None:
+def write_mask(folder: Path, mask: npt.NDArray[Any], place: Place) -> None:
     """Write labels (z, y, x) below the image in ``folder``, as ``labels/mask``."""
     labels = zarr.open_group(folder, mode="a", zarr_format=3).create_group("labels")
     labels.attrs["ome"] = {"version": "0.5", "labels": ["mask"]}
     group = labels.create_group("mask")
     group.attrs["ome"] = {
         "version": "0.5",
-        "multiscales": [_multiscale("mask", "zyx", spacing_mm)],
+        "multiscales": [_multiscale("mask", "zyx", place)],
         "image-label": {"source": {"image": "../../"}},
     }
+    group.attrs[OWN] = {"affine_lps": place.affine_lps.tolist(), "label": True}
     _write_array(group, folder / "labels" / "mask", mask, "zyx")
+
+
+def write_label_image(folder: Path, name: str, label: LabelVolume) -> None:
+    """Write a label map in canonical orientation as an OME-Zarr 0.5 image by itself."""
+    group = zarr.open_group(folder, mode="w", zarr_format=3)
+    place = Place(label.spacing_mm, label.affine())
+    multiscale = _multiscale(name, "zyx", place)
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [multiscale], "image-label": {}}
+    group.attrs[OWN] = {"affine_lps": place.affine_lps.tolist(), "label": True}
+    _write_array(group, folder, label.array, "zyx")
 
 
 def write_cells(folder: Path, counts: npt.NDArray[Any]) -> None:
@@ -211,9 +245,20 @@ def _write_array(group: zarr.Group, folder: Path, array: npt.NDArray[Any], axes:
         raise ChunkError(f"{folder} can't be written: {str(error).partition(chr(10))[0]}") from error
 
 
-def _multiscale(name: str, axes: str, spacing_mm: tuple[float, ...]) -> dict[str, Any]:
-    space = [{"name": axis, "type": "space", "unit": "millimeter"} for axis in "zyx"]
-    channel = [{"name": "c", "type": "channel"}] if "c" in axes else []
-    scale = [*(1.0 for _ in channel), *spacing_mm]
-    dataset = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": scale}]}
+def _multiscale(name: str, axes: str, place: Place) -> dict[str, Any]:
+    """Scale, and the place of the first voxel; axes point where they do in canonical orientation."""
+    space: list[dict[str, Any]] = [
+        {
+            "name": axis,
+            "type": "space",
+            "unit": "millimeter",
+            "orientation": {"type": "anatomical", "value": towards},
+        }
+        for axis, towards in USUAL.items()
+    ]
+    channel: list[dict[str, Any]] = [{"name": "c", "type": "channel"}] if "c" in axes else []
+    scale = [*(1.0 for _ in channel), *place.spacing_mm]
+    first = [*(0.0 for _ in channel), *place.affine_lps[2::-1, 3].tolist()]
+    moves = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": first}]
+    dataset = {"path": "0", "coordinateTransformations": moves}
     return {"name": name, "axes": [*channel, *space], "datasets": [dataset]}

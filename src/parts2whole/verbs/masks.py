@@ -6,20 +6,21 @@ import dataclasses
 import hashlib
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy.typing as npt
+from typing import Literal
 
 from parts2whole.errors import Parts2WholeError
+from parts2whole.files import replacing
 from parts2whole.scans import dicom_seg
 from parts2whole.scans.codes import read_codes
 from parts2whole.scans.read import write_label_like
 from parts2whole.scans.source import ScanSource
+from parts2whole.scans.volume import LabelVolume
+from parts2whole.store.chunks import write_label_image
 from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.model import TENSORS, ModelCard
 
-MaskFormat = Literal["nifti", "dicom-seg"]
-ENDINGS = {"nifti": ".nii.gz", "dicom-seg": ".dcm"}
+MaskFormat = Literal["nifti", "dicom-seg", "ome-zarr"]
+ENDINGS = {"nifti": ".nii.gz", "dicom-seg": ".dcm", "ome-zarr": ".ome.zarr"}
 
 
 class MaskError(Parts2WholeError, ValueError):
@@ -44,17 +45,20 @@ class MaskWriter:
         """Where the mask of a case goes."""
         return folder / f"{case_id}{ENDINGS[self.format]}"
 
-    def write(self, image: Path | ScanSource, label: npt.NDArray[Any], path: Path) -> None:
-        """Write a mask (z, y, x), canonical, on the voxels of its scan.
+    def write(self, image: Path | ScanSource, mask: LabelVolume, path: Path) -> None:
+        """Write a mask in canonical orientation, on the voxels of its scan.
 
         Raises:
             MaskError: the format needs another kind of scan.
             parts2whole.scans.source.ReadError: the scan can't be read, or the mask isn't one of it.
         """
         if self.format == "nifti":
-            write_label_like(image, label, path)
+            write_label_like(image, mask.array, path)
+        elif self.format == "ome-zarr":
+            with replacing(path) as beside:
+                write_label_image(beside, path.name, mask)
         elif isinstance(image, ScanSource) and image.is_series:
-            dicom_seg.write_segmentation(image, label, self.segments, path, model=self.model)
+            dicom_seg.write_segmentation(image, mask.array, self.segments, path, model=self.model)
         else:
             raise MaskError("a DICOM segmentation refers to a DICOM series, which this isn't: --format nifti")
 
@@ -77,8 +81,8 @@ def mask_writer(format: MaskFormat, codes: Path | None, card: ModelCard, run: Pa
         raise MaskError(f"unknown format {format!r}; choose from {', '.join(ENDINGS)}")
     if codes is not None and format != "dicom-seg":
         raise MaskError(f"codes are for --format dicom-seg, {format} has no place for them: leave them out")
-    if format == "nifti":
-        return MaskWriter("nifti")
+    if format == "nifti" or (format == "ome-zarr" and isinstance(card.task, SegmentationTask)):
+        return MaskWriter(format)
     if not isinstance(card.task, SegmentationTask):
         raise MaskError(f"{type(card.task).__name__} gives no masks to be written as {format}")
     classes = {value: name for value, name in names_by_value(card).items() if value}

@@ -98,7 +98,7 @@ def predict(
     """Predict for new scans with the model of a fine-tuning run.
 
     Segmentation writes one mask a scan, on exactly the voxels of the input file: NIfTI with the label values
-    of the training data, or a DICOM segmentation with a segment a class.  Classification writes
+    of the training data, OME-Zarr, or a DICOM segmentation with a segment a class.  Classification writes
     ``probabilities.csv``, for a task of candidates with one row a point.  ``predictions.csv`` has a row for
     every scan: its folder and files, its mask, its series, whether it failed and why, notes, and the volume
     of every class in ml.
@@ -113,7 +113,8 @@ def predict(
         points: a CSV with ``seriesuid,coordX,coordY,coordZ``: LPS positions in mm, as in LUNA16, in scans
             named by file name without suffix or by series UID.  Candidates are classified there, and a
             segmentation looks only into the crops around them.
-        format: of masks: ``nifti``, or ``dicom-seg`` for DICOM series (needs the extra ``dicom-seg``).
+        format: of masks: ``nifti``, ``ome-zarr`` (in canonical orientation, which it says), or ``dicom-seg``
+            for DICOM series (needs the extra ``dicom-seg``).
         codes: for ``dicom-seg``, a YAML that says of every class what it is; see `parts2whole.scans.codes`.
         keep_series_uids: write DICOM series UIDs as they are; by default they are hashed, as `prepare` does.
         hardware: device and precision; one device is used.
@@ -222,7 +223,7 @@ def _predict_one(
     )
     if isinstance(card.task, SegmentationTask):
         mask = _segment(card.task, model, image, scan, card, where)
-        writer.write(case.images[0], mask.array, path)
+        writer.write(case.images[0], mask, path)
         return _Found(path, volumes_ml=_volumes_ml(mask, card), notes=notes)
     if isinstance(card.task, CandidateTask) and card.classes == CLASSES:
         return _Found(rows=_candidates(card.task, model, image, card, where, case), notes=notes)
