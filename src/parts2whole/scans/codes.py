@@ -59,7 +59,7 @@ def read_codes(path: Path, names: Sequence[str]) -> dict[str, ClassCodes]:
         CodesError: the file is missing or broken, or a class has no code, or one that DICOM can't hold.
     """
     try:
-        plain = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)  # every value stays a text
+        plain = yaml.BaseLoader(path.read_text(encoding="utf-8")).get_single_data()  # values stay texts
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise CodesError(f"{path} can't be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(plain, dict):
