@@ -34,6 +34,7 @@ from parts2whole.study.plan import Settings
 from parts2whole.study.resolve import Verbs
 from parts2whole.training.folder import RESULT, SPLIT
 from parts2whole.training.model import as_function, load_model
+from parts2whole.training.provenance import peak_memory_mb
 from parts2whole.training.runtime import Hardware, Runtime
 
 STEPS, EVERY = 6, 3
@@ -229,19 +230,21 @@ def _measure_finetuning(job: TrialJob, trial: Trial) -> Trial:
     prepared = _time(lambda: task.labelled(cache=cache, workers=0, progress=False)) / len(job.cases)
     settings = job.finetune | {"task": task, "cache": cache, "progress": False}
     spent = _time(lambda: job.verbs.finetune(out=out, steps=STEPS, validate_every=EVERY, **settings))
-    split = read_json(out / SPLIT)
     step, validation = _read_pace(out)
+    validated = read_json(out / SPLIT)["validation"]
     labelled = task.labelled(cache=cache, workers=0, progress=False)
     model, _ = load_model(out)
     predictor = as_function(model, Runtime(settings.get("hardware", Hardware())))
+    tested = [item.item_id for item in labelled.items]  # all of them, as cases differ in size
     with torch.no_grad():
-        test = _time(lambda: task.examine(predictor, labelled, split["test"], thorough=True))
-    rest = spent - STEPS * step - (1 + STEPS // EVERY) * validation - test
-    memory = read_json(out / RESULT)
+        light = _time(lambda: task.examine(predictor, labelled, tested, thorough=False)) / len(tested)
+        thorough = _time(lambda: task.examine(predictor, labelled, tested, thorough=True)) / len(tested)
+    rest = spent - STEPS * step - (1 + STEPS // EVERY) * validation - len(validated) * thorough
+    memory = peak_memory_mb()
     return dataclasses.replace(
         trial,
         label_s=prepared,
-        finetune=Pace(step, validation / len(split["validation"]), test / len(split["test"]), max(0.0, rest)),
+        finetune=Pace(step, light, thorough, max(0.0, rest)),
         memory_mb=max(trial.memory_mb, memory.get("peak_memory_mb", 0.0)),
         gpu_memory_mb=max(trial.gpu_memory_mb, memory.get("peak_gpu_memory_mb", 0.0)),
     )
