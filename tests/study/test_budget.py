@@ -11,6 +11,7 @@ from parts2whole.study.budget import (
     Sizes,
     choose_labels,
     choose_length,
+    enough,
     estimate,
     makespan,
 )
@@ -65,6 +66,11 @@ def test_more_time_first_buys_seeds_then_labels():
     assert (found[0].pretrain_steps, found[0].finetune_steps) == (250, 50)
     assert found[-1].cases == (2, 5, None)
     assert all(length.pretrain_steps <= 20 * length.finetune_steps for length in found)
+
+
+def test_what_it_takes_to_show_something_is_the_second_rung():
+    cost = estimate(enough(SIZES, 8), TRIAL, SIZES, tried_batch=8, cores=2)
+    assert cost.total_s == 616  # as above
 
 
 def test_a_pretraining_alone():

@@ -11,6 +11,7 @@ import yaml
 
 import parts2whole as p2w
 from parts2whole.cli import main
+from parts2whole.files import PresentError
 from parts2whole.scans.read import write_nifti
 from parts2whole.scans.volume import LabelVolume, Volume
 from parts2whole.study import trial
@@ -46,6 +47,9 @@ def _short():
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"STEPS": 2, "EVERY": 1, "WHOLES": 2, "FEW": 3}.items():
             patch.setattr(trial, name, value)
+        patch.setattr("parts2whole.verbs.start.BATCH", 2)
+        patch.setattr("parts2whole.study.settings.BATCH", 2)
+        patch.setattr("parts2whole.study.settings.FINETUNE_BATCH", 1)
         yield
 
 
@@ -98,6 +102,7 @@ def test_facts_warnings_and_commands_in_80_columns(started):
     assert "4 scans to pre-train on; 6 labelled cases of 6 patients, 1 label." in text
     assert "1 of 4 scans are scans of labelled cases" in " ".join(text.split())
     assert "too small to show anything" in " ".join(text.split())
+    assert "only a try" in " ".join(text.split())
     assert f"parts2whole benchmark {started.path.name}" in text.replace(f"{started.path.parent}/", "")
     long = [line for line in text.splitlines() if len(line) > 80 and len(max(line.split(), key=len)) < 70]
     assert not long
@@ -122,7 +127,7 @@ def test_the_plan_runs_to_a_table_and_a_page(started, tmp_path, monkeypatch):
 
 def test_a_plan_is_not_overwritten(started, folders):
     before = started.path.read_text()
-    with pytest.raises(StartError, match=r"is there already; .*--out .*plan-2\.yaml"):
+    with pytest.raises(PresentError, match=r"is there already; .*--out .*plan-2\.yaml"):
         start(folders / "scans", out=started.path)
     assert started.path.read_text() == before
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from parts2whole.study.trial import Trial
 
 LADDER = ((3, 1), (6, 1), (6, 2), (10, 2), (10, 3))
-"""Seeds and numbers of labels, from the least to more than most need."""
+"""Seeds and numbers of labels, from a try, over what a test can tell apart, to more than most need."""
 
 PRETRAIN_STEPS, FINETUNE_STEPS = 500, 100
 """What a rung of the ladder must have room for; what time is left makes both longer."""
@@ -66,6 +66,13 @@ class Length:
     def finetunings(self) -> int:
         """How many there are."""
         return ARMS * len(self.cases) * self.seeds
+
+
+def enough(sizes: Sizes, batch_size: int) -> Length:
+    """The shortest study that can be expected to show something."""
+    seeds, settings = LADDER[1]
+    cases = choose_labels(sizes.train, settings)
+    return Length(PRETRAIN_STEPS, batch_size, FINETUNE_STEPS, cases, seeds)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from parts2whole.jobs.run import check_workers
 from parts2whole.report.summary import format_duration
 from parts2whole.scans.layout import is_labelled
 from parts2whole.scans.preprocess import Modality
-from parts2whole.study.budget import Cost, Length, choose_length, estimate
+from parts2whole.study.budget import Cost, Length, choose_length, enough, estimate
 from parts2whole.study.draft import Draft
 from parts2whole.study.look import GUESS, Found, StartError, look
 from parts2whole.study.settings import BATCH, Choice, choose, draft_study, values
@@ -265,11 +265,25 @@ def _warn(found: Found, fitted: _Fitted, minutes: float) -> tuple[str, ...]:
             f"a test side of {plural(tested, 'patient')} is too small to show anything: with fewer than "
             f"{FEW_TESTED} not even a difference of one sign in all of them has p < 0.05."
         )
-    if fitted.cost.total_s > 60 * minutes * 1.1:
-        told.append(
-            f"the shortest plan that makes sense takes longer than the {minutes:g} minutes asked for."
-        )
+    told += _tell_short(fitted, found, minutes)
     return tuple(told)
+
+
+def _tell_short(fitted: _Fitted, found: Found, minutes: float) -> list[str]:
+    """Whether the plan is too short to show anything, or longer than asked for, and what it would take."""
+    if not fitted.choice.task:
+        return []
+    batch, cores = fitted.choice.pretrain["batch_size"].value, usable_cores()
+    ample = enough(found.sizes(), batch)
+    takes = estimate(ample, fitted.trial, found.sizes(), tried_batch=batch, cores=cores).total_s
+    longer = (
+        f"--minutes {math.ceil(takes / 60)} gives {ample.seeds} seeds of {ample.finetune_steps} steps or more"
+    )
+    if fitted.cost.total_s > 60 * minutes * 1.1:
+        return [f"no plan fits into {minutes:g} minutes; this is the shortest, and only a try. {longer}."]
+    if fitted.length.seeds < ample.seeds or not fitted.length.is_ample:
+        return [f"in {minutes:g} minutes it is only a try, too short to show anything. {longer}."]
+    return []
 
 
 def _commands(
