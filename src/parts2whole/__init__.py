@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from parts2whole.training.runtime import Hardware as Hardware
     from parts2whole.training.scan_encoder import load as load
     from parts2whole.verbs.benchmark import benchmark as benchmark
+    from parts2whole.verbs.choose import choose as choose
     from parts2whole.verbs.compare import compare as compare
     from parts2whole.verbs.doctor import doctor as doctor
     from parts2whole.verbs.embed import embed as embed
@@ -74,6 +75,7 @@ _HOMES = _FAMILIES | {
     "Augmentation": "parts2whole.tasks.augment",
     "Hardware": "parts2whole.training.runtime",
     "benchmark": "parts2whole.verbs.benchmark",
+    "choose": "parts2whole.verbs.choose",
     "compare": "parts2whole.verbs.compare",
     "doctor": "parts2whole.verbs.doctor",
     "embed": "parts2whole.verbs.embed",

@@ -101,6 +101,9 @@ COMMANDS = {
         "parts2whole.verbs.probe:probe",
         "Measure frozen features with a linear probe, beside an untrained encoder.",
     ),
+    "choose": Command(
+        "parts2whole.verbs.choose:choose", "Try weights on your own few labels, and say which to use."
+    ),
     "benchmark": Command(
         "parts2whole.verbs.benchmark:benchmark",
         "Run a study of arms, tasks, labels and seeds, and tabulate it.",

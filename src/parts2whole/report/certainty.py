@@ -32,12 +32,16 @@ class Sure:
         found: the bootstrap of focus minus the other arm; None without one.
         reason: why there is none.
         can_see: what so many runs can see, in words.
+        task: its name.
+        against: the other arm.
     """
 
     about: str
     found: Bootstrap | None
     reason: str
     can_see: str
+    task: str = ""
+    against: str = ""
 
     def describe(self) -> str:
         """In one line."""
@@ -94,7 +98,8 @@ def compare_patients(
                 )
             except (BootstrapError, KeyError) as error:
                 reason = f"no bootstrap over patients ({error})"
-            made.append(Sure(about, found, reason, _can_see(difference, row, table.alpha)))
+            seen = _can_see(difference, row, table.alpha)
+            made.append(Sure(about, found, reason, seen, row.task, difference.against))
     return Certainty(tuple(made))
 
 
