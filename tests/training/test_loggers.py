@@ -16,7 +16,7 @@ from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import Volume
 from parts2whole.store.store import Store
 from parts2whole.training.folder import RunFolderError
-from parts2whole.training.loggers import GROUP, LoggerError, find_logger, flatten
+from parts2whole.training.loggers import GROUP, LoggerError, TensorBoard, find_logger, flatten
 from parts2whole.training.runtime import Hardware
 from parts2whole.training.track import METRICS
 
@@ -106,6 +106,21 @@ def test_one_that_fails_is_dropped_with_one_warning_and_changes_nothing(store, t
     assert "logger broken failed (OSError: the server is gone); the run goes on without it" in said
     assert [call[0] for call in calls].count("broken") == 1
     assert calls[-1] == ("finish", "pretrain")  # the other one has gone on
+
+
+def test_a_tensorboard_that_fails_is_dropped_too_and_the_run_says_what_comes_next(
+    store, tmp_path, monkeypatch, capsys
+):
+    def full(*_):
+        raise OSError("no space for it")
+
+    monkeypatch.setattr(TensorBoard, "log", full)
+    run = p2w.pretrain(store, out=tmp_path / "run", **SMALL)
+    told = capsys.readouterr().err
+    assert told.count("WARNING: logger tensorboard failed (OSError: no space for it)") == 1
+    assert [line["step"] for line in records(run.folder) if line["split"] == "validation"] == [0, 2, 4]
+    assert run.summary().endswith(str(run.folder))
+    assert "  parts2whole embed " in run.summary()
 
 
 def test_a_run_that_fails_is_told_to_be_over(store, tmp_path, calls, monkeypatch):
