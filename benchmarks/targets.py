@@ -3,8 +3,9 @@
     python benchmarks/targets.py [--rounds 3] [--only NAME ...] [--write docs/speed.md] [--keep]
 
 Every figure is a ratio of two things that are measured in turn, round by round, and its median counts.
-Processor time of one thread is taken where one process works, so that others who use the machine change little.
-A target is lost if even the best of its rounds misses it.  ``--keep`` writes which are met into targets.json.
+Processor time of one thread is taken where one process works, so that others who use the machine change
+little.  A target is lost if even the best of its rounds misses it.  ``--keep`` writes which are met into
+targets.json.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ class Averages(nn.Module):
     """A pyramid that says what it saw: the image, and its averages over blocks of 2 and 4 voxels."""
 
     divisor = 4
+    norm = "batch"
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         assert all(edge % 4 == 0 for edge in x.shape[2:])

@@ -12,6 +12,7 @@ class Recorder:
     """A model that notes what it sees and answers with the brightness as two classes."""
 
     divisor = 8
+    norm = "batch"
 
     def __init__(self) -> None:
         self.seen: set[tuple[int, ...]] = set()
@@ -43,6 +44,7 @@ class Seen:
     """Takes down what a network would see, and gives back its voxels as logits."""
 
     divisor = 8
+    norm = "batch"
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         self.images = images

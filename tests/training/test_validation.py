@@ -6,17 +6,21 @@ from parts2whole.tasks.segmentation import Segmentation
 from parts2whole.training.validation import plan_validation
 
 PATCH = (8, 8, 8)
+ENCODER, WITH_STATISTICS = (
+    SimpleNamespace(divisor=8, norm="batch"),
+    SimpleNamespace(divisor=8, norm="instance"),
+)
 
 
 def plan(items: int, patches_each: int, *, steps: int, holds=lambda number: frozenset({1})):
     """Validation cases of so many patches; a batch is two patches, so a step has the work of six."""
     task = SimpleNamespace(
         patch_size=PATCH,
-        voxels_to_examine=lambda labelled, items, divisor: len(items) * patches_each * 512,
+        voxels_to_examine=lambda labelled, items, encoder: len(items) * patches_each * 512,
     )
     names = [f"case{number}" for number in range(items)]
     labelled = SimpleNamespace(item=lambda name: SimpleNamespace(holds=holds(int(name[4:]))))
-    return plan_validation(task, labelled, names, divisor=8, steps=steps, batch_size=2), names
+    return plan_validation(task, labelled, names, encoder=None, steps=steps, batch_size=2), names
 
 
 def test_small_validation_is_every_hundred_steps_on_all_cases():
@@ -52,9 +56,11 @@ def test_the_voxels_of_a_segmentation_are_those_of_its_windows(tmp_path):
     )
     task = Segmentation(tmp_path, patch_size=(16, 32, 32))
     # An eighth of 16, 32, 32 in common: steps of 14, 28, 28, so 3 * 3 * 3 windows.
-    assert task.voxels_to_examine(labelled, ["a"], divisor=8) == 27 * 16 * 32 * 32
-    assert task.voxels_to_examine(labelled, ["cube"], divisor=8) == 16 * 32 * 32
+    assert task.voxels_to_examine(labelled, ["a"], ENCODER) == 27 * 16 * 32 * 32
+    assert task.voxels_to_examine(labelled, ["cube"], ENCODER) == 16 * 32 * 32
+    # A half: steps of 8, 16, 16, so 4 * 4 * 3 windows.
+    assert task.voxels_to_examine(labelled, ["a"], WITH_STATISTICS) == 48 * 16 * 32 * 32
     large = task.replace(window_size=(96, 96, 96))
-    assert large.voxels_to_examine(labelled, ["a"], divisor=8) == 40 * 72 * 64
+    assert large.voxels_to_examine(labelled, ["a"], ENCODER) == 40 * 72 * 64
     resized = task.replace(crop_size=(32, 64, 64))
-    assert resized.voxels_to_examine(labelled, ["a"], divisor=8) == 2 * 2 * 1 * 16 * 32 * 32
+    assert resized.voxels_to_examine(labelled, ["a"], ENCODER) == 2 * 2 * 1 * 16 * 32 * 32

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import io
 
 from parts2whole.scans.source import ReadError
 
@@ -18,6 +17,8 @@ def read_matlab(path: Path) -> npt.NDArray[Any]:
     Raises:
         ReadError: broken, saved as version 7.3, or not exactly one 3-D array of numbers.
     """
+    from scipy import io  # as slow to import as all other readers together, and few have such files
+
     try:
         content = io.loadmat(path)
     except NotImplementedError as error:

@@ -47,6 +47,10 @@ class Predictor(Protocol):
     def divisor(self) -> int:
         """Input edges must be multiples of this many voxels."""
 
+    @property
+    def norm(self) -> str:
+        """Normalisation of the encoder."""
+
     def __call__(self, images: Tensor, /) -> Tensor:
         """Logits of a batch."""
 
@@ -249,8 +253,8 @@ class Task(Spec, abc.ABC):
     ) -> Examination:
         """Metrics on items; ``thorough`` adds the slow ones."""
 
-    def voxels_to_examine(self, labelled: LabelledData, items: Sequence[str], *, divisor: int) -> int:
-        """How many voxels a network computes to examine items; ``divisor`` is that of `Predictor`."""
+    def voxels_to_examine(self, labelled: LabelledData, items: Sequence[str], encoder: Encoder) -> int:
+        """How many voxels a network with this encoder computes to examine items."""
         return len(items) * math.prod(self.patch_size)
 
     @abc.abstractmethod

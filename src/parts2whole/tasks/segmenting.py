@@ -87,7 +87,9 @@ class SegmentationTask(Task, abc.ABC):
             window that covers a volume takes one pass instead of several, but shows the network more around a
             voxel than training did, which may cost accuracy. It shrinks to the volume: much padding, which
             training never showed, would mislead instance norm.
-        overlap: of neighbouring windows at inference, at least, as a share of the window; default an eighth.
+        overlap: of neighbouring windows at inference, at least, as a share of the window; default an eighth
+            where the network has batch norm or none, else a half: norms that take their statistics from the
+            window need the mean over several.
         loss_function: ``dice_ce`` (Dice and cross-entropy), ``dice_balanced_ce`` (the same, but in the
             cross-entropy a class weighs as the square root of the number of its voxels, so that one of few
             isn't lost to the background in the first steps), or ``dice`` (1 - soft Dice with smoothing 1 over
@@ -381,13 +383,13 @@ class SegmentationTask(Task, abc.ABC):
         """What volumes go through."""
         return Windows(self.patch_size, self.crop_size, self.window_size, self.overlap)
 
-    def voxels_to_examine(self, labelled: LabelledData, items: Sequence[str], *, divisor: int) -> int:
+    def voxels_to_examine(self, labelled: LabelledData, items: Sequence[str], encoder: Encoder) -> int:
         """Those of all windows."""
         boxes = [
             labelled.store.record(item.case_id).shape if item.centre is None else self.cut_size
             for item in map(labelled.item, items)
         ]
-        return sum(self.windows.voxels(shape, divisor) for shape in boxes)
+        return sum(self.windows.voxels(shape, encoder.divisor, encoder.norm) for shape in boxes)
 
     def _box(self, item: Item) -> Box | None:
         """The box of an item that has a centre."""

@@ -13,8 +13,9 @@ from parts2whole.scans.volume import Size, size_of
 from parts2whole.tasks.base import Predictor
 from parts2whole.wholes.geometry import resize
 
-OVERLAP = 0.125
-"""Of neighbouring windows, as a share of the window, where a task says nothing; see docs/inference.md."""
+OVERLAP, OVERLAP_OF_STATISTICS = 0.125, 0.5
+"""Of neighbouring windows, as a share of the window, where a task says nothing, and where a norm takes its
+statistics from the window; see docs/inference.md."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,24 +41,27 @@ class Windows:
                 for wanted, edge, patch in zip(window, (z, y, x), self.patch, strict=True)
             ]
             padded = F.pad(image, [n for short in reversed(missing) for n in (0, short)], mode="replicate")
-            found = sliding_window(predictor, padded, window=window, overlap=self.share)
+            found = sliding_window(predictor, padded, window=window, overlap=self.share(predictor.norm))
             return found[..., :z, :y, :x]
 
         def resized(windows: Tensor) -> Tensor:
             found = predictor(resize(windows, self.patch))
             return F.interpolate(found, windows.shape[2:], mode="trilinear", align_corners=False)
 
-        return sliding_window(resized, image, window=window, overlap=self.share)
+        return sliding_window(resized, image, window=window, overlap=self.share(predictor.norm))
 
-    def voxels(self, shape: Size, divisor: int) -> int:
+    def voxels(self, shape: Size, divisor: int, norm: str) -> int:
         """How many voxels a network computes for a volume."""
         window = self.choose(shape, divisor)
-        return count_windows(shape, window, self.share) * math.prod(self.patch if self.resized else window)
+        return count_windows(shape, window, self.share(norm)) * math.prod(
+            self.patch if self.resized else window
+        )
 
-    @property
-    def share(self) -> float:
-        """Of a window, that its neighbour sees, too."""
-        return OVERLAP if self.overlap is None else self.overlap
+    def share(self, norm: str) -> float:
+        """Of a window, that its neighbour sees, too; ``norm`` is that of the encoder."""
+        if self.overlap is not None:
+            return self.overlap
+        return OVERLAP if norm in ("batch", "none") else OVERLAP_OF_STATISTICS
 
     @property
     def resized(self) -> bool:

@@ -227,7 +227,7 @@ def as_function(module: nn.Module, runtime: Runtime) -> Predictor:
     inner = unwrap(module)
     if not isinstance(inner, Model):
         raise ModelError(f"{type(inner).__name__} is not a model on top of an encoder")
-    return _Function(module, runtime, inner.encoder.divisor)
+    return _Function(module, runtime, inner.encoder.divisor, inner.encoder.norm)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,6 +237,7 @@ class _Function:
     module: nn.Module
     runtime: Runtime
     divisor: int
+    norm: str
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from parts2whole.networks.base import Encoder
 from parts2whole.tasks.base import LabelledData, Task
 
 SHARE = 0.1
@@ -43,7 +44,7 @@ class ValidationPlan:
 
 
 def plan_validation(
-    task: Task, labelled: LabelledData, items: Sequence[str], *, divisor: int, steps: int, batch_size: int
+    task: Task, labelled: LabelledData, items: Sequence[str], *, encoder: Encoder, steps: int, batch_size: int
 ) -> ValidationPlan:
     """Rarer validations as far as that goes, then fewer cases: those with the most classes.
 
@@ -51,11 +52,11 @@ def plan_validation(
         task: what is learned.
         labelled: its data.
         items: validation cases.
-        divisor: of the network's input; see `parts2whole.tasks.base.Predictor`.
+        encoder: of the model, which decides about windows.
         steps: of the run.
         batch_size: samples a step.
     """
-    work = task.voxels_to_examine(labelled, items, divisor=divisor)
+    work = task.voxels_to_examine(labelled, items, encoder)
     of_step = SHARE * THERE_AND_BACK * batch_size * math.prod(task.patch_size)
     every = min(max(EVERY, math.ceil(work / of_step)), max(EVERY, steps // OFTEN), steps)
     count = max(min(FEWEST, len(items)), min(len(items), int(len(items) * every * of_step / work)))

@@ -259,7 +259,7 @@ def _write_bundle(model: Exportable, card: Card | ModelCard, folder: Path) -> _W
         raise ExportError(
             "which modality the model knows isn't recorded: fine-tune with the modality CT or MR"
         )
-    windows = Windows(task.patch_size, task.windows.share)
+    windows = Windows(task.patch_size, task.windows.share(model.encoder.norm))
     worst = write_bundle(model, card.preprocess, windows, card.values, folder)
     usage = (
         "Put NIfTI scans into `data/` of this folder; masks then lie in `eval/`:\n\n```\npython -m "

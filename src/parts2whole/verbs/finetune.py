@@ -233,7 +233,7 @@ def finetune(
             task,
             labelled,
             watched,
-            divisor=module.encoder.divisor,
+            encoder=module.encoder,
             steps=steps,
             batch_size=batch_size,
         )
