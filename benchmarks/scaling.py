@@ -3,7 +3,8 @@
     python benchmarks/scaling.py --write docs/scaling.md
 
 Measured: reading a whole, a step and its parts, the bytes of a scan in a store, of a manifest record, of a
-checkpoint and of the gradients.  All else is arithmetic on these and on the assumptions given as options.
+checkpoint and of the gradients, and how much of an exchange the backward pass hides (`scaling_exchange.py`).
+All else is arithmetic on these and on the assumptions given as options.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import scaling_exchange
 import torch
 from scipy.ndimage import gaussian_filter
 
@@ -31,6 +33,8 @@ from parts2whole.wholes.random import BatchGenerator
 from parts2whole.wholes.sampler import Wholes, WholeSampler, WholeSize
 
 WHOLE = (32, 64, 64)
+FORWARD = 1 / 3
+"""Of what a step computes, as the backward pass computes about twice as much."""
 MEASURED_CASES, SHAPE = 4, (96, 192, 192)
 
 
@@ -52,7 +56,8 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         measured = measure(Path(folder), given)
-    text = write_up(measured, model(measured, given), given)
+    found = scaling_exchange.measure_all() if scaling_exchange.can_slow_links() else {}
+    text = write_up(measured, model(measured, given), exchange_section(found), given)
     print(text)
     if given.write:
         given.write.write_text(text)
@@ -144,14 +149,39 @@ def model(measured: dict[str, float], given: argparse.Namespace) -> dict[str, fl
         "batch": given.wholes_per_device * given.devices,
         "step_ms": step_s * 1e3,
         "exchange_ms": exchange_s * 1e3,
-        "efficiency": step_s / (step_s + exchange_s),
+        "efficiency": 1 / scaling_exchange.hidden_step(FORWARD, exchange_s / step_s),
         "devices_storage": given.storage_gbyte * 1e9 / (given.device_speed * bytes_a_whole),
-        "rows_80": 4 * exchange_s * given.device_speed,
+        "rows_80": exchange_s * given.device_speed / (1 / 0.8 - FORWARD),
         "epoch_s": given.scans / wholes_s,
     }
 
 
-def write_up(m: dict[str, float], o: dict[str, float], given: argparse.Namespace) -> str:
+def exchange_section(found: dict[tuple[int, str], list[dict[str, float]]]) -> str:
+    """What several processes lose to the exchange, measured, beside the model."""
+    if not found:
+        return "Not measured: this machine has no network namespaces whose link could be slowed.\n"
+    first = next(iter(found.values()))[0]
+    forward = 100 * first["forward"]
+    search = 100 * (first["during"] / first["without search"] - 1)
+    return f"""Processes of one thread on {os.cpu_count()} cores with a load of {os.getloadavg()[2]:.0f},
+UNet3D `{scaling_exchange.SIZE}`, one whole of {scaling_exchange.WHOLE} voxels each, on one loopback device
+that `tc` slows: the rates are those at which an exchange should take {scaling_exchange.SHARES} times what a
+step computes. Medians of {scaling_exchange.ROUNDS} rounds, each over what a step of that round computes
+without any exchange (forward and backward, {forward:.0f} % of it forward). *After* is the exchange after the
+backward pass, *during* DistributedDataParallel as the project uses it. The models are: after, the sum of
+both; during, forward and then the longer of backward and exchange. *Hidden* is how much less of the exchange
+is waited for.
+
+{scaling_exchange.table(found)}
+
+On the loopback itself, looking for unused parameters at every pass costs {search:+.0f} % of a step. Other
+work on the cores and more processes than cores make these figures rough: a share below 0 or above 100 % is
+noise, and none of the others is surer than that. Measure on idle cores before deciding anything by them.
+
+"""
+
+
+def write_up(m: dict[str, float], o: dict[str, float], exchange: str, given: argparse.Namespace) -> str:
     options = f"--size {given.size} --batch {given.batch} --scans {given.scans} --devices {given.devices}"
     step_s = given.batch * (m["read_s"] + m["views_s"] + m["compute_s"])
     stamp = f"{datetime.now(UTC):%Y-%m-%d}, one thread of {os.cpu_count()} cores, {platform.machine()}"
@@ -162,8 +192,8 @@ def write_up(m: dict[str, float], o: dict[str, float], given: argparse.Namespace
 
 Written by `python benchmarks/scaling.py --write docs/scaling.md`
 ({options}; {stamp}).
-Times are processor seconds, as other work was on the machine; the checkpoint's is by the clock. Nothing on
-this page was measured on a GPU or on object storage.
+Times are processor seconds, as other work was on the machine; the checkpoint's and the exchange's are by the
+clock. Nothing on this page was measured on a GPU or on object storage.
 
 ## Measured here
 
@@ -183,7 +213,9 @@ cut from synthetic scans of {SHAPE} voxels, int16.
 | checkpoint: size; time to write it, down to the disk | {checkpoint} |
 | gradients exchanged at every step | {m["gradient_bytes"] / 1e6:.1f} MB |
 
-## The model for {given.scans:,} scans on {given.devices} devices
+## The exchange of gradients
+
+{exchange}## The model for {given.scans:,} scans on {given.devices} devices
 
 Assumed, each an option of the command: scans of {given.scan_megavoxels:g} million voxels;
 a device that trains {given.device_speed:g} wholes/s, {work}, with a link of
@@ -202,16 +234,16 @@ a request. The device's speed is the assumption that matters most: measure yours
 | cores that read and decode, per device | {o["cores_a_device"]:.1f} |
 | requests under way, per device | {o["requests_a_device"]:.0f} |
 | global batch | {o["batch"]:,} wholes |
-| step; exchange of gradients after it | {o["step_ms"]:.0f} ms; {o["exchange_ms"]:.1f} ms |
-| share of the time spent computing | {100 * o["efficiency"]:.0f} % |
+| step; exchange of gradients, while it goes back | {o["step_ms"]:.0f} ms; {o["exchange_ms"]:.1f} ms |
+| share of the time spent computing, if the backward pass hides what it can | {100 * o["efficiency"]:.0f} % |
 | one whole of every scan | {o["epoch_s"]:.1f} s |
 
 Where it stops scaling:
 
 - **Storage**: at {o["devices_storage"]:,.0f} devices the reads fill the assumed {given.storage_gbyte:g} GB/s.
   Beyond, copy the store to the nodes' own disks.
-- **Exchange**: gradients are averaged after the backward pass, not during it. With fewer than
-  {max(1, round(o["rows_80"]))} wholes on a device, less than 80 % of the time is spent computing.
+- **Exchange**: gradients travel during the backward pass. With fewer than {o["rows_80"]:.1f} wholes on a
+  device they take so much longer than it that less than 80 % of the time is spent computing.
 - **Reading**: when a device needs more cores than its share of the node, it waits for them. That happens
   above {given.device_speed / max(o["cores_a_device"], 1e-9):,.0f} wholes/s for every core a device has.
 - **The manifest** is held by every process and every loader process: {o["manifest_mb"]:.0f} MB of text here,
