@@ -307,4 +307,4 @@ def _commands(
 
 def fill(text: str) -> str:
     """Text in 80 columns."""
-    return textwrap.fill(text, **words.LAYOUT)
+    return textwrap.fill(text, break_on_hyphens=False, **words.LAYOUT)
