@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
@@ -141,7 +142,9 @@ def test_names_differ_and_what_is_missing_is_said(task, tmp_path):
     ],
 )
 def test_a_rival_is_worse_where_the_interval_says_so(interval, higher, said):
-    found = Bootstrap(0.1, interval, None, interval, 0.0, 0.0, 0.98, (1, 1), 3, 10, 0)
+    found = Bootstrap(0.1, interval, interval, interval, 0.0, 0.0, 0.98, (2, 2), 3, 10, 0)
     assert _against("b", Sure("", found, "", "", "fine-tuned", "b"), higher).startswith(said)
     assert "98 % interval" in _against("b", Sure("", found, "", ""), higher)
+    one = dataclasses.replace(found, interval_runs=None)
+    assert "which one seed doesn't tell from the noise" in _against("b", Sure("", one, "", ""), higher)
     assert "could not be compared: why" in _against("b", Sure("", None, "why", ""), higher)

@@ -111,7 +111,7 @@ def choose(
             ``scratch``, which has the network of the first.
         out: folder of the study.
         cases: number of training patients whose labels are used; default all.
-        seeds: repetitions, each with its own labels if ``cases`` leaves some out.
+        seeds: repetitions, each with its own labels if ``cases`` leaves some out; from one nothing is told.
         steps: optimiser steps of every run.
         batch_size: samples in a batch.
         lr: learning rate instead of the usual one.
@@ -295,6 +295,11 @@ def _against(rival: str, sure: Sure | None, higher: bool) -> str:
     if sure is None or sure.found is None:
         why = sure.reason if sure is not None else "it was not finished"
         return f"{rival} could not be compared: {why}."
+    if sure.found.interval_runs is None:
+        return (
+            f"{rival} is {abs(sure.found.estimate):.3f} apart, which one seed doesn't tell from the noise of "
+            "training: give more --seeds."
+        )
     low, high = sure.found.interval
     level = f"{100 * sure.found.confidence:.3g} % interval {low:.3f} to {high:.3f}"
     worse = low > 0 if higher else high < 0
