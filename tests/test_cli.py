@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +238,13 @@ def test_a_study_names_own_classes_and_its_workers_know_them(folder: Path, pretr
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
     done = p2w.benchmark(folder / "study.yaml", out=folder / "bench", workers=1, progress=False)
     assert (done.finished, done.failures) == (1, {})
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = subprocess.Popen(
+        [sys.executable, "-m", "parts2whole", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with command:
+        command.stdout.close()
+        assert command.stderr.read() == b""
+    assert command.returncode == 141

@@ -42,6 +42,8 @@ from parts2whole.training.stop import INTERRUPTED, stopping_at_once
 
 REFUSED = 2
 """Exit code of a command that can't be understood; nothing has been done."""
+UNREAD = 141
+"""Exit code where nobody reads on: 128 and the number of SIGPIPE, as shells have it."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,16 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    try:
+        code = _run_command(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads has seen enough, as head has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
+    return code
+
+
+def _run_command(arguments: Sequence[str] | None) -> int:
     name, rest = "", list[str]()
     try:
         own, given = _take_own(list(sys.argv[1:] if arguments is None else arguments))
@@ -188,6 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         print(f"\nparts2whole: {str(error) or 'stopped'}", file=sys.stderr)
         return getattr(error, "exit_code", INTERRUPTED)
+    except BrokenPipeError:
+        raise
     except Exception as error:
         said = None if os.environ.get("PARTS2WHOLE_TRACEBACK") else sentence(error)
         if said is None:
