@@ -113,9 +113,9 @@ def _check_size(where: Sequence[str], function: Callable[..., Any], values: Mapp
     size: Any = values.get(where[0])
     for name in where[1:]:
         size = getattr(size, name, None)
-    if network is None or not isinstance(size, Sequence):
+    step = getattr(network, "least_divisor", None)  # None for a class that is only known by its file
+    if not isinstance(step, int) or not isinstance(size, Sequence):
         return
-    step = int(network.least_divisor)
     if any(edge % step or edge < 1 for edge in size):
         near = ",".join(str(max(step, round(edge / step) * step)) for edge in size)
         told = ",".join(map(str, size))
