@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from parts2whole.training.runtime import Hardware, Runtime
-from parts2whole.training.step import MemoryShortage, TrainStep, divide_rows
+from parts2whole.training.step import MemoryShortage, TrainStep, check_batch, divide_rows
 from parts2whole.wholes.loader import LoaderError, Share
 
 ROWS = 6
@@ -198,3 +198,16 @@ def test_every_row_belongs_to_one_process(batch_size, ranks):
 def test_less_than_a_row_for_each_is_refused():
     with pytest.raises(LoaderError, match="at least 4"):
         Share(0, 4).rows(3)
+
+
+@pytest.mark.parametrize(
+    ("batch", "limit", "fits"), [(3, 1, False), (5, 2, True), (4, 1, True), (5, 1, False)]
+)
+def test_processes_make_equally_many_passes_or_none(monkeypatch, batch, limit, fits):
+    monkeypatch.setattr(Runtime, "ranks", 2)
+    runtime = Runtime(Hardware(accelerator="cpu", precision="32-true", micro_batch=limit))
+    if fits:
+        check_batch(batch, independent=True, runtime=runtime)
+        return
+    with pytest.raises(MemoryShortage, match=r"micro_batch is 1, .* choose a batch_size divisible by 2"):
+        check_batch(batch, independent=True, runtime=runtime)

@@ -176,6 +176,12 @@ def check_batch(batch_size: int, *, independent: bool, runtime: Runtime) -> None
         )
     if limit is not None and len(rows) > limit and not independent:
         raise MemoryShortage(f"micro_batch is {limit}, a device has {len(rows)} rows. {COMPARED}")
+    fewest = len(Share(ranks - 1, ranks).rows(batch_size))
+    if limit is not None and -(-len(rows) // limit) > fewest:
+        raise MemoryShortage(
+            f"micro_batch is {limit}, and {ranks} devices have {fewest} or {len(rows)} rows of a batch of "
+            f"{batch_size}, so that they would wait for each other: choose a batch_size divisible by {ranks}"
+        )
 
 
 def divide_rows(seen: Any, *, rows: int, parts: int) -> Iterator[tuple[Any, int]]:
