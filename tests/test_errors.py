@@ -147,7 +147,8 @@ def options_of(place: str, hint: object, depth: int = 3) -> set[str]:
 
 
 FOREIGN = {"--error-unmatch", "--porcelain", "--untracked-files", "--logdir", "--nthreads", "--value"}
-"""Options of git, TensorBoard and Dask, and of the parser that reads single values."""
+FOREIGN |= {"--bundle_root", "--config_file", "--meta_file", "--dataset_dir", "--output_dir", "--no_pp"}
+"""Options of git, TensorBoard, Dask, MONAI's bundles and nnU-Net, and of the parser that reads single values."""
 
 
 def test_options_that_messages_name_exist():

@@ -471,7 +471,7 @@ def test_the_command_line_is_the_same_functions(store, labelled, tmp_path, capsy
     )
     assert code == 0
     assert "Autoencoder" in (out / "config.yaml").read_text()
-    assert main(f"pretrain {store} --out {out} --progress false".split()) == 1
+    assert main(f"pretrain {store} --out {out} --progress false".split()) == 2
     assert "already holds a finished run" in capsys.readouterr().err
     assert main(["pretrian"]) == 2
     assert "did you mean pretrain?" in capsys.readouterr().err

@@ -123,11 +123,11 @@ def scans(folder, count=5):
 
 
 def contents(store):
-    """Everything in a store."""
+    """Everything in a store, but the page for catalogues, which has the name of its folder."""
     return {
         str(file.relative_to(store.path)): file.read_bytes()
         for file in sorted(store.path.rglob("*"))
-        if file.is_file()
+        if file.is_file() and file.name != "croissant.json"
     }
 
 

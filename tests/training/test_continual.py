@@ -86,7 +86,8 @@ def test_the_new_card_has_also_seen_what_the_old_one_has():
     assert card.fingerprint not in (new.fingerprint, "f")
     assert (card.citation, card.licence, card.steps) == ("ours; theirs", "CC-BY", 9)
     assert card.begun_from == {
-        "method": {"class_path": "SimCLR"}, "steps": 7, "fingerprint": "f", "origin": {}, "begun_from": {"steps": 2}
+        "method": {"class_path": "SimCLR"}, "steps": 7, "fingerprint": "f", "fetched": "", "origin": {},
+            "begun_from": {"steps": 2},
     }  # fmt: skip
     untouched = {"seen", "series", "fingerprint", "citation", "licence", "begun_from"}
     for field in dataclasses.fields(Card):

@@ -55,7 +55,7 @@ def test_it_leaves_the_function_of_every_network(name):
         x = torch.rand(1, 1, *(2 * fresh.divisor,) * 3)
         trained.train()(x)
         before = trained.eval()(x)
-        assert match_scale(trained, fresh)
+        assert bool(match_scale(trained, fresh)) == (name != "SwinUNETR")  # whose convolutions have no norm
         for one, other in zip(before, trained(x), strict=True):
             assert torch.allclose(one, other, atol=1e-4 * float(one.abs().max()))
 
