@@ -112,6 +112,9 @@ def draw_dots(drawn: dict[str, Any], path: Path) -> None:
         shown = arm["arm"] in drawn["compared"]
         colour = COLOURS[arm["arm"] == focus] if shown else "#c9ced4"
         axes.plot([x0, x1], [share * y] * 2, color=colour, linewidth=2 if shown else 1, zorder=3)
+        if not shown:
+            words = arm["arm"].replace(", ", ",\n")
+            axes.text((x0 + x1) / 2, share * y, words, fontsize=6.5, color=MUTED, ha="center", va="bottom")
     axes.set_xticks(*zip(*drawn["ticks"], strict=True), fontsize=8)
     axes.set_xlim(*drawn["range"])
     axes.set_ylabel(drawn["value"] + (", %" if drawn["percent"] else ""), fontsize=8, color=INK)
