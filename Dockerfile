@@ -20,6 +20,6 @@ RUN uv pip install --system --no-cache --torch-backend "${TORCH_BACKEND}" \
 ENV HOME=/home/p2w MPLCONFIGDIR=/tmp/matplotlib
 RUN chmod 777 /home/p2w
 USER 1000
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["parts2whole"]
 CMD ["--help"]

@@ -168,6 +168,29 @@ def test_every_link_leads_somewhere(page):
             assert (page.parent / target).exists(), target
 
 
+def test_the_readme_names_both_commands_on_its_first_screen():
+    first_screen = "\n".join((ROOT / "README.md").read_text().splitlines()[:25])
+    assert "make demo" in first_screen
+    assert "make test" in first_screen
+
+
+@pytest.mark.parametrize("page", ["README.md", "benchmarks/study_notes/gain.md"])
+def test_what_is_said_of_the_gain_is_in_the_results(page):
+    said = " ".join((ROOT / page).read_text().replace("*", "").split())
+    results = (ROOT / "docs/results.md").read_text()
+    first = results.split("## Hippocampus")[0]
+    (row,) = re.findall(
+        r"^\| Hippocampus .*\| 1 case .* \+([\d.]+) ± [\d.]+ \| ([\d.]+) \|$", first, re.MULTILINE
+    )
+    (tenth,) = re.findall(r"worst tenth of the test patients: .* 5,000 steps gains ([\d.]+) points", results)
+    assert f"{float(row[0]):.1f}" in said
+    assert re.search(rf"\b{float(tenth):.0f} (points )?on the worst tenth", said)
+    assert "forty seeds" in said
+    assert "n = 40 per cell" in results
+    if "p =" in said:
+        assert f"p = {float(row[1]):.3f}" in said
+
+
 def test_the_readme_begins_with_picture_result_and_commands():
     first_screens = "\n".join((ROOT / "README.md").read_text().splitlines()[:55])
     for wanted in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -140,8 +141,9 @@ def test_an_unfinished_run_is_finished_as_if_never_stopped(here: Path) -> None:
     tensors = load_file("unfinished/weights/model.safetensors")
     assert tensors.keys() == EXPECTED["pretrain_tensors"].keys()
     for name, value in tensors.items():
-        # A bias before a norm has a gradient of rounding alone, of which AdamW makes steps like any other.
-        same(figures(value), EXPECTED["pretrain_tensors"][name], near=1e-4 if value.ndim == 1 else 1e-5)
+        # The bias of a convolution before its norm has a gradient of rounding alone, of which AdamW makes steps.
+        idle = re.fullmatch(r"(decoder\.units|encoder\.levels)\.\d\.\d\.0\.bias", name)
+        same(figures(value), EXPECTED["pretrain_tensors"][name], near=1e-4 if idle else 1e-6)
 
 
 def fine_tuning(run: Path) -> dict[str, Any]:

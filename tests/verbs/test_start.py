@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from parts2whole.files import PresentError
 from parts2whole.scans.read import write_nifti
 from parts2whole.scans.volume import LabelVolume, Volume
 from parts2whole.study import trial
+from parts2whole.study.budget import Length
 from parts2whole.study.plan import PRETRAININGS
 from parts2whole.study.resolve import read_study
 from parts2whole.verbs.benchmark import study_verbs
@@ -159,3 +162,26 @@ def test_what_no_plan_can_be_made_for(folders, tmp_path):
     with pytest.raises(StartError, match="2 labelled patients; to train, validate and test takes 3"):
         start(folders / "scans", tmp_path / "two", out=tmp_path / "p.yaml", progress=False)
     assert not (tmp_path / "p.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("seeds", "takes_s", "said"),
+    [
+        (3, 170, ["in 3 minutes it is only a try, too short to show anything."]),
+        (3, 300, ["no plan fits into 3 minutes; this is the shortest, and only a try."]),
+        (6, 170, []),
+    ],
+)
+def test_a_plan_too_short_to_show_anything_says_what_would_do(monkeypatch, seeds, takes_s, said):
+    module = importlib.import_module("parts2whole.verbs.start")
+    ample = Length(500, 4, finetune_steps=100, cases=(1,), seeds=6)
+    monkeypatch.setattr(module, "enough", lambda sizes, batch: ample)
+    monkeypatch.setattr(module, "estimate", lambda *_, **__: SimpleNamespace(total_s=419))
+    fitted = SimpleNamespace(
+        choice=SimpleNamespace(task=object(), pretrain={"batch_size": SimpleNamespace(value=4)}),
+        trial=None,
+        cost=SimpleNamespace(total_s=takes_s),
+        length=dataclasses.replace(ample, seeds=seeds),
+    )
+    told = module._tell_short(fitted, SimpleNamespace(sizes=tuple), 3.0)
+    assert told == [f"{text} --minutes 7 gives 6 seeds of 100 steps or more." for text in said]
