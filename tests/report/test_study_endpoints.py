@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from parts2whole.report.endpoints import ENDPOINTS, Judged, measure_endpoints, to_rows
+from parts2whole.report.endpoints import ENDPOINTS, Judged, to_rows
+from parts2whole.report.judge import measure_endpoints
 from parts2whole.report.runs import Run, read_run
 
 MakeRun = Callable[..., Path]

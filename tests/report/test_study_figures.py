@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from parts2whole.report.endpoints import measure_endpoints
 from parts2whole.report.figures import grey_png
+from parts2whole.report.judge import measure_endpoints
 from parts2whole.report.learning import endpoint_rows, rank_rows, show_pairs, study_figures
 from parts2whole.report.runs import Run, read_run
 from parts2whole.report.tables import Table, arm_colours, make_table

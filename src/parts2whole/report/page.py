@@ -21,9 +21,10 @@ from parts2whole.files import write_text
 from parts2whole.report.certainty import compare_patients
 from parts2whole.report.contrast import contrast_charts, pretraining_names
 from parts2whole.report.curves import Chart, comparison_charts, overlay_charts, run_charts
-from parts2whole.report.endpoints import Endpoint, reference_arm
+from parts2whole.report.endpoints import Endpoint
 from parts2whole.report.figures import error_colours
 from parts2whole.report.formats import to_html
+from parts2whole.report.judge import reference_arm
 from parts2whole.report.learning import endpoint_rows, rank_rows, show_pairs, study_figures
 from parts2whole.report.results import arm_names, result_rows, run_names, tabulate
 from parts2whole.report.runs import Plain, Run, as_number

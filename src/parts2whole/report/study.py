@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from parts2whole.files import write_bytes, write_json
-from parts2whole.report.endpoints import DEFAULT, Endpoint, measure_endpoints
+from parts2whole.report.endpoints import DEFAULT, Endpoint
+from parts2whole.report.judge import measure_endpoints
 from parts2whole.report.results import BY_STEPS, tabulate
 from parts2whole.report.runs import Run, RunError, find_runs, read_mapping, read_run
 from parts2whole.report.tables import Table
