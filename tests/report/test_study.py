@@ -11,11 +11,11 @@ import pytest
 
 import parts2whole as p2w
 from parts2whole.report.formats import to_html
+from parts2whole.report.marks import TableError
 from parts2whole.report.page import write_report
 from parts2whole.report.results import tabulate
 from parts2whole.report.runs import RunError, read_run
 from parts2whole.report.study import Listing, name_endpoints, read_listing, read_runs
-from parts2whole.report.tables import TableError
 from parts2whole.verbs.stats import patients
 
 MakeRun = Callable[..., Path]

@@ -13,8 +13,9 @@ import pytest
 from parts2whole.report.figures import grey_png
 from parts2whole.report.judge import measure_endpoints
 from parts2whole.report.learning import endpoint_rows, rank_rows, show_pairs, study_figures
+from parts2whole.report.make_table import make_table
 from parts2whole.report.runs import Run, read_run
-from parts2whole.report.tables import Table, arm_colours, make_table
+from parts2whole.report.tables import Table, arm_colours
 
 MakeRun = Callable[..., Path]
 VALUES = {"scratch": (0.5, 0.6, 0.7), "SimCLR": (0.6, 0.6, 0.6), "Parts2Whole": (0.7, 0.8, 0.6)}

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from parts2whole.report.curves import overlay_charts, run_charts
+from parts2whole.report.make_table import make_table
 from parts2whole.report.runs import read_run
 from parts2whole.report.summary import (
     describe_spec,
@@ -18,7 +19,6 @@ from parts2whole.report.summary import (
     judge_pretraining,
     list_facts,
 )
-from parts2whole.report.tables import make_table
 
 MakeRun = Callable[..., Path]
 

@@ -11,7 +11,9 @@ import pytest
 from scipy import stats
 
 from parts2whole.report.formats import format_p, to_csv, to_html, to_latex, to_markdown, to_text
-from parts2whole.report.tables import BEST_OTHER, Table, TableError, make_table, sort_arms
+from parts2whole.report.make_table import make_table
+from parts2whole.report.marks import TableError
+from parts2whole.report.tables import BEST_OTHER, Table, sort_arms
 
 VALUES = {
     "scratch": [0.70, 0.72, 0.69, 0.71, 0.73],

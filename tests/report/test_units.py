@@ -9,10 +9,11 @@ import pytest
 
 from parts2whole.report.curves import run_charts
 from parts2whole.report.formats import to_html, to_latex, to_markdown, to_text
+from parts2whole.report.make_table import make_table
 from parts2whole.report.page import write_report
 from parts2whole.report.runs import read_run
 from parts2whole.report.summary import judge_finetuning
-from parts2whole.report.tables import higher_is_better, make_table
+from parts2whole.report.tables import higher_is_better
 
 MakeRun = Callable[..., Path]
 DISTANCES = ("hd95_mm_mean", "assd_mm_1", "surface_distance_mean", "gap_mm")

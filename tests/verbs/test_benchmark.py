@@ -20,7 +20,7 @@ import yaml
 
 import parts2whole as p2w
 from parts2whole.cli import main
-from parts2whole.report.tables import TableError
+from parts2whole.report.marks import TableError
 
 PLAIN: dict[str, Any] = {
     "data": {"stores": {"pool": {"scans": "labelled/images", "modality": "MR"}}},

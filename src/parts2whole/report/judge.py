@@ -18,11 +18,12 @@ from parts2whole.evaluation.endpoints import Rank, compare_spread, rank_arms
 from parts2whole.evaluation.permutation import swap_pairs
 from parts2whole.evaluation.statistics import holm
 from parts2whole.report.endpoints import ENDPOINTS, Endpoint, Judged
+from parts2whole.report.make_table import make_table
 from parts2whole.report.marks import How
 from parts2whole.report.measure import areas, speeds, worst_tenth
 from parts2whole.report.results import finished_finetunings, result_rows, tabulate
 from parts2whole.report.runs import Plain, Run
-from parts2whole.report.tables import Row, Table, higher_is_better, make_table
+from parts2whole.report.tables import Row, Table, higher_is_better
 
 Tested = tuple[list[Judged], str, bool]
 """Rows, the test in words, and whether values of equal seed belong together."""
@@ -59,7 +60,7 @@ def measure_endpoints(
         arms: in the order of the study.
         against: the reference arm; default see `reference_arm`.
         margin: of the study's table, which has no part in these tests.
-        how: other settings of the study's table, see `parts2whole.report.tables.make_table`.
+        how: other settings of the study's table, see `parts2whole.report.make_table.make_table`.
 
     Returns:
         One for each, in the order of `ENDPOINTS`; none where there is one arm only.

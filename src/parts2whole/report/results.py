@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from parts2whole.report.alike import read_settings, weights_folders
+from parts2whole.report.make_table import make_table
 from parts2whole.report.marks import TableError
 from parts2whole.report.runs import Plain, Run, as_number, read_mapping
-from parts2whole.report.tables import Table, make_table
+from parts2whole.report.tables import Table
 
 BY_STEPS = "by_steps"
 """In a run's result: its study has several numbers of steps for its task."""
@@ -37,8 +38,7 @@ def tabulate(
         arms: in the order of a study, others are left out; default all, in the order of `sort_arms`.
         focus: arm of interest; one of ``arms`` that has no result yet is passed over, as is ``against``.
         against: arm it is compared with.
-        how: other arguments of `parts2whole.report.tables.make_table`, such as ``metric``; default the one
-            that each task is judged by.
+        how: other arguments of `make_table`, such as ``metric``; default the one that each task is judged by.
 
     Raises:
         TableError: no results, a task without the metric it is to be judged by, or as `make_table`.

@@ -26,7 +26,7 @@ class Listing:
         name: title of the report.
         arms: in the order of the study.
         runs: folders of finished pre-trainings and fine-tunings; others beside them are of earlier settings.
-        table: arguments of `parts2whole.report.tables.make_table`.
+        table: arguments of `parts2whole.report.make_table.make_table`.
         metrics: what tasks are judged by, by their names; others by custom. None, in studies of version
             0.1.0, leaves it to what each run has kept.
         several: names of tasks that are fine-tuned with several numbers of steps.

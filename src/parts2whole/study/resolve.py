@@ -20,7 +20,7 @@ from parts2whole.methods.base import Method
 from parts2whole.networks.base import Network
 from parts2whole.own import OwnError, find_class, import_own
 from parts2whole.report.endpoints import DEFAULT, ENDPOINTS
-from parts2whole.report.tables import make_table
+from parts2whole.report.make_table import make_table
 from parts2whole.spec import digest, members, to_plain
 from parts2whole.study.aliases import NoAlias, plain_010
 from parts2whole.study.plan import (

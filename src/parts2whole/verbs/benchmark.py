@@ -126,7 +126,7 @@ def benchmark(
         parts2whole.study.read.StudyError: the study can't be read; nothing has been run.
         parts2whole.training.stop.Interrupted: Ctrl-C or SIGTERM; finished cells stay.
         BenchmarkError: not a single cell could be finished.
-        parts2whole.report.tables.TableError: a metric that a task's fine-tunings don't have.
+        parts2whole.report.marks.TableError: a metric that a task's fine-tunings don't have.
         parts2whole.jobs.run.JobError: a number of workers or a cluster that can't be used.
     """
     check_workers(workers, cluster)

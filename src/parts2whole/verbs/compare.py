@@ -64,7 +64,7 @@ def compare(
 
     Raises:
         CompareError: no finished fine-tuning run, or an unknown kind of file.
-        parts2whole.report.tables.TableError: unknown arms, or a cell run twice.
+        parts2whole.report.marks.TableError: unknown arms, or a cell run twice.
     """
     found = finished_finetunings(run for path in runs for run in read_runs(path))
     named = ", ".join(map(str, runs))

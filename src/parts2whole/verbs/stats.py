@@ -167,7 +167,7 @@ def patients(
 
     Raises:
         StatisticsError: no finished fine-tuning runs.
-        parts2whole.report.tables.TableError: an unknown arm.
+        parts2whole.report.marks.TableError: an unknown arm.
     """
     found = finished_finetunings(run for path in runs for run in read_runs(path))
     if not found:
