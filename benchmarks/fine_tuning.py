@@ -24,7 +24,8 @@ from torch import Tensor
 import parts2whole as p2w
 from parts2whole.networks.heads import Model
 from parts2whole.scans.preprocess import Preprocess
-from parts2whole.tasks.base import LabelledData, default_cache
+from parts2whole.tasks.base import default_cache
+from parts2whole.tasks.labelled import LabelledData
 from parts2whole.training.model import build_model, load_pretrained_decoder
 from parts2whole.training.optim import AdamW, Cosine, Sawtooth, parameter_groups, set_rates
 from parts2whole.training.rescale import match_scale

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 import parts2whole as p2w
 from parts2whole.cli import main
 from parts2whole.scans.preprocess import Preprocess
-from parts2whole.tasks.base import TaskError
+from parts2whole.tasks.labelled import TaskError
 from parts2whole.training.examine import Examiner
 from parts2whole.training.folder import RunFolderError
 from parts2whole.training.leak import ACCEPTANCE, LeakError

@@ -105,7 +105,8 @@ from parts2whole.scans.case import SourceCase
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.read import write_nifti
 from parts2whole.scans.volume import LabelVolume, Volume
-from parts2whole.tasks.segmenting import FoundCases, SegmentationTask
+from parts2whole.tasks.labelled import FoundCases
+from parts2whole.tasks.segmenting import SegmentationTask
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,10 +8,11 @@ import pytest
 
 from parts2whole.scans.case import SourceCase, read_channels
 from parts2whole.scans.read import ReadError
-from parts2whole.tasks.base import Task, TaskError
+from parts2whole.tasks.base import Task
 from parts2whole.tasks.brain_tumour_segmentation import BrainTumourSegmentation
 from parts2whole.tasks.brats import find_cases
 from parts2whole.tasks.channels import group_channels
+from parts2whole.tasks.labelled import TaskError
 from parts2whole.tasks.pairs import pair_folders
 
 

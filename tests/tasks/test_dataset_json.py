@@ -12,8 +12,8 @@ from parts2whole.evaluation.regions import IGNORED
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.read import write_nifti
 from parts2whole.scans.volume import LabelVolume, Volume
-from parts2whole.tasks.base import TaskError
 from parts2whole.tasks.dataset_json import read_dataset_json
+from parts2whole.tasks.labelled import TaskError
 from parts2whole.tasks.segmentation import Segmentation
 
 LUNG = {"labels": {"background": 0, "lung": 1}, "channel_names": {"0": "CT"}, "file_ending": ".nii.gz"}

@@ -13,8 +13,8 @@ from parts2whole.phantom.ct import make_ct
 from parts2whole.phantom.sizes import CT
 from parts2whole.scans.read import user_salt
 from parts2whole.scans.source import hashed
-from parts2whole.tasks.base import TaskError
 from parts2whole.tasks.dicom_segmentation import DicomSegmentation
+from parts2whole.tasks.labelled import TaskError
 
 
 @pytest.fixture(scope="module")

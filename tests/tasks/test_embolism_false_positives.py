@@ -7,9 +7,9 @@ import pytest
 from scipy.io import savemat
 
 from parts2whole.scans.volume import Volume
-from parts2whole.tasks.base import TaskError
 from parts2whole.tasks.emboli import negatives, positives
 from parts2whole.tasks.embolism_false_positives import EXAM_CLASSES, EmbolismFalsePositives
+from parts2whole.tasks.labelled import TaskError
 from parts2whole.wholes.random import sample_generator
 from task_trees import SMALL, angiogram, cad_pe, write_csv, write_nrrd, write_series
 

@@ -13,7 +13,7 @@ from parts2whole.evaluation.regions import IGNORED, RegionScores, class_regions
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.read import write_nifti
 from parts2whole.scans.volume import LabelVolume, Volume
-from parts2whole.tasks.base import TaskError
+from parts2whole.tasks.labelled import TaskError
 from parts2whole.tasks.labels import class_indices
 from parts2whole.tasks.segmentation import Segmentation
 

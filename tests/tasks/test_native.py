@@ -15,7 +15,7 @@ from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import Box
 from parts2whole.store.ingest import store_cases
 from parts2whole.store.split import Split
-from parts2whole.tasks.base import TaskError
+from parts2whole.tasks.labelled import TaskError
 from parts2whole.tasks.native import read_original
 from parts2whole.tasks.sides import count_sides, remarks
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parts2whole.tasks.base import TaskError
 from parts2whole.tasks.candidates import detection_metrics
+from parts2whole.tasks.labelled import TaskError
 from parts2whole.tasks.nodule_false_positives import NoduleFalsePositives
 from task_trees import PATCH, luna16, write_csv
 

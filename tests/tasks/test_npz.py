@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from parts2whole.scans.preprocess import Preprocess
-from parts2whole.tasks.base import TaskError
 from parts2whole.tasks.classification import Classification
+from parts2whole.tasks.labelled import TaskError
 
 CUBE = (6, 6, 6)
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from parts2whole.tasks.base import TaskError
 from parts2whole.tasks.brain_tumour_segmentation import BrainTumourSegmentation
 from parts2whole.tasks.brats import find_cases
+from parts2whole.tasks.labelled import TaskError
 from parts2whole.tasks.liver_segmentation import LiverSegmentation
 from parts2whole.tasks.nodule_segmentation import NoduleSegmentation
 from task_trees import BRATS_2023, PATCH, SMALL, abdomen, brain, brats, lidc, lits, own_pairs, write_csv

@@ -11,8 +11,8 @@ import pytest
 
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.store.split import read_split, write_split
-from parts2whole.tasks.base import TaskError
 from parts2whole.tasks.classification import Classification
+from parts2whole.tasks.labelled import TaskError
 from parts2whole.tasks.segmentation import Segmentation
 from parts2whole.tasks.sides import about_split, count_sides, describe_sides, remarks
 from task_trees import write_series

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from parts2whole.tasks.base import TaskError
+from parts2whole.tasks.labelled import TaskError
 from parts2whole.tasks.spreadsheet import read_rows, to_number
 
 ROWS = [("Ärmel/c0.nii", "benign"), ("c1.nii", "malignant")]

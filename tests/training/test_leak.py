@@ -10,7 +10,7 @@ import pytest
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import CANONICAL, content_hash
 from parts2whole.store.store import CaseRecord, Store
-from parts2whole.tasks.base import Item, LabelledData
+from parts2whole.tasks.labelled import Item, LabelledData
 from parts2whole.training.leak import ACCEPTANCE, LeakError, check_leaks, find_leaks, hashes_of
 
 

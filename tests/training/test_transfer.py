@@ -11,8 +11,8 @@ import torch
 
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.scans.preprocess import Preprocess
-from parts2whole.tasks.base import TaskError
 from parts2whole.tasks.classification import Classification
+from parts2whole.tasks.labelled import TaskError
 from parts2whole.tasks.segmentation import Segmentation
 from parts2whole.training.leak import ACCEPTANCE, LeakError
 from parts2whole.training.transfer import Transfer, TransferError, open_transfer

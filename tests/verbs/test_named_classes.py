@@ -13,7 +13,7 @@ import pytest
 
 import parts2whole as p2w
 from parts2whole.scans.preprocess import Preprocess
-from parts2whole.tasks.base import TaskError
+from parts2whole.tasks.labelled import TaskError
 from parts2whole.training.model import load_model
 from parts2whole.training.runtime import Hardware
 from parts2whole.verbs.evaluate import evaluate

@@ -17,7 +17,8 @@ from parts2whole.contracts.base import Contract, promise
 from parts2whole.networks.base import Network
 from parts2whole.networks.heads import Model
 from parts2whole.networks.unet3d import UNet3D
-from parts2whole.tasks.base import LabelledData, Predictor, Samples, Task
+from parts2whole.tasks.base import Predictor, Samples, Task
+from parts2whole.tasks.labelled import LabelledData
 from parts2whole.training.model import as_function
 from parts2whole.training.runtime import Hardware, Runtime
 from parts2whole.training.step import divide_rows

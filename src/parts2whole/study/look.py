@@ -81,7 +81,7 @@ def look(scans: Path, labelled: Path | None, *, progress: bool) -> Found:
 
     Raises:
         StartError: no scans, none that can be used, or too few labelled patients.
-        parts2whole.tasks.base.TaskError: labelled cases that can't be used.
+        parts2whole.tasks.labelled.TaskError: labelled cases that can't be used.
     """
     cases: tuple[SourceCase, ...] = ()
     patients: dict[str, SourceCase] = {}

@@ -1,9 +1,10 @@
 """Target tasks, one file each: cases, split, head, loss and metric.
 
-Read `base` (what a task is), then `segmenting` and `classifying` (what each kind shares), then
-`segmentation`, `dicom_segmentation` and `classification` (one's own data). `patches` are training samples,
-`augment` changes them, `windows` go over whole volumes, `pairs` finds images and their labels. Challenges:
-`liver_segmentation`, `brain_tumour_segmentation` (names in `brats`), `nodule_segmentation` (annotations in
-`lidc`), and the `candidates` of `nodule_false_positives` and `embolism_false_positives` (made in `emboli`);
-`derived` keeps what is computed once.
+Read `base` (what a task is) and `labelled` (its data), then `segmenting` and `classifying` (what each kind
+shares), then `segmentation`, `dicom_segmentation` and `classification` (one's own data). `patches` are
+training samples, `augment` changes them, `losses` are minimised, `windows` go over whole volumes. `pairs`
+finds images and their labels, `dataset_json` (with `dataset_labels`) those that such a file names, and
+`labels` says what label values mean. Challenges: `liver_segmentation`, `brain_tumour_segmentation` (names in
+`brats`), `nodule_segmentation` (annotations in `lidc`), and the `candidates` of `nodule_false_positives` and
+`embolism_false_positives` (made in `emboli`); `derived` keeps what is computed once.
 """

@@ -27,9 +27,11 @@ from parts2whole.scans.case import SourceCase
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.source import ScanSource
 from parts2whole.scans.volume import Size
-from parts2whole.tasks.base import TaskError
 from parts2whole.tasks.brats import CORE, ENHANCING, MODALITIES, OEDEMA, BratsCase, BratsLabel, find_cases
-from parts2whole.tasks.segmenting import FoundCases, LossFunction, SegmentationTask, class_indices
+from parts2whole.tasks.labelled import FoundCases, TaskError
+from parts2whole.tasks.labels import class_indices
+from parts2whole.tasks.losses import LossFunction
+from parts2whole.tasks.segmenting import SegmentationTask
 
 SUFFIXES = (".nii.gz", ".nii", ".mha")
 

@@ -23,8 +23,9 @@ from parts2whole.evaluation.metrics import auc
 from parts2whole.scans.volume import Box, Triple, Volume
 from parts2whole.store.store import CaseRecord, Store
 from parts2whole.tasks.augment import Augmentation
-from parts2whole.tasks.base import Examination, LabelledData, Predictor, Samples, TaskError
+from parts2whole.tasks.base import Examination, Predictor, Samples
 from parts2whole.tasks.classifying import EXAMINED_AT_ONCE, ClassificationTask, Volumes
+from parts2whole.tasks.labelled import LabelledData, TaskError
 from parts2whole.tasks.spreadsheet import read_rows, to_number
 from parts2whole.wholes.random import sample_generator
 from parts2whole.wholes.sampler import WholeSize

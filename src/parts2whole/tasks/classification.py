@@ -16,8 +16,8 @@ from parts2whole.scans.volume import Box, Volume
 from parts2whole.store.ingest import SourceCase, store_cases, store_scans
 from parts2whole.store.split import split_by_patient
 from parts2whole.store.store import Store
-from parts2whole.tasks.base import Item, LabelledData, TaskError
 from parts2whole.tasks.classifying import ClassificationTask
+from parts2whole.tasks.labelled import Item, LabelledData, TaskError
 from parts2whole.tasks.npz import read_npz, scale_alike
 from parts2whole.tasks.spreadsheet import Row, read_rows
 

@@ -24,15 +24,8 @@ from parts2whole.progress import watch
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import size_of
 from parts2whole.tasks.augment import Augmentation, augment_image, draw_augmentation
-from parts2whole.tasks.base import (
-    Batch,
-    Examination,
-    LabelledData,
-    Predictor,
-    Samples,
-    Task,
-    TaskError,
-)
+from parts2whole.tasks.base import Batch, Examination, Predictor, Samples, Task
+from parts2whole.tasks.labelled import LabelledData, TaskError
 from parts2whole.wholes.geometry import to_size
 from parts2whole.wholes.random import BatchGenerator
 

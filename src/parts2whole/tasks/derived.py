@@ -12,7 +12,7 @@ from parts2whole.jobs.pool import usable_cores
 from parts2whole.jobs.run import run_jobs
 from parts2whole.spec import digest
 from parts2whole.store.store import Store
-from parts2whole.tasks.base import TaskError
+from parts2whole.tasks.labelled import TaskError
 
 Rows = list[dict[str, Any]]
 Derive = Callable[[Store, str], Rows]

@@ -17,9 +17,9 @@ from parts2whole.scans.dicom_labels import OR, DicomLabel, LabelObject, find_lab
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.read import ScanSource, find_scans, user_salt
 from parts2whole.scans.source import ReadError, hashed
-from parts2whole.tasks.base import TaskError
+from parts2whole.tasks.labelled import FoundCases, TaskError
 from parts2whole.tasks.labels import LabelMeaning
-from parts2whole.tasks.segmenting import FoundCases, SegmentationTask
+from parts2whole.tasks.segmenting import SegmentationTask
 
 BACKGROUND = "background"
 

@@ -32,15 +32,10 @@ from parts2whole.scans.volume import Size, Volume, content_hash
 from parts2whole.store.ingest import SourceCase, store_cases
 from parts2whole.store.record import OWN_IDS
 from parts2whole.store.store import Store
-from parts2whole.tasks.base import (
-    PUBLIC_SALT,
-    Item,
-    LabelledData,
-    TaskError,
-)
 from parts2whole.tasks.candidates import CLASSES, CandidateTask, read_points
 from parts2whole.tasks.derived import Rows, derive
 from parts2whole.tasks.emboli import CandidateRules, FumpeLabel, negatives
+from parts2whole.tasks.labelled import PUBLIC_SALT, Item, LabelledData, TaskError
 from parts2whole.wholes.random import sample_generator
 
 EXAM_CLASSES = ("no_embolism", "embolism")

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from parts2whole.errors import name_some
 from parts2whole.evaluation.regions import IGNORED, Regions, metric_name
-from parts2whole.tasks.base import TaskError
+from parts2whole.scans.preprocess import Preprocess, spacing_text
+from parts2whole.store.store import CaseRecord
+from parts2whole.tasks.labelled import TaskError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +80,23 @@ def check_not_negative(values: Mapping[int, Sequence[str]], ignored: int | None)
             f"maps, such as that of {cases[0]}. If this marks voxels that aren't annotated, say so with "
             f"--task.ignore-label {wrong[0]}; else write the label maps anew"
         )
+
+
+def lost_notes(
+    records: Sequence[CaseRecord], preprocess: Preprocess, *, ignored: int | None
+) -> tuple[str, ...]:
+    """A note on every label value that resampling has lost, and where."""
+    cases: dict[int, list[str]] = {}
+    for record in records:
+        for value in record.labels_lost:
+            cases.setdefault(value, []).append(record.case_id)
+    at = spacing_text(preprocess.spacing_mm)
+    return tuple(
+        f"label {value} of {name_some(names)} vanished at {at}: it isn't learned there, and counts as missed "
+        "where it is tested"
+        for value, names in sorted(cases.items())
+        if value != ignored
+    )
 
 
 def class_indices(

@@ -24,8 +24,10 @@ import numpy.typing as npt
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import Size
 from parts2whole.store.ingest import SourceCase
-from parts2whole.tasks.base import TaskError
-from parts2whole.tasks.segmenting import FoundCases, LossFunction, SegmentationTask, class_indices
+from parts2whole.tasks.labelled import FoundCases, TaskError
+from parts2whole.tasks.labels import class_indices
+from parts2whole.tasks.losses import LossFunction
+from parts2whole.tasks.segmenting import SegmentationTask
 
 LAYOUTS = (
     (re.compile(r"volume-(\d+)\.nii(\.gz)?", re.I), re.compile(r"segmentation-(\d+)\.nii(\.gz)?", re.I)),

@@ -19,7 +19,7 @@ from parts2whole.scans.case import SourceCase, read_case_label, read_channels
 from parts2whole.scans.preprocess import crop, onto_grid, prepare_label
 from parts2whole.scans.volume import LabelVolume, to_canonical
 from parts2whole.store.store import CaseRecord, Store
-from parts2whole.tasks.base import TaskError
+from parts2whole.tasks.labelled import TaskError
 
 T = TypeVar("T", bound=np.generic)
 

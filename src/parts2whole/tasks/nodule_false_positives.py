@@ -28,7 +28,6 @@ from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import Size
 from parts2whole.store.ingest import SourceCase, store_cases
 from parts2whole.store.store import CaseRecord, Store
-from parts2whole.tasks.base import Item, LabelledData, TaskError
 from parts2whole.tasks.candidates import (
     CLASSES,
     POINT_COLUMNS,
@@ -38,6 +37,7 @@ from parts2whole.tasks.candidates import (
     read_points,
     to_voxels,
 )
+from parts2whole.tasks.labelled import Item, LabelledData, TaskError
 
 OTHER_DIAMETER_MM = 10.0
 """Of excluded findings without a diameter, as in the challenge's evaluation."""

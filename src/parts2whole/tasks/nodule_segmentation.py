@@ -28,11 +28,12 @@ from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.read import find_scans
 from parts2whole.scans.volume import Size
 from parts2whole.store.store import Store
-from parts2whole.tasks.base import PUBLIC_SALT, Item, TaskError
 from parts2whole.tasks.derived import Rows, derive
+from parts2whole.tasks.labelled import PUBLIC_SALT, FoundCases, Item, TaskError
 from parts2whole.tasks.lidc import LidcLabel, series_of
+from parts2whole.tasks.losses import LossFunction
 from parts2whole.tasks.pairs import pair_folders
-from parts2whole.tasks.segmenting import FoundCases, LossFunction, SegmentationTask
+from parts2whole.tasks.segmenting import SegmentationTask
 
 
 @dataclasses.dataclass(frozen=True)

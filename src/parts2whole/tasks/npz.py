@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from parts2whole.scans.preprocess import Modality, Preprocess, StoredType, guess_modality
 from parts2whole.scans.volume import Volume
-from parts2whole.tasks.base import TaskError
+from parts2whole.tasks.labelled import TaskError
 
 SIDES = ("train", "val", "test")
 

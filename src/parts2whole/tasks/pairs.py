@@ -9,8 +9,7 @@ from parts2whole.errors import name_some
 from parts2whole.scans.find import name_twins
 from parts2whole.scans.read import SUFFIXES, ReadError, scan_files, strip_suffix
 from parts2whole.store.ingest import SourceCase
-from parts2whole.tasks.base import TaskError
-from parts2whole.tasks.segmenting import FoundCases
+from parts2whole.tasks.labelled import FoundCases, TaskError
 
 
 def pair_folders(

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from parts2whole.scans.volume import Box, Size
-from parts2whole.tasks.base import LabelledData, Samples, TaskError
+from parts2whole.tasks.base import Samples
+from parts2whole.tasks.labelled import LabelledData, TaskError
 from parts2whole.wholes.geometry import to_size
 from parts2whole.wholes.random import sample_generator
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from parts2whole.scans.case import SourceCase
 from parts2whole.scans.read import strip_suffix
 from parts2whole.scans.volume import Volume
-from parts2whole.tasks.base import TaskError
 from parts2whole.tasks.candidates import POINT_COLUMNS, is_inside, read_points, to_voxels
+from parts2whole.tasks.labelled import TaskError
 
 Places = Mapping[str, list[tuple[float, ...]]]
 """LPS positions (x, y, z) in mm, by the file name without suffix or the series UID of their scan."""

@@ -13,10 +13,10 @@ import numpy.typing as npt
 from parts2whole.errors import name_some
 from parts2whole.evaluation.regions import Regions
 from parts2whole.scans.layout import tell_unlabelled
-from parts2whole.tasks.base import LabelledData, TaskError
 from parts2whole.tasks.dataset_json import FILE, DatasetJson, read_dataset_json
+from parts2whole.tasks.labelled import FoundCases, LabelledData, TaskError
 from parts2whole.tasks.pairs import pair_folders
-from parts2whole.tasks.segmenting import FoundCases, SegmentationTask
+from parts2whole.tasks.segmenting import SegmentationTask
 
 
 @dataclasses.dataclass(frozen=True)

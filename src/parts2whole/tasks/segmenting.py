@@ -7,71 +7,38 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.losses.dice import DiceLoss
-from monai.networks.utils import one_hot
 from torch import Tensor, nn
 
-from parts2whole.errors import is_out_of_memory, name_some, sentence, tell_reasons
+from parts2whole.errors import is_out_of_memory, sentence, tell_reasons
 from parts2whole.evaluation.metrics import mean_over_cases
-from parts2whole.evaluation.regions import IGNORED, Regions, RegionScores, class_regions
+from parts2whole.evaluation.regions import Regions, RegionScores, class_regions
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.heads import EncoderDecoder, Model
-from parts2whole.networks.repeatable import map_cross_entropy
 from parts2whole.progress import watch
-from parts2whole.scans.preprocess import Modality, Preprocess, spacing_text
+from parts2whole.scans.preprocess import Modality, Preprocess
 from parts2whole.scans.volume import Box, Size, size_of
-from parts2whole.store.ingest import SourceCase, store_cases
+from parts2whole.store.ingest import store_cases
 from parts2whole.store.store import CaseRecord, Store
 from parts2whole.tasks.augment import Augmentation, augment_image, augment_label, draw_augmentation
-from parts2whole.tasks.base import (
-    Batch,
-    Examination,
-    Item,
-    LabelledData,
-    Predictor,
-    Samples,
-    Segmented,
-    Task,
-    TaskError,
-)
+from parts2whole.tasks.base import Batch, Examination, Predictor, Samples, Segmented, Task
 from parts2whole.tasks.channels import odd_channels
-from parts2whole.tasks.labels import check_not_negative, class_indices
+from parts2whole.tasks.labelled import FoundCases, Item, LabelledData, TaskError
+from parts2whole.tasks.labels import check_not_negative, class_indices, lost_notes
+from parts2whole.tasks.losses import LossFunction, segmentation_loss
 from parts2whole.tasks.native import read_original
 from parts2whole.tasks.patches import Patches
 from parts2whole.tasks.windows import Windows
 from parts2whole.wholes.random import BatchGenerator
 
-__all__ = ["SegmentationTask", "FoundCases", "class_indices"]
-
-LossFunction = Literal["dice_ce", "dice_balanced_ce", "dice"]
 Grid = Literal["native", "prepared", "cubes"]
 """The voxels that prediction and reference are compared on; see `parts2whole.tasks.base.Examination`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class FoundCases:
-    """The cases of a data set.
-
-    Attributes:
-        cases: what to store.
-        set_aside: reason for every case that can't be used.
-        sides: ``train``, ``validation`` or ``test`` of cases, where the data set prescribes it.
-        notes: what else the user should know.
-        modality: what the data set says that its scans are.
-    """
-
-    cases: Sequence[SourceCase]
-    set_aside: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    sides: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    modality: Modality | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,25 +223,8 @@ class SegmentationTask(Task, abc.ABC):
         return {"image": augment_image(batch["image"], drawn), "label": augment_label(batch["label"], drawn)}
 
     def loss(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Dice over the batch, foreground classes alike, plus cross-entropy if asked; of annotated voxels.
-
-        Balanced, a class weighs as the square root of the number of its voxels in the batch.
-        """
-        logits, label = module(batch["image"]).float(), batch["label"]
-        counted = label != IGNORED
-        truth = one_hot(label * counted, logits.shape[1]) * counted
-        smooth = 1.0 if self.loss_function == "dice" else 1e-5
-        overlap = DiceLoss(include_background=False, batch=True, smooth_nr=smooth, smooth_dr=smooth)
-        loss = overlap(torch.softmax(logits, dim=1) * counted, truth)
-        if self.loss_function != "dice":
-            sizes = truth.sum(dim=(0, 2, 3, 4))
-            weight = sizes.clamp(min=1) ** -0.5 if self.loss_function == "dice_balanced_ce" else None
-            entropy = map_cross_entropy(
-                logits, label[:, 0], weight=weight, ignore_index=IGNORED, reduction="sum"
-            )
-            whole = counted.sum() if weight is None else (weight * sizes).sum()
-            loss = loss + entropy / whole.clamp(min=1)
-        return {"loss": loss}
+        """Of annotated voxels, by `loss_function`; see `parts2whole.tasks.losses.segmentation_loss`."""
+        return {"loss": segmentation_loss(module(batch["image"]).float(), batch["label"], self.loss_function)}
 
     def examine(
         self, predictor: Predictor, labelled: LabelledData, items: Sequence[str], *, thorough: bool
@@ -399,20 +349,3 @@ class SegmentationTask(Task, abc.ABC):
 def _with_modality(preprocess: Preprocess, said: Modality | None) -> Preprocess:
     """The preprocessing, with what the data set says in place of a guess."""
     return preprocess.replace(modality=said) if said and preprocess.modality == "auto" else preprocess
-
-
-def lost_notes(
-    records: Sequence[CaseRecord], preprocess: Preprocess, *, ignored: int | None
-) -> tuple[str, ...]:
-    """A note on every label value that resampling has lost, and where."""
-    cases: dict[int, list[str]] = {}
-    for record in records:
-        for value in record.labels_lost:
-            cases.setdefault(value, []).append(record.case_id)
-    at = spacing_text(preprocess.spacing_mm)
-    return tuple(
-        f"label {value} of {name_some(names)} vanished at {at}: it isn't learned there, and counts as missed "
-        "where it is tested"
-        for value, names in sorted(cases.items())
-        if value != ignored
-    )

@@ -9,7 +9,8 @@ from typing import Any
 
 from parts2whole.errors import name_some
 from parts2whole.store.split import Split
-from parts2whole.tasks.base import Examination, LabelledData, Task
+from parts2whole.tasks.base import Examination, Task
+from parts2whole.tasks.labelled import LabelledData
 
 NAMES = {"train": "training", "validation": "validation", "test": "test"}
 FEW_TESTED = 6

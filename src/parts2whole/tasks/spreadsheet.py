@@ -13,7 +13,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from parts2whole.tasks.base import TaskError
+from parts2whole.tasks.labelled import TaskError
 
 DELIMITERS = ",;\t|"
 INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from parts2whole.errors import Parts2WholeError, name_some
-from parts2whole.tasks.base import LabelledData
+from parts2whole.tasks.labelled import LabelledData
 
 ACCEPTANCE = "I know that training saw these cases"
 """What a user must write to go on all the same."""

@@ -18,8 +18,9 @@ from parts2whole.networks.heads import EncoderDecoder, LinearDecoder, Model, Own
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import Triple
 from parts2whole.spec import UnknownClassError, from_plain, spec_from_dict, to_plain
-from parts2whole.tasks.base import LabelledData, Predictor, Task
+from parts2whole.tasks.base import Predictor, Task
 from parts2whole.tasks.channels import channel_names
+from parts2whole.tasks.labelled import LabelledData
 from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.runtime import Runtime, unwrap
 from parts2whole.weights.native import write_tensors

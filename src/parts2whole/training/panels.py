@@ -8,7 +8,8 @@ from pathlib import Path
 from parts2whole.report.figures import write_segmentation_panel
 from parts2whole.report.tables import metric_title
 from parts2whole.scans.read import safe_name
-from parts2whole.tasks.base import Examination, LabelledData, Predictor, Task
+from parts2whole.tasks.base import Examination, Predictor, Task
+from parts2whole.tasks.labelled import LabelledData
 
 TITLES = {
     "worst": "worst test case",

@@ -105,7 +105,7 @@ class ScanEncoder:
 
         Raises:
             ScanEncoderError: a folder that doesn't hold one scan, or a size the network doesn't take.
-            parts2whole.tasks.base.TaskError: a point that lies outside.
+            parts2whole.tasks.labelled.TaskError: a point that lies outside.
             parts2whole.scans.read.ReadError: a file that can't be read.
         """
         found = self.prepare(read_one(scan))

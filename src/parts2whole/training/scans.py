@@ -103,7 +103,7 @@ def choose_sides(scans: Store, *, held_out: Task | None, validation_fraction: fl
 
     Raises:
         SplitError: no scans are left, or no such fraction.
-        parts2whole.tasks.base.TaskError: the labelled data of ``held_out`` can't be used.
+        parts2whole.tasks.labelled.TaskError: the labelled data of ``held_out`` can't be used.
     """
     who = join_patients({record.case_id: record.patient for record in scans.cases}, scans.duplicates())
     cases = [record.case_id for record in scans.cases]

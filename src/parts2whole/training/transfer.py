@@ -20,7 +20,8 @@ from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import Triple
 from parts2whole.store.split import Split
 from parts2whole.store.store import Store
-from parts2whole.tasks.base import LabelledData, Task, TaskError, default_cache
+from parts2whole.tasks.base import Task, default_cache
+from parts2whole.tasks.labelled import LabelledData, TaskError
 from parts2whole.training.leak import check_leaks, find_leaks, hashes_of
 from parts2whole.training.model import CARD as MODEL_CARD
 from parts2whole.training.model import (
@@ -190,7 +191,7 @@ def open_transfer(
 
     Raises:
         TransferError: the weights can't be used on these data, or there is nothing to choose on.
-        parts2whole.tasks.base.TaskError: labelled data that can't be used.
+        parts2whole.tasks.labelled.TaskError: labelled data that can't be used.
         parts2whole.training.leak.LeakError: the weights have seen what is reported on.
         parts2whole.weights.native.WeightsError: ``init`` names no usable weights.
     """

@@ -11,7 +11,8 @@ import math
 from collections.abc import Sequence
 
 from parts2whole.networks.base import Encoder
-from parts2whole.tasks.base import LabelledData, Task
+from parts2whole.tasks.base import Task
+from parts2whole.tasks.labelled import LabelledData
 
 SHARE = 0.1
 """Of the work of training, that validations may take."""

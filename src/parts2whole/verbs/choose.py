@@ -125,7 +125,7 @@ def choose(
 
     Raises:
         ChooseError: fewer than two candidates can be used, or there are no test cases.
-        parts2whole.tasks.base.TaskError: labelled data that can't be used.
+        parts2whole.tasks.labelled.TaskError: labelled data that can't be used.
         parts2whole.verbs.benchmark.BenchmarkError: not a single run could be finished.
     """
     found = [_look_at(candidate, task, progress) for candidate in _name(init)]

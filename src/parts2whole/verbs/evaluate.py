@@ -13,7 +13,8 @@ from parts2whole.files import write_json, write_rows
 from parts2whole.progress import watching
 from parts2whole.report.by_class import list_figures
 from parts2whole.store.split import read_split
-from parts2whole.tasks.base import LabelledData, TaskError, default_cache
+from parts2whole.tasks.base import default_cache
+from parts2whole.tasks.labelled import LabelledData, TaskError
 from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.leak import check_leaks, find_leaks
 from parts2whole.training.model import ModelCard, as_function, load_model
@@ -96,7 +97,7 @@ def evaluate(
 
     Raises:
         parts2whole.training.model.ModelError: ``run`` holds no finished model.
-        parts2whole.tasks.base.TaskError: labelled data that can't be used.
+        parts2whole.tasks.labelled.TaskError: labelled data that can't be used.
         parts2whole.training.leak.LeakError: validation, test or other data were seen in training.
     """
     folder = Path(run)

@@ -154,7 +154,7 @@ def finetune(
 
     Raises:
         FinetuneError: settings that contradict each other, or the network.
-        parts2whole.tasks.base.TaskError: labelled data that can't be used.
+        parts2whole.tasks.labelled.TaskError: labelled data that can't be used.
         parts2whole.training.leak.LeakError: validation or test cases were seen in pre-training.
         parts2whole.training.folder.RunFolderError: ``out`` already holds a run, or other files.
         parts2whole.training.loggers.LoggerError: a logger that isn't known or installed.

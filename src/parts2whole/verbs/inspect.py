@@ -85,7 +85,7 @@ def find_targets(
     targets: list[Target] = []
     notes: list[str] = []
     for folder in filter(is_labelled, map(Path, paths)):
-        from parts2whole.tasks.base import TaskError
+        from parts2whole.tasks.labelled import TaskError
         from parts2whole.tasks.segmentation import Segmentation  # takes seconds, as torch comes with it
 
         try:

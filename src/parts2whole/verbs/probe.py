@@ -24,8 +24,9 @@ from parts2whole.evaluation.probes import (
 from parts2whole.files import write_json
 from parts2whole.networks.base import Encoder, Network
 from parts2whole.progress import Bar, watch
-from parts2whole.tasks.base import LabelledData, Task
+from parts2whole.tasks.base import Task
 from parts2whole.tasks.classifying import ClassificationTask
+from parts2whole.tasks.labelled import LabelledData
 from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.encode import AT_ONCE, embed, encode, settle_norms
 from parts2whole.training.runtime import Hardware, Runtime

@@ -100,7 +100,7 @@ def start(
     Raises:
         parts2whole.files.PresentError: ``out`` is there already.
         StartError: nothing found, scans of two modalities, or too few labelled patients.
-        parts2whole.tasks.base.TaskError: labelled cases that can't be used.
+        parts2whole.tasks.labelled.TaskError: labelled cases that can't be used.
         parts2whole.study.trial.TrialError: a few steps fail.
     """
     path = Path(out)

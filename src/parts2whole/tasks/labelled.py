@@ -1,0 +1,163 @@
+"""Labelled cases: as a data set has them, and prepared, with what there is to learn from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from parts2whole.errors import Parts2WholeError
+from parts2whole.scans.case import SourceCase
+from parts2whole.scans.preprocess import Modality
+from parts2whole.scans.volume import Triple
+from parts2whole.store.record import describe_patients
+from parts2whole.store.split import join_patients, labelled_subset
+from parts2whole.store.store import Store
+
+PUBLIC_SALT = b"public data set"
+"""Ids of public data sets are hashed with this, so that cases and splits are the same on every machine."""
+
+
+class TaskError(Parts2WholeError, ValueError):
+    """Labelled data that can't be used, with what is wrong and how to mend it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FoundCases:
+    """The cases of a data set.
+
+    Attributes:
+        cases: what to store.
+        set_aside: reason for every case that can't be used.
+        sides: ``train``, ``validation`` or ``test`` of cases, where the data set prescribes it.
+        notes: what else the user should know.
+        modality: what the data set says that its scans are.
+    """
+
+    cases: Sequence[SourceCase]
+    set_aside: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    sides: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    modality: Modality | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One thing to learn from or be tested on.
+
+    Attributes:
+        item_id: unique in the task.
+        case_id: the stored volume it lies in.
+        patient: never split over two sides.
+        target: class index, for classification.
+        side: ``train``, ``validation`` or ``test`` where the data set itself prescribes it.
+        centre: where in the stored volume it lies, in voxels (z, y, x); None is all of the volume.
+        lesions: what a candidate hits, of `LabelledData.lesions`.
+        irrelevant: a candidate on a finding that counts neither as a lesion nor as a false positive.
+        holds: foreground classes in its label map, by index, for segmentation.
+        lost: those that its label file has, and resampling left no voxel of: not learned, but scored.
+    """
+
+    item_id: str
+    case_id: str
+    patient: str
+    target: int | None = None
+    side: str | None = None
+    centre: Triple | None = None
+    lesions: tuple[str, ...] = ()
+    irrelevant: bool = False
+    holds: frozenset[int] = frozenset()
+    lost: frozenset[int] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledData:
+    """A task's data, prepared.  Patients whose scans are equal voxel for voxel are one patient.
+
+    Attributes:
+        store: the prepared volumes, with labels for segmentation.
+        items: what there is to learn from.
+        classes: names of the classes; index 0 of a segmentation is background.
+        notes: what the user should know, such as cases set aside.
+        lesions: of a detection task, every lesion of a case, found by a candidate or not.
+        sources: files of every case, where label maps are read from again to be scored on.
+        set_aside: reason for every case that should be there and can't be used.
+    """
+
+    store: Store
+    items: tuple[Item, ...]
+    classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    lesions: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    sources: Mapping[str, SourceCase] = dataclasses.field(default_factory=dict)
+    set_aside: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def item(self, item_id: str) -> Item:
+        """The item called ``item_id``.
+
+        Raises:
+            TaskError: there is none, as where a run's own split names a case that is gone.
+        """
+        if item_id not in self._by_id:
+            raise TaskError(
+                f"there is no {item_id!r} in the data; was its file removed, renamed or set aside?"
+            )
+        return self._by_id[item_id]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "items", same_scan_same_patient(self.items, self.store))
+        object.__setattr__(self, "_by_id", {item.item_id: item for item in self.items})
+
+    _by_id: dict[str, Item] = dataclasses.field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def patients(self) -> dict[str, str]:
+        """Patient of every item."""
+        return {item.item_id: item.patient for item in self.items}
+
+    def strata(self) -> dict[str, object] | None:
+        """Class of every item, where items have one."""
+        if any(item.target is None for item in self.items):
+            return None
+        return {item.item_id: item.target for item in self.items}
+
+    def occurring(self) -> dict[str, frozenset[int]]:
+        """Classes that occur in every item, by index: its own, or those in its label map."""
+        return {i.item_id: i.holds if i.target is None else frozenset((i.target,)) for i in self.items}
+
+    @property
+    def patients_by(self) -> str:
+        """What patients are told apart by, in words."""
+        records = [self.store.record(case) for case in dict.fromkeys(item.case_id for item in self.items)]
+        return describe_patients(records, {item.patient for item in self.items})
+
+    def expected_classes(self) -> range:
+        """Indices of the classes that every side should have: all, or those of the foreground."""
+        return range(self.strata() is None, len(self.classes))
+
+    def choose_labelled(
+        self, train: Sequence[str], *, fraction: float, count: int | None, seed: int
+    ) -> tuple[str, ...]:
+        """Items of some training patients, with every class where that can be; see `labelled_subset`."""
+        return labelled_subset(
+            train,
+            self.patients(),
+            fraction=fraction,
+            count=count,
+            seed=seed,
+            strata=self.strata(),
+            occurring=self.occurring(),
+        )
+
+
+def same_scan_same_patient(items: Sequence[Item], store: Store) -> tuple[Item, ...]:
+    """The items, where patients that share a scan, voxel for voxel, are taken for one."""
+    twins = store.duplicates()
+    patients = join_patients(
+        {item.item_id: item.patient for item in items},
+        {item.item_id: twins.get(item.case_id, item.case_id) for item in items},
+    )
+    return tuple(
+        item
+        if item.patient == patients[item.item_id]
+        else dataclasses.replace(item, patient=patients[item.item_id])
+        for item in items
+    )
