@@ -40,6 +40,13 @@ def sentence(error: BaseException) -> str | None:
     return None
 
 
+def tell_failure(error: BaseException) -> str:
+    """Why one scan of many can't be used, whatever went wrong: one odd scan must not end the run."""
+    if is_out_of_memory(error):
+        return "not enough memory for it"
+    return sentence(error) or f"unexpected {type(error).__name__}: {error}"
+
+
 def name_some(names: Sequence[str], most: int = 5) -> str:
     """The first few names, and how many more there are."""
     shown = ", ".join(names[:most])

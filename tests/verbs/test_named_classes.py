@@ -11,15 +11,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-import parts2whole as p2w
-from parts2whole.scans.preprocess import Preprocess
+from brief import EXACT, finetune_briefly
 from parts2whole.tasks.labelled import TaskError
 from parts2whole.training.model import load_model
-from parts2whole.training.runtime import Hardware
 from parts2whole.verbs.evaluate import evaluate
 from parts2whole.verbs.predict import predict
 
-EXACT = Hardware(accelerator="cpu", precision="32-true")
 VALUES = {"background": 0, "left kidney": 300, "liver": 5, "ignore": 9}
 
 
@@ -56,21 +53,7 @@ def run(tmp_path_factory, label) -> Path:
         "file_ending": ".nii.gz",
     }
     (folder / "data/dataset.json").write_text(json.dumps(about))
-    task = p2w.Segmentation(
-        folder / "data", preprocess=Preprocess(modality="MR"), patch_size=(16, 16, 16), test_fraction=0.2
-    )
-    p2w.finetune(
-        task,
-        out=folder / "run",
-        cache=folder / "cache",
-        network=p2w.UNet3D(size="tiny"),
-        steps=2,
-        batch_size=2,
-        validate_every=2,
-        hardware=EXACT,
-        progress=False,
-    )
-    return folder / "run"
+    return finetune_briefly(folder / "data", modality="MR")
 
 
 def test_names_are_in_results_tables_and_the_card(run):

@@ -12,17 +12,14 @@ import numpy as np
 import pytest
 
 import parts2whole as p2w
+from brief import EXACT, finetune_briefly
 from parts2whole.cli import main
 from parts2whole.phantom.example import write_data_set
 from parts2whole.phantom.write_lidc import Lidc
-from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import LabelVolume
 from parts2whole.store.store import Store
 from parts2whole.tasks.segmenting import SegmentationTask
-from parts2whole.training.runtime import Hardware
 from parts2whole.verbs.predict import PredictError, _volumes_ml, predict
-
-EXACT = Hardware(accelerator="cpu", precision="32-true")
 
 
 def write(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> Path:
@@ -44,21 +41,7 @@ def run(tmp_path_factory) -> Path:
         label[3:8, 3:8, 3:8], label[9:14, 9:14, 9:14] = 3, 7
         write(folder / f"data/images/c{number}.nii.gz", scan(number, (16, 16, 16)) + 100 * label)
         write(folder / f"data/labels/c{number}.nii.gz", label)
-    task = p2w.Segmentation(
-        folder / "data", preprocess=Preprocess(modality="MR"), patch_size=(16, 16, 16), test_fraction=0.2
-    )
-    p2w.finetune(
-        task,
-        out=folder / "run",
-        cache=folder / "cache",
-        network=p2w.UNet3D(size="tiny"),
-        steps=2,
-        batch_size=2,
-        validate_every=2,
-        hardware=EXACT,
-        progress=False,
-    )
-    return folder / "run"
+    return finetune_briefly(folder / "data", modality="MR")
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:

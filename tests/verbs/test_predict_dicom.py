@@ -12,21 +12,18 @@ import numpy as np
 import pydicom
 import pytest
 
-import parts2whole as p2w
+from brief import EXACT, finetune_briefly
 from parts2whole.cli import main
 from parts2whole.phantom.example import write_pairs
 from parts2whole.phantom.write_dicom import write_series
 from parts2whole.scans.dicom_labels import DicomLabel
-from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.read import read_label, read_volume, user_salt
 from parts2whole.scans.source import hashed
 from parts2whole.scans.volume import Volume, to_canonical
 from parts2whole.tasks.segmenting import SegmentationTask
-from parts2whole.training.runtime import Hardware
 from parts2whole.verbs.masks import MaskError
 from parts2whole.verbs.predict import predict
 
-EXACT = Hardware(accelerator="cpu", precision="32-true")
 CODES = """
 3:
   category: [123037004, SCT, Anatomical Structure]
@@ -47,21 +44,7 @@ def run(tmp_path_factory) -> Path:
         label = 3 * (np.asarray(image.dataobj) > 0).astype(np.uint8)
         label[:8, :8, :8] = 7
         nib.save(nib.Nifti1Image(label, image.affine), file)
-    task = p2w.Segmentation(
-        data, preprocess=Preprocess(modality="CT"), patch_size=(16, 16, 16), test_fraction=0.2
-    )
-    p2w.finetune(
-        task,
-        out=folder / "run",
-        cache=folder / "cache",
-        network=p2w.UNet3D(size="tiny"),
-        steps=2,
-        batch_size=2,
-        validate_every=2,
-        hardware=EXACT,
-        progress=False,
-    )
-    return folder / "run"
+    return finetune_briefly(data, modality="CT")
 
 
 @pytest.fixture

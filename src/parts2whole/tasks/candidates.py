@@ -170,6 +170,13 @@ def to_voxels(grid: CaseRecord | Volume, world_mm: npt.NDArray[np.float64]) -> n
     return voxels
 
 
+def to_world(volume: Volume, voxels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Voxels (n, 3) as (z, y, x) of a volume, to LPS positions (n, 3) as (x, y, z) in mm."""
+    homogeneous = np.column_stack([voxels, np.ones(len(voxels))])
+    world: npt.NDArray[np.float64] = (volume.affine() @ homogeneous.T).T[:, :3]
+    return world
+
+
 def is_inside(grid: CaseRecord | Volume, voxels: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     """Which points (n, 3) lie in the stored volume, whose outer voxels end half a voxel past their centre."""
     beyond = np.maximum(-0.5 - voxels, voxels - np.asarray(grid.shape) + 0.5)

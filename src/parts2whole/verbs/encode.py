@@ -10,14 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from parts2whole.errors import (
-    Parts2WholeError,
-    group_reasons,
-    is_out_of_memory,
-    name_some,
-    sentence,
-    tell_reasons,
-)
+from parts2whole.errors import Parts2WholeError, tell_failure, tell_reasons
 from parts2whole.extras import install_hint
 from parts2whole.files import replacing, write_rows
 from parts2whole.progress import watch, watching
@@ -25,6 +18,7 @@ from parts2whole.scans.case import SourceCase, read_channels
 from parts2whole.scans.find import find_scans
 from parts2whole.scans.preprocess import Modality
 from parts2whole.scans.volume import Size
+from parts2whole.tasks.candidates import to_world
 from parts2whole.tasks.channels import group_channels
 from parts2whole.tasks.places import Places, places_in, read_places
 from parts2whole.training.model import ModelCard
@@ -66,10 +60,8 @@ class Encoded:
 
     def summary(self) -> str:
         """What was written, then a line for every note and every scan set aside."""
-        lines = [f"{words.plural(self.rows, 'row')} of {self.features} features written to {self.path}"]
-        lines += [f"  note: {note}: {name_some(names)}" for names, note in group_reasons(self.notes).items()]
-        failed = tell_reasons(self.set_aside, of=self.scans)
-        return "\n".join([*lines, *(f"  {line}" for line in failed)])
+        first = f"{words.plural(self.rows, 'row')} of {self.features} features written to {self.path}"
+        return "\n".join([first, *words.tell_scans(self.notes, self.set_aside, of=self.scans)])
 
 
 def encode(
@@ -140,8 +132,8 @@ def encode(
         for case in watch(cases, len(cases)):
             try:
                 blocks.append(_encode_one(loaded, case, named, size=size, features=features))
-            except Exception as error:  # one odd scan must not end the run of a thousand
-                set_aside[case.case_id] = _reason(error)
+            except Exception as error:
+                set_aside[case.case_id] = tell_failure(error)
                 loaded.runtime.free_memory()
     if not blocks:
         raise EncodeError("no scan could be used. " + "; ".join(tell_reasons(set_aside, of=len(cases))))
@@ -170,15 +162,8 @@ def _encode_one(
         vector = loaded.encode_whole(image, size=size, features=features)
         return _Block(case.case_id, vector[None], None, notes)
     centres = places_in(named, case, image.volume)
-    world = (image.volume.affine() @ np.column_stack([centres, np.ones(len(centres))]).T).T[:, :3]
     vectors = loaded.encode_boxes(image, centres, size=size, features=features)
-    return _Block(case.case_id, vectors, world, notes)
-
-
-def _reason(error: Exception) -> str:
-    if is_out_of_memory(error):
-        return "not enough memory for it"
-    return sentence(error) or f"unexpected {type(error).__name__}: {error}"
+    return _Block(case.case_id, vectors, to_world(image.volume, centres), notes)
 
 
 def _columns(blocks: Sequence[_Block]) -> dict[str, Any]:

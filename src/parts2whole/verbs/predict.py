@@ -12,14 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from parts2whole.errors import (
-    Parts2WholeError,
-    group_reasons,
-    is_out_of_memory,
-    name_some,
-    sentence,
-    tell_reasons,
-)
+from parts2whole.errors import Parts2WholeError, tell_failure, tell_reasons
 from parts2whole.files import DiskFullError, write_rows
 from parts2whole.progress import watch, watching
 from parts2whole.scans.case import SourceCase, read_channels
@@ -30,7 +23,7 @@ from parts2whole.scans.source import hashed
 from parts2whole.scans.volume import Box, LabelVolume, Volume, to_canonical
 from parts2whole.spec import digest
 from parts2whole.tasks.base import Predictor
-from parts2whole.tasks.candidates import CLASSES, CandidateTask
+from parts2whole.tasks.candidates import CLASSES, CandidateTask, to_world
 from parts2whole.tasks.channels import group_channels
 from parts2whole.tasks.classifying import ClassificationTask
 from parts2whole.tasks.places import Places, Points, places_in, read_places
@@ -76,11 +69,10 @@ class Predictions:
     def summary(self) -> str:
         """What was written and where that is listed, then a line for every note and every scan set aside."""
         count = len(self.written)
-        lines = [f"{count} {'file' if count == 1 else 'files'} written to {self.folder}; see {self.table}"]
+        first = f"{count} {'file' if count == 1 else 'files'} written to {self.folder}; see {self.table}"
         noted = {name: "; ".join(notes) for name, notes in self.notes.items()}
-        lines += [f"  note: {note}: {name_some(names)}" for names, note in group_reasons(noted).items()]
-        failed = tell_reasons(self.set_aside, of=count + len(self.set_aside))
-        return "\n".join([*lines, *(f"  {line}" for line in failed)])
+        told = words.tell_scans(noted, self.set_aside, of=count + len(self.set_aside))
+        return "\n".join([first, *told])
 
 
 def predict(
@@ -152,7 +144,12 @@ def predict(
     try:
         with watching("Predicting", len(cases), show=progress):
             for case in watch(cases, len(cases)):
-                one = _attempt(case, card, model, named, folder, writer)
+                try:
+                    one = _predict_one(case, card, model, named, folder, writer)
+                except DiskFullError:
+                    raise
+                except Exception as error:
+                    one = _Found(reason=tell_failure(error))
                 found[case.case_id] = one
                 table.append(_row(case, one, keep_series_uids=keep_series_uids))
                 if one.reason:
@@ -180,25 +177,6 @@ class _Found:
     volumes_ml: dict[str, float] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
     reason: str = ""
-
-
-def _attempt(
-    case: SourceCase,
-    card: ModelCard,
-    model: Predictor,
-    named: Places | None,
-    folder: Path,
-    writer: MaskWriter,
-) -> _Found:
-    """Predict for one scan; whatever goes wrong becomes its reason, but a full disk."""
-    try:
-        return _predict_one(case, card, model, named, folder, writer)
-    except DiskFullError:
-        raise
-    except Exception as error:  # one odd scan must not end the run of a thousand
-        if is_out_of_memory(error):
-            return _Found(reason="not enough memory for it")
-        return _Found(reason=sentence(error) or f"unexpected {type(error).__name__}: {error}")
 
 
 def _predict_one(
@@ -348,13 +326,12 @@ def _candidates(
         raise PredictError(f"{type(task).__name__} judges candidates: name them with --points")
     if not len(centres):
         raise PredictError("no candidate was found in it")
-    world = (image.volume.affine() @ np.column_stack([centres, np.ones(len(centres))]).T).T[:, :3]
     probabilities = task.classify(model, image.volume, centres)
     return [
         {"scan": case.case_id}
         | {f"coord{axis}": round(float(mm), 3) for axis, mm in zip("XYZ", place, strict=True)}
         | {f"p_{name}": float(p) for name, p in zip(card.classes, row, strict=True)}
-        for place, row in zip(world, probabilities, strict=True)
+        for place, row in zip(to_world(image.volume, centres), probabilities, strict=True)
     ]
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from parts2whole.errors import group_reasons, name_some, tell_reasons
 from parts2whole.networks.base import Network
 from parts2whole.report.page import PAGE
 from parts2whole.training.runtime import Runtime
@@ -46,6 +48,18 @@ def describe_device(runtime: Runtime) -> str:
 def plural(number: int, noun: str) -> str:
     """``1 scan``, ``2,000 scans``."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def tell_scans(notes: Mapping[str, str], set_aside: Mapping[str, str], *, of: int) -> list[str]:
+    """A line for every note on scans, and for every reason why some were set aside.
+
+    Args:
+        notes: by scan.
+        set_aside: reasons, by scan.
+        of: how many scans there are.
+    """
+    noted = [f"note: {note}: {name_some(names)}" for names, note in group_reasons(notes).items()]
+    return [f"  {line}" for line in (*noted, *tell_reasons(set_aside, of=of))]
 
 
 def tell_report(folder: Path) -> list[str]:

@@ -132,6 +132,11 @@ def count_blocks(names: Iterable[str], pattern: str) -> tuple[int, ...]:
     return tuple(found[level] for level in sorted(found))
 
 
+def out_channels(tensors: Mapping[str, Tensor], last: str) -> int | None:
+    """How many channels the layer with weights called ``last`` gives; None where the file has none."""
+    return len(tensors[last]) if last in tensors else None
+
+
 def none_match(title: str, tensors: Mapping[str, Tensor], expected: str) -> WeightsError:
     """The error for a file that holds other weights."""
     names = ", ".join(list(tensors)[:3]) or "nothing"

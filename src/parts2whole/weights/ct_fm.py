@@ -23,6 +23,7 @@ from parts2whole.weights.base import (
     WeightSource,
     count_blocks,
     none_match,
+    out_channels,
 )
 
 PROVENANCE = Provenance(
@@ -53,9 +54,9 @@ class PublishedCTFM(WeightSource):
             raise none_match(PROVENANCE.title, tensors, "conv_init.weight, layers.0.blocks.0.conv1.weight")
         width, channels = found["conv_init.weight"].shape[:2]
         blocks = count_blocks(found, r"layers\.(\d+)\.blocks\.\d+\.norm1\.weight")
-        last = found.get(f"up_layers.{len(blocks) - 2}.head.weight")
         network = SegResNetDS(init_filters=width, blocks_down=blocks)
-        return Identified(network, channels, None if last is None else len(last), PROVENANCE)
+        classes = out_channels(found, f"up_layers.{len(blocks) - 2}.head.weight")
+        return Identified(network, channels, classes, PROVENANCE)
 
     def destination(self, name: str) -> Destination | str:
         """Names stay; the encoder's may begin with its name."""

@@ -24,6 +24,7 @@ from parts2whole.weights.base import (
     WeightsError,
     WeightSource,
     none_match,
+    out_channels,
 )
 
 PROVENANCE = Provenance(
@@ -74,8 +75,7 @@ class PublishedMedicalNet(WeightSource):
             cut_gradient=self.cut_gradient,
             scaling="zscore",
         )
-        last = tensors.get("conv_seg.6.weight")
-        classes = None if last is None else len(last)
+        classes = out_channels(tensors, "conv_seg.6.weight")
         return Identified(network, tensors["conv1.weight"].shape[1], classes, PROVENANCE)
 
     def destination(self, name: str) -> Destination | str:

@@ -25,6 +25,7 @@ from parts2whole.weights.base import (
     WeightsError,
     WeightSource,
     none_match,
+    out_channels,
 )
 
 PROVENANCE = Provenance(
@@ -69,9 +70,9 @@ class PublishedModelsGenesis(WeightSource):
             raise none_match(PROVENANCE.title, tensors, "down_tr64.ops.0.conv1.weight")
         if any(name.endswith("activation.weight") for name in tensors):
             raise WeightsError(f"{file} was trained with PReLU; only the published ReLU network can be used")
-        last = tensors.get("out_tr.final_conv.weight")
         network = UNet3D(size="base", norm=self.norm)
-        return Identified(network, first.shape[1], None if last is None else len(last), PROVENANCE)
+        classes = out_channels(tensors, "out_tr.final_conv.weight")
+        return Identified(network, first.shape[1], classes, PROVENANCE)
 
     def destination(self, name: str) -> Destination | str:
         """Units are a convolution (0) and a norm (1)."""

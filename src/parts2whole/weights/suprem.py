@@ -25,6 +25,7 @@ from parts2whole.weights.base import (
     WeightSource,
     count_blocks,
     none_match,
+    out_channels,
 )
 from parts2whole.weights.models_genesis import PublishedModelsGenesis
 
@@ -55,15 +56,15 @@ class PublishedSuPreM(WeightSource):
         """The network from the tensors themselves."""
         found = {name.removeprefix(SCOPE): tensor for name, tensor in tensors.items()}
         if UNET in found:
-            last, channels = found.get("out_tr.final_conv.weight"), found[UNET].shape[1]
+            last, channels = "out_tr.final_conv.weight", found[UNET].shape[1]
             network: UNet3D | SegResNet = UNet3D(size="base", norm="batch_statistics")
         elif SEGRESNET in found:
-            last, (width, channels) = found.get("conv_final.2.conv.weight"), found[SEGRESNET].shape[:2]
+            last, (width, channels) = "conv_final.2.conv.weight", found[SEGRESNET].shape[:2]
             blocks = count_blocks(found, r"down_layers\.(\d+)\.\d+\.norm1\.weight")
             network = SegResNet(init_filters=width, blocks_down=blocks, orientation="RAS")
         else:
             raise none_match(PROVENANCE.title, tensors, f"{SCOPE}{UNET}, or {SEGRESNET}")
-        return Identified(network, channels, None if last is None else len(last), PROVENANCE)
+        return Identified(network, channels, out_channels(found, last), PROVENANCE)
 
     def destination(self, name: str) -> Destination | str:
         """Names of the U-Net are those of Models Genesis, names of the SegResNet stay."""
