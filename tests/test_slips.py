@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import parts2whole as p2w
-from parts2whole import slips
+from parts2whole import look, slips
 from parts2whole.cli import COMMANDS, load_outline, main
 from parts2whole.files import DiskFullError
 from parts2whole.networks.base import Network
@@ -59,6 +59,18 @@ SLIPS = [
     (["start", "scans", "--out", "plan.yaml"], "plan.yaml is there already; remove it, or name another file: --out plan-2"),
 ]  # fmt: skip
 
+FULL = [
+    (["prepare", "scans", "--out", "new", "--modality", "MR"], "no space is left for new: 7 MB are free there, and it"),
+    (["pretrain", "store", "--out", "run"], "no space is left for run: 7 MB are free there, and it takes 10 MB or more"),
+    (["finetune", *TASK], "no space is left for run: 7 MB are free"),
+    (["benchmark", "study.yaml"], "no space is left for study: 7 MB are free"),
+    (["start", "scans", "--out", "new.yaml"], "no space is left for new.yaml: 7 MB are free"),
+]  # fmt: skip
+UNSAID = [
+    (["prepare", "scans", "--out", "new"], "--modality is missing: none of 2 scans looked at says whether it is CT or MR"),
+    (["finetune", *TASK], "(l0.nii.gz: voxels range from 1 to 500: no air in Hounsfield units); add --task.preprocess"),
+]  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -71,6 +83,7 @@ def place(tmp_path_factory):
         write_nifti(label, root / "labelled" / "labels" / f"l{number}.nii.gz")
     for folder in ("store", "used", "finished", "weights"):
         (root / folder).mkdir()
+    (root / "study.yaml").write_text("name: one\n")
     for file in ("used/notes.txt", "finished/config.yaml", "plan.yaml"):
         (root / file).write_text("{}")
     (root / "finished" / "result.json").write_text("{}")
@@ -82,16 +95,20 @@ def place(tmp_path_factory):
 
 def test_every_slip_is_one_sentence_before_torch_is_imported(place):
     script = f"""
-import contextlib, io, sys
+import collections, contextlib, io, shutil, sys
 from parts2whole.cli import main
-for arguments, said in {SLIPS!r}:
+there = shutil.disk_usage
+lists = [(slips, {{"torch", "zarr", "nibabel", "numpy"}}) for slips in ({SLIPS!r}, {FULL!r})]
+for slips, late in (*lists, ({UNSAID!r}, {{"torch", "zarr"}})):
+  shutil.disk_usage = (lambda _: there("/")._replace(free=7_000_000)) if slips == {FULL!r} else there
+  for arguments, said in slips:
     told = io.StringIO()
     with contextlib.redirect_stderr(told), contextlib.redirect_stdout(told):
         code = main(arguments)
     line = told.getvalue().strip()
     assert code == 2 and said in line and "\\n" not in line, (arguments, code, line)
     assert line.startswith(f"parts2whole {{arguments[0]}}: "), line
-assert not {{"torch", "zarr", "nibabel", "numpy"}} & set(sys.modules)
+  assert not late & set(sys.modules), slips
 """
     before = sorted(place.rglob("*"))
     done = subprocess.run([sys.executable, "-c", script], cwd=place, capture_output=True, text=True)
@@ -99,15 +116,53 @@ assert not {{"torch", "zarr", "nibabel", "numpy"}} & set(sys.modules)
     assert sorted(place.rglob("*")) == before
 
 
-def test_a_missing_modality_is_one_sentence_and_the_next_try_works(place, tmp_path, monkeypatch, capsys):
+def test_scans_that_say_nothing_are_no_slip_where_something_else_does(place, tmp_path, monkeypatch):
     monkeypatch.chdir(place)
     out = tmp_path / "store"
-    assert main(["prepare", "scans", "--out", str(out), "--no-progress"]) == 1
-    told = capsys.readouterr().err.strip()
-    assert "\n" not in told
-    assert "4 of 4 were set aside: can't tell the modality" in told
-    assert "add --modality CT or --modality MR" in told
     assert main(["prepare", "scans", "--out", str(out), "--modality", "MR"]) == 0
+    assert main(["prepare", "scans", "--out", str(out), "--modality", "MR"]) == 0
+    finetune, task = load_outline(COMMANDS["finetune"]), p2w.Segmentation("labelled")
+    for known in ({"init": "weights"}, {"network_from": "weights"}, {"resume": True, "out": "finished"}):
+        slips.check("finetune", (), finetune, {"task": task, "out": "run"} | known)
+
+
+@pytest.mark.parametrize(
+    ("voxels", "said"), [([0, 500], "none of 3 scans"), ([-1000, 500], ""), ([np.nan, 0], "")]
+)
+def test_scans_are_known_as_soon_as_one_of_a_few_is(tmp_path, voxels, said):
+    for number in range(7):
+        array = np.resize(voxels if number == 3 else [0, 500], (8, 8, 8)).astype(np.float32)
+        write_nifti(Volume(array), tmp_path / f"s{number}.nii.gz")
+    assert look.tell_unknown_modality([tmp_path])[: len("none of 3 scans")] == said
+
+
+def test_scans_of_other_formats_and_large_ones_are_left_to_the_command(place, tmp_path, monkeypatch):
+    assert look.tell_unknown_modality([place / "scans"])
+    (tmp_path / "slice.dcm").touch()
+    assert not look.tell_unknown_modality([place / "scans", tmp_path])
+    monkeypatch.setattr(look, "SMALL", 10)
+    assert not look.tell_unknown_modality([place / "scans"])
+
+
+def test_the_room_that_a_store_takes_is_foreseen_from_below(place, tmp_path):
+    scans = [place / "scans"]
+    store = p2w.prepare(scans, out=tmp_path / "store", modality="MR", progress=False)
+    takes = sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
+    assert len(store.cases) == 4
+    assert 0.1 * takes < look.room_for_store(scans, {}) < takes
+    assert look.room_for_store(scans, {"spacing_mm": (4, 4, 4)}) == 0
+    study = tmp_path / "study.yaml"
+    study.write_text(f"data: {{stores: {{one: {{scans: {place / 'scans'}}}}}}}")
+    assert look.room_for_study(study, tmp_path / "out") == look.room_for_store(scans, {})
+    (tmp_path / "out" / "stores" / "one").mkdir(parents=True)
+    (tmp_path / "out" / "stores" / "one" / "manifest.json").touch()
+    assert look.room_for_study(study, tmp_path / "out") == 0
+
+
+def test_a_mistake_in_a_study_is_told_by_its_reader(tmp_path):
+    for text in ("data: [", "data: 3", "data: {stores: {one: 2}}", "{}"):
+        (tmp_path / "study.yaml").write_text(text)
+        assert look.room_for_study(tmp_path / "study.yaml", tmp_path) == 0
 
 
 def test_labelled_cases_among_the_scans_are_told(place, tmp_path, capsys):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from parts2whole import outline
+from parts2whole import look, outline
 from parts2whole.errors import Parts2WholeError
 from parts2whole.files import refuse_present
 from parts2whole.scans.layout import is_labelled, tell_unlabelled
@@ -24,6 +24,9 @@ from parts2whole.training.lock import refuse_begun, refuse_busy
 OUTPUTS = frozenset({"out", "cache"})
 """Parameters whose paths needn't exist; all others must."""
 
+ROOM = ("prepare", "pretrain", "finetune", "benchmark", "start", "choose")
+"""Commands that write much."""
+
 SIZES = {"pretrain": ("whole_size",), "finetune": ("task", "patch_size")}
 """Where the size of what a network takes is, by command."""
 
@@ -32,6 +35,8 @@ def check(
     command: str, positional: Sequence[str], function: Callable[..., Any], values: Mapping[str, Any]
 ) -> None:
     """Raise `ArgumentsError` for what can't work: missing paths, a used out folder, sizes that don't divide.
+
+    Also for a disk without room, and for scans that don't say whether they are CT or MR.
 
     Args:
         command: its name.
@@ -48,6 +53,9 @@ def check(
     _check_labelled(command, positional, values)
     if command in SIZES:
         _check_size(SIZES[command], function, values)
+    if command in ROOM and is_first_process():
+        _check_room(command, function, values)
+    _check_modality(command, values)
 
 
 def place_of(parameter: str, positional: Sequence[str]) -> str:
@@ -105,6 +113,45 @@ def _check_labelled(command: str, positional: Sequence[str], values: Mapping[str
         place = place_of("task.data", positional)
     if given is not None and not is_labelled(Path(str(given))):
         raise ArgumentsError(f"{place}: {tell_unlabelled(Path(str(given)))}")
+
+
+def _check_room(command: str, function: Callable[..., Any], values: Mapping[str, Any]) -> None:
+    """There must be space on the disk, for as much as can be foreseen."""
+    usual = inspect.signature(function).parameters["out"].default
+    given = str(values.get("out") or (Path(str(values["spec"])).stem if command == "benchmark" else usual))
+    if "://" in given or values.get("dry_run"):
+        return
+    out, needed = Path(given), float(look.LEAST)
+    if command == "prepare" and not (out / MANIFEST).exists():
+        needed = max(needed, look.room_for_store(_as_list(values["scans"]), dict(values)))
+    if command == "benchmark":
+        needed = max(needed, look.room_for_study(Path(str(values["spec"])), out))
+    weights = Path(str(values.get("init", ""))) if command in SIZES else Path()
+    for file in {*weights.glob("weights/*.safetensors"), *weights.glob("*.safetensors")}:
+        needed = max(needed, look.OF_WEIGHTS * file.stat().st_size)
+    if told := look.tell_no_room(out, needed):
+        raise ArgumentsError(told)
+
+
+def _check_modality(command: str, values: Mapping[str, Any]) -> None:
+    """Scans must say whether they are CT or MR, or the command must; weights and runs that go on know it."""
+    places: list[str | Path] = []
+    option, task = "--modality", values.get("task")
+    if command == "prepare" and values.get("modality", "auto") == "auto":
+        places = [] if (Path(str(values["out"])) / MANIFEST).exists() else _as_list(values["scans"])
+    elif command == "finetune" and type(task).__name__ == "Segmentation":
+        known = (
+            values.get("init", "scratch") != "scratch" or values.get("network_from") or values.get("resume")
+        )
+        root, option = Path(str(getattr(task, "data", ""))), "--task.preprocess.modality"
+        unsaid = getattr(getattr(task, "preprocess", None), "modality", None) == "auto"
+        places = [root / "images"] if unsaid and not known and not (root / "dataset.json").is_file() else []
+    if places and (told := look.tell_unknown_modality(places)):
+        raise ArgumentsError(f"{option} is missing: {told}; add {option} CT or {option} MR")
+
+
+def _as_list(scans: Any) -> list[str | Path]:
+    return [scans] if isinstance(scans, str | Path) else list(scans)
 
 
 def _check_size(where: Sequence[str], function: Callable[..., Any], values: Mapping[str, Any]) -> None:

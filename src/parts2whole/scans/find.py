@@ -12,6 +12,7 @@ from pathlib import Path
 
 from parts2whole.scans import itk, nifti, ome_zarr
 from parts2whole.scans.dicom import DICOM_SUFFIXES, find_series, is_dicom, is_directory, user_salt
+from parts2whole.scans.layout import passed_over
 from parts2whole.scans.source import ReadError, ScanSource, safe_name
 
 SUFFIXES = (*nifti.SUFFIXES, *itk.SUFFIXES, *ome_zarr.SUFFIXES)
@@ -193,7 +194,7 @@ def _walk(root: Path) -> list[_Found]:
         siblings = {name.lower() for name in folders}
         images = [name for name in folders if name.lower().endswith(ome_zarr.SUFFIXES)]
         folders[:] = [name for name in folders if name not in images]
-        folders[:] = sorted(name for name in folders if not _passed_over(name, siblings))
+        folders[:] = sorted(name for name in folders if not passed_over(name, siblings))
         for name in sorted([*files, *images]):
             file = here / name
             relative = str(file.relative_to(root))
@@ -207,14 +208,6 @@ def _walk(root: Path) -> list[_Found]:
 def _mark_twins(found: list[_Found]) -> list[_Found]:
     twins = name_twins(file for file, _, problem in found if problem is None and _has_suffix(file))
     return [(file, name, problem or twins.get(file)) for file, name, problem in found]
-
-
-def _passed_over(name: str, siblings: set[str]) -> bool:
-    """Hidden folders, and ``labels`` beside ``images``, ``labelsTr`` beside ``imagesTr``."""
-    lower = name.lower()
-    return name.startswith(".") or (
-        lower.startswith("labels") and "images" + lower.removeprefix("labels") in siblings
-    )
 
 
 def _is_folder(place: Path) -> bool:
