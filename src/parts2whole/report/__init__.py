@@ -4,6 +4,6 @@ Read `runs` (a run folder read back), `results` (its figures as rows), `tables` 
 `make_table` (how they are made), `marks` and `certainty` (what may be said of them), `formats` (for
 terminals, Markdown, LaTeX); of a study `endpoints` (what it is judged by), `measure` (what these are made
 of), `judge` (their tests) and `verdict` (how it ends, in words).  The page is `page` with its `sections`,
-`summary`, `curves`, `learning`, `contrast`, `embedding` and `figures`; `contrast_figure` is for print,
-`study` what a benchmark leaves for its report.
+`summary`, `curves`, `learning`, `contrast`, `embedding` and `figures`, made by `template`; `contrast_figure`
+is for print, `study` what a benchmark leaves for its report.
 """

@@ -9,12 +9,10 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from parts2whole.files import write_text
@@ -41,6 +39,7 @@ from parts2whole.report.summary import (
     total_cost,
 )
 from parts2whole.report.tables import Table
+from parts2whole.report.template import own, render
 
 HERE = Path(__file__).parent
 PAGE = "report.html"
@@ -185,7 +184,6 @@ def _context(
         "details": _details(runs, root),
         "notes": [*notes, *trouble, *more_trouble],
         "written": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "version": _version(),
     }
 
 
@@ -263,22 +261,8 @@ def _place(run: Run, root: Path) -> str:
     return run.folder.relative_to(root).as_posix()
 
 
-def _version() -> str:
-    try:
-        return metadata.version("parts2whole")
-    except metadata.PackageNotFoundError:
-        return "development"
-
-
 def _render(context: Plain) -> str:
-    """The page; every value is escaped, and data for the script can't end the script."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    """The page; data for the script can't end the script."""
     data = {key: context[key] for key in ("charts", "figures", "viewers", "embeddings")} | {
         "errorColours": context["error_colours"]
     }
@@ -286,16 +270,5 @@ def _render(context: Plain) -> str:
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
-    scripts = [_own(name) for name in ("page.js", "curves.js", "study.js", "viewer.js", "embedding.js")]
-    template = environment.get_template("page.html.j2")
-    return template.render(context, css=style_sheet(), scripts=scripts, data=Markup(text))
-
-
-def style_sheet() -> Markup:
-    """The style of every page of the project, to stand in the page as it is."""
-    return _own("page.css")
-
-
-def _own(name: str) -> Markup:
-    """A file of this folder, to stand in the page as it is."""
-    return Markup((HERE / name).read_text("utf-8"))
+    scripts = [own(name) for name in ("page.js", "curves.js", "study.js", "viewer.js", "embedding.js")]
+    return render(HERE, scripts=scripts, data=Markup(text), **context)

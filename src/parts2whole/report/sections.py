@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from parts2whole.report.embedding import Embedding, choose_shown, read_embedding
+from parts2whole.report.embedding import choose_shown, read_embedding
 from parts2whole.report.figures import make_sprite
 from parts2whole.report.results import arm_names, main_metric, task_names
 from parts2whole.report.runs import Panel, Plain, Run, RunError, as_number, read_volumes
@@ -19,6 +20,8 @@ MOST_VIEWERS = 12
 PICTURE_BYTES = 1_200_000
 EMBEDDING_BYTES = 1_600_000
 WORST_CASES = 8
+
+T = TypeVar("T")
 
 
 def case_tables(runs: Iterable[Run]) -> list[Plain]:
@@ -75,16 +78,8 @@ def _case_score(row: Plain, metric: str) -> float | None:
 
 def show_slices(runs: Sequence[Run], names: Mapping[Path, str]) -> tuple[list[Plain], list[str]]:
     """What the slice viewer shows, as much of every run as fits, and what could not be read."""
-    panels: list[tuple[Run, Panel]] = []
-    trouble = []
-    for run in runs:
-        try:
-            panel = read_volumes(run.folder)
-        except RunError as error:
-            trouble.append(f"{names[run.folder]}: {error}")
-            continue
-        if panel is not None and len(panel.whole):
-            panels.append((run, panel))
+    read, trouble = _read_each(runs, names, read_volumes)
+    panels = [(run, panel) for run, panel in read if len(panel.whole)]
     if len(panels) > MOST_VIEWERS:
         trouble.append(f"slices of {len(panels) - MOST_VIEWERS} more runs are left out, to fit the page")
     viewers = []
@@ -167,20 +162,28 @@ def _caption(stem: str) -> str:
 
 def show_embeddings(runs: Sequence[Run], names: Mapping[Path, str]) -> tuple[list[Plain], list[str]]:
     """What the scatter shows, as many runs as fit, and what could not be read."""
-    found: list[tuple[str, Embedding]] = []
-    trouble = []
-    for run in runs:
-        try:
-            embedding = read_embedding(run.folder)
-        except RunError as error:
-            trouble.append(f"{names[run.folder]}: {error}")
-            continue
-        if embedding is not None:
-            found.append((names[run.folder], embedding))
+    read, trouble = _read_each(runs, names, read_embedding)
+    found = [(names[run.folder], embedding) for run, embedding in read]
     shown = choose_shown(found, EMBEDDING_BYTES)
     if len(shown) < len(found):
         trouble.append(f"embeddings of {len(found) - len(shown)} more runs are left out, to fit the page")
     return shown, trouble
+
+
+def _read_each(
+    runs: Sequence[Run], names: Mapping[Path, str], read: Callable[[Path], T | None]
+) -> tuple[list[tuple[Run, T]], list[str]]:
+    """What is in the folders of those runs that have it, and what could not be read."""
+    found, trouble = [], []
+    for run in runs:
+        try:
+            there = read(run.folder)
+        except RunError as error:
+            trouble.append(f"{names[run.folder]}: {error}")
+            continue
+        if there is not None:
+            found.append((run, there))
+    return found, trouble
 
 
 def encode(content: bytes) -> str:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import base64
 import datetime
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from parts2whole.report.figures import grey_png
-from parts2whole.report.page import style_sheet
 from parts2whole.report.summary import Verdict
+from parts2whole.report.template import render
 from parts2whole.survey.survey import Entry, Survey
 from parts2whole.survey.table import (
     cells,
@@ -30,18 +27,10 @@ HERE = Path(__file__).parent
 
 def to_html(survey: Survey) -> str:
     """The page; every name is escaped, and nothing is shown that the CSV wouldn't hold."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     readable = [entry for entry in survey.entries if entry.problem is None]
     scans, label_maps = survey.scans, survey.label_maps
-    return environment.get_template("page.html.j2").render(
-        # The style sheet is the project's own, to stand in the page as it is.
-        css=style_sheet(),
+    return render(
+        HERE,
         verdicts=_judge(survey),
         facts=_facts(survey, readable),
         proposals=[
@@ -64,7 +53,6 @@ def to_html(survey: Survey) -> str:
         with_pictures=any(entry.picture is not None for entry in readable),
         others=", ".join(f"{number} {suffix}" for suffix, number in survey.others.items()),
         written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        version=_version(),
     )
 
 
@@ -129,10 +117,3 @@ def _row(entry: Entry) -> dict[str, Any]:
         ),
         "picture": picture,
     }
-
-
-def _version() -> str:
-    try:
-        return metadata.version("parts2whole")
-    except metadata.PackageNotFoundError:
-        return "development"
