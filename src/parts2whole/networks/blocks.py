@@ -124,7 +124,6 @@ class Decoder(nn.Module):
         targets = [*zip(channels[:-1], strides[:-1], strict=True)]
         if strides[0] != (1, 1, 1):
             targets.insert(0, (0, (1, 1, 1)))
-        self.first_skip = len(targets) - (len(channels) - 1)
         narrows = widths is not None
         if widths is None:
             widths = [skip or max(channels[0] // 2, 8) for skip, _ in targets]

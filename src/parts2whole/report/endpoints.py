@@ -53,7 +53,6 @@ class Judged:
         higher: whether more is better.
         percent: values are shares, shown as percentages.
         censored: by arm, runs that never got there.
-        last_step: what is given for these.
         why: reason why it could not be tested.
     """
 
@@ -75,7 +74,6 @@ class Judged:
     holm: float | None = None
     family: int = 1
     censored: Mapping[str, int] = field(default_factory=dict)
-    last_step: int | None = None
     why: str = ""
 
 

@@ -139,10 +139,9 @@ class _Measured:
         how = How(test, self.how.alternative, self.how.alpha, None)
         made = []
         for one in self._tested(rows, notes, how):
-            at = [row for row in rows if _is_of(row, one)]
-            counted = [row for row in at if row["seed"] in one.values.get(row["arm"], {})]
-            censored = {arm: sum(row["never"] for row in counted if row["arm"] == arm) for arm in one.figures}
-            made.append(replace(one, sd=None, censored=censored, last_step=max(row["last"] for row in at)))
+            at = [r for r in rows if _is_of(r, one) and r["seed"] in one.values.get(r["arm"], {})]
+            censored = {arm: sum(row["never"] for row in at if row["arm"] == arm) for arm in one.figures}
+            made.append(replace(one, sd=None, censored=censored))
         return made, how.words, how.paired
 
     def _worst_seed(self, notes: list[str]) -> Tested:

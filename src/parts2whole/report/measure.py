@@ -76,8 +76,7 @@ def speeds(rows: Sequence[Plain], runs: Mapping[Path, Run]) -> list[Plain]:
         runs: by folder.
 
     Returns:
-        The rows with these steps as values, the ``last`` step of their group, and whether it was ``never``
-        reached.
+        The rows with these steps as values, and whether 90 % were ``never`` reached.
     """
     groups: dict[tuple[Any, ...], list[Plain]] = {}
     for row in rows:
@@ -96,8 +95,8 @@ def speeds(rows: Sequence[Plain], runs: Mapping[Path, Run]) -> list[Plain]:
             known = bool(curves[row["folder"]]) and target > 0
             step = steps_to(curves[row["folder"]], target) if known else None
             value = math.nan if not known else float(last if step is None else step)
-            about = {"value": value, "metric": "steps_to_90", "last": last, "never": known and step is None}
-            found.append(row | about)
+            never = known and step is None
+            found.append(row | {"value": value, "metric": "steps_to_90", "never": never})
     return found
 
 

@@ -124,11 +124,6 @@ def test_figures(run: Run) -> dict[str, float]:
     return {k: numbers[k] for k in sorted(numbers, key=lambda k: k != first)}
 
 
-def test_values(run: Run) -> dict[str, float]:
-    """Those of `test_figures` that are defined."""
-    return {name: value for name, value in test_figures(run).items() if not math.isnan(value)}
-
-
 def main_metric(names: Sequence[str], monitor: object = None) -> str | None:
     """The metric a table shows first: the run's own, else by custom."""
     for wanted in (monitor, "dice_mean", "dice", "auc", "iou_mean", "iou"):
