@@ -1,6 +1,7 @@
 """Metrics, statistics, sliding windows and probes of frozen features.
 
 Segmentation: `regions`, `surface`, `inference`; classification and detection: `metrics`, `froc`; features:
-`probes`, `contrast`, `retrieval`, `projections`.  Statistics, which need no torch: `statistics` (tests of two
-samples), `permutation`, `bootstrap`, `power`, `endpoints` (areas, tails, spreads and ranks).
+`probes`, `contrast`, `composition`, `retrieval`, `projections`.  Statistics, which need no torch:
+`statistics` (tests of two samples), `permutation`, `bootstrap`, `power`, `endpoints` (areas, tails, spreads
+and ranks).
 """
