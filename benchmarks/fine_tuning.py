@@ -19,19 +19,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 import parts2whole as p2w
 from parts2whole.networks.heads import Model
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.tasks.base import default_cache
 from parts2whole.tasks.labelled import LabelledData
-from parts2whole.training.model import build_model, load_pretrained_decoder
+from parts2whole.training.model import as_function, build_model, load_pretrained_decoder
 from parts2whole.training.optim import AdamW, Cosine, Sawtooth, parameter_groups, set_rates
 from parts2whole.training.rescale import match_scale
+from parts2whole.training.runtime import Hardware, Runtime
 from parts2whole.weights.load import load_initialisation
 from parts2whole.wholes.random import BatchGenerator
 
+RUNTIME = Runtime(Hardware(accelerator="cpu", devices=1, nodes=1, precision="32-true"))
 STEPS, BATCH, RATE, CASES = 120, 4, 4e-3, 16
 LOST = 0.15
 RECIPES: dict[str, dict[str, Any]] = {
@@ -69,16 +70,16 @@ def main() -> None:
     )
     labelled = task.labelled(cache=default_cache())
     chosen.out.mkdir(parents=True, exist_ok=True)
-    found: dict[str, list[list[float]]] = {}
-    for name, recipe in RECIPES.items():
-        for seed in range(chosen.seeds):
+    found: dict[str, list[list[float]]] = {name: [] for name in RECIPES}
+    for seed in range(chosen.seeds):
+        for name, recipe in RECIPES.items():
             kept = chosen.out / f"{name.replace(' ', '-').replace(',', '')}-{seed}.json"
             if not kept.exists():
                 kept.write_text(json.dumps(try_recipe(task, labelled, chosen.init, seed, **recipe)))
-            found.setdefault(name, []).append(json.loads(kept.read_text()))
-        print(row(name, found[name]), flush=True)
-    if chosen.write:
-        chosen.write.write_text(page(found, chosen.seeds))
+            found[name].append(json.loads(kept.read_text()))
+            print(f"seed {seed}: {row(name, found[name])}", flush=True)
+        if chosen.write:
+            chosen.write.write_text(page(found, seed + 1))
 
 
 def try_recipe(
@@ -113,7 +114,7 @@ def try_recipe(
         load_pretrained_decoder(module, weights.decoder)
     if freeze:
         module.freeze_encoder()
-    module = module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    module = RUNTIME.place_module(module)
     samples = task.samples(labelled, train, seed=seed, batch_size=BATCH)
     optimiser = AdamW(lr=RATE).build(parameter_groups(module, encoder_scale=encoder_lr, encoder_apart=True))
     for step in range(STEPS):
@@ -125,7 +126,7 @@ def try_recipe(
         drawn = [samples[step * BATCH + row] for row in range(BATCH)]
         batch = {key: torch.stack([torch.as_tensor(one[key]) for one in drawn]) for key in drawn[0]}
         batch = task.augment(batch, BatchGenerator.of_step(seed, "views", step, rows=BATCH))
-        batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last_3d)
+        batch["image"] = RUNTIME.place(batch["image"])
         module.train()
         optimiser.zero_grad()
         task.loss(module, batch)["loss"].backward()
@@ -138,7 +139,7 @@ def try_recipe(
 
 @torch.no_grad()
 def dice(task: p2w.Segmentation, module: Model, labelled: LabelledData, case: str) -> list[float]:
-    predictor = _Predictor(module)
+    predictor = as_function(module, RUNTIME)
     found, wanted = task.segment(predictor, task.image(labelled, case)[None]), task.reference(labelled, case)
     return [
         2
@@ -148,21 +149,13 @@ def dice(task: p2w.Segmentation, module: Model, labelled: LabelledData, case: st
     ]
 
 
-class _Predictor:
-    def __init__(self, module: Model) -> None:
-        self.module, self.divisor = module, module.encoder.divisor
-
-    def __call__(self, images: Tensor, /) -> Tensor:
-        logits: Tensor = self.module(images.contiguous(memory_format=torch.channels_last_3d))
-        return logits
-
-
 def row(name: str, runs: list[list[float]]) -> str:
     """A line of the table."""
     means = [100 * statistics.mean(run) for run in runs]
     lost = sum(min(run) < LOST for run in runs)
     every = ", ".join(f"{mean:.1f}" for mean in means)
-    return f"| {name} | {statistics.mean(means):.1f} ± {statistics.stdev(means):.1f} | {lost} | {every} |"
+    spread = f" ± {statistics.stdev(means):.1f}" if len(means) > 1 else ""
+    return f"| {name} | {statistics.mean(means):.1f}{spread} | {lost} | {every} |"
 
 
 def page(found: dict[str, list[list[float]]], seeds: int) -> str:

@@ -1,131 +1,168 @@
-"""Writes docs/results.md: what finished studies of gain show, a table and a picture each.
+"""Writes docs/results.md, what studies of gain show in short, and docs/results-runs.md, every run of theirs.
 
     python benchmarks/gain_page.py runs/gain-hippocampus --write docs/results.md
 
-Every number comes from a file of a study's folder; the prose is in ``study_notes/``, by the folder's name.
+Every number comes from the runs in a study's folder; the prose is in ``study_notes/``, by the folder's name.
+Which runs belong to a finished study it says itself (``benchmark.json``).  One that was stopped, or run in
+pieces, is listed by its recipe with ``--recipes``, which needs the recipe's data.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
+import contextlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from gain_study import (
+    PREFIX,
+    Gain,
+    contrast_table,
+    draw_gain,
+    endpoint_table,
+    explain_table,
+    lost_classes,
+    read_gain,
+    tell_contrast,
+)
 from study_page import NOTES, describe, every_run
 
 from parts2whole.files import write_text
-from parts2whole.report.figures import INK, MUTED, write_figure
-from parts2whole.report.learning import study_figures
-from parts2whole.report.results import test_figures
-from parts2whole.report.runs import Run
-from parts2whole.report.study import read_listing
+from parts2whole.report.contrast_figure import write_contrast_figure
+from parts2whole.report.embedding_figure import write_embedding_figure
+from parts2whole.report.endpoints import ENDPOINTS
+from parts2whole.report.figures import FigureError
+from parts2whole.report.results import result_rows
 
-COLOURS = {True: "#087f8c", False: "#98a1ab"}
-LOST = 0.15
-"""Dice of a class that a run has not learned."""
+TOGETHER = "Do parts of one whole come together?"
+LASTING = ("Undefined", "Arms differ", "Between seeds")
+"""How notes of a study's table begin that hold of its runs, however they are tabulated."""
+PICTURES = (
+    (
+        "contrast",
+        write_contrast_figure,
+        "Loss and InfoNCE (temperature 0.1) of fixed parts of held-out wholes, from before the first step. "
+        "Two falling curves correlate whatever they are, which is why the correlation of their changes "
+        "between validations stands beside it.",
+    ),
+    (
+        "embedding",
+        write_embedding_figure,
+        "t-SNE of parts of held-out wholes before and after pre-training, a colour a whole; the share says "
+        "how often the nearest other part, in the embedding itself, is of the same whole.",
+    ),
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("studies", type=Path, nargs="+", help="folders of finished studies")
+    parser.add_argument("studies", type=Path, nargs="+", help="folders of studies, called like their recipes")
     parser.add_argument("--write", type=Path, required=True, metavar="PAGE")
+    parser.add_argument("--recipes", action="store_true", help="what is finished of every study's recipe")
     chosen = parser.parse_args()
-    studies = " ".join(f"runs/{folder.name}" for folder in chosen.studies)
-    lines = [
-        *(NOTES / "gain.md").read_text().splitlines(),
-        "",
-        f"Written by `python benchmarks/gain_page.py {studies} --write {chosen.write}` on "
-        f"{datetime.now(UTC):%Y-%m-%d}. Every seed is in the tables.",
-        "",
-    ]
-    for folder in chosen.studies:
-        lines += section(folder, chosen.write)
-    write_text(chosen.write, "\n".join(lines).rstrip() + "\n")
+    studies = [read_gain(folder, by_recipe=chosen.recipes) for folder in chosen.studies]
+    short, long = chosen.write, chosen.write.with_name(f"{chosen.write.stem}-runs.md")
+    folders = " ".join(f"runs/{study.key}" for study in studies)
+    written = (
+        f"Written by `python benchmarks/gain_page.py {folders}{' --recipes' * chosen.recipes} --write "
+        f"docs/{short.name}` on {datetime.now(UTC):%Y-%m-%d}."
+    )
+    drawn = {study.key: draw(study, short.parent / "figures") for study in studies}
+    write_text(short, "\n".join([*short_page(studies, drawn, long.name), "", written]) + "\n")
+    write_text(long, "\n".join([*long_page(studies, drawn, short.name), "", written]) + "\n")
 
 
-def section(folder: Path, page: Path) -> list[str]:
-    """Verdict, picture, table, and every run of a study."""
-    listing = read_listing(folder)
-    if listing is None:
-        raise SystemExit(f"{folder} is not the folder of a benchmark")
-    runs = listing.read()
-    pretrainings = [run for run in runs if run.kind == "pretrain"]
-    done = [run for run in runs if run.kind == "finetune" and run.finished]
-    scratch = (arm for arm in listing.arms if arm.lower() == "scratch")
-    reference = listing.table.get("against") or next(scratch)
-    name = listing.name.removeprefix("What pre-training gains, ")
-    name = name[0].upper() + name[1:]
-    verdict = (folder / "verdict.txt").read_text().strip().splitlines()
-    lines = [f"## {name}", "", *(f"- {sentence}" for sentence in verdict), ""]
-    table = listing.tabulate(done)
-    for number, figure in enumerate(f for f in study_figures(table, reference) if f["dots"]):
-        picture = page.parent / "figures" / f"{folder.name}-{number}.png"
-        draw_dots(figure, picture)
-        lines += [f"![{figure['title']}: a dot a run](figures/{picture.name})", ""]
-    lines += [(folder / "table.md").read_text().strip(), "", lost_classes(done), ""]
-    contrast = folder / "contrast.png"
-    if contrast.exists():
-        target = page.parent / "figures" / f"{folder.name}-contrast.png"
-        shutil.copyfile(contrast, target)
-        lines += ["### Does the contrastive loss fall with that of reconstruction?", ""]
-        lines += [f"![Loss and InfoNCE of every pre-training](figures/{target.name})", ""]
-    notes = NOTES / f"{folder.name}.md"
-    lines += [notes.read_text().strip(), ""] if notes.exists() else []
-    details = [describe(folder, pretrainings, done), "", *every_run(folder / "results.csv", listing.arms)]
-    return [*lines, "### Every run", "", *details, ""]
+def draw(study: Gain, folder: Path) -> list[str]:
+    """Draw a study's pictures into ``folder``; lines that show those of its pre-trainings."""
+    draw_gain(study, folder / f"{study.key}-gain.png")
+    lines: list[str] = []
+    for name, write, words in PICTURES:
+        picture = folder / f"{study.key}-{name}.png"
+        with contextlib.suppress(FigureError):  # nothing recorded to draw
+            write(picture, study.pretrainings)
+            lines += [f"![{words.partition(',')[0]}](figures/{picture.name})", "", words, ""]
+    return lines
 
 
-def lost_classes(runs: list[Run]) -> str:
-    """How many runs never learned one of their classes, arm by arm."""
-    lost: dict[str, int] = {}
-    for run in runs:
-        dice = [v for k, v in test_figures(run).items() if k.startswith("dice_") and k.count("_") == 1]
-        classes = [v for k, v in test_figures(run).items() if k.startswith("dice_") and k != "dice_mean"]
-        if min(classes or dice) < LOST:
-            arm = str(run.result.get("arm"))
-            lost[arm] = lost.get(arm, 0) + 1
-    told = ", ".join(f"{arm} {count}" for arm, count in lost.items()) or "none"
-    return f"Runs of {len(runs)} that have not learned one of the classes (Dice below {LOST:g}): {told}."
+def short_page(studies: Sequence[Gain], drawn: dict[str, list[str]], long: str) -> list[str]:
+    """What a stranger wants to know: an answer a study, with a table and a picture behind it."""
+    lines = [*prose("gain"), "| | what is shown |", "|---|---|"]
+    lines += [f"| [{study.name}]({study.link}) | {study.said[0][0]} |" for study in studies]
+    of_gain = [study for study in studies if study.methods and study.listing.name.startswith(PREFIX)]
+    if of_gain:
+        link = TOGETHER.lower().replace(" ", "-").rstrip("?")
+        lines.append(f"| [{TOGETHER}](#{link}) | {tell_contrast(of_gain)} |")
+    for study in studies:
+        quiet = [
+            ENDPOINTS[e.name]
+            for e, told in zip(study.pairs[study.focus], study.told, strict=True)
+            if not told
+        ]
+        said = [" ".join(one).rstrip() for one in study.said]
+        lines += ["", f"## {study.name}", "", *prose(f"{study.key}-short"), f"- {said[0]}"]
+        lines += [f"- {text}" for text, told in zip(said[1:], study.told[1:], strict=True) if told]
+        lines += [f"- Nothing is shown of: {', '.join(quiet)}."] if quiet and any(study.told) else []
+        lines += [
+            *(f"- {text}" for text in study.ranking),
+            "",
+            *endpoint_table(study, 0),
+            "",
+            explain_table(study, 0),
+        ]
+        lines += ["", f"![Differences to {study.reference}](figures/{study.key}-gain.png)", ""]
+        lines += [
+            f"A dot a seed, arm minus *{study.reference}*; mean with 95 % interval, filled if told from 0."
+        ]
+        lines += ["", f"[Every run, the other endpoints, and how settings were chosen]({long}{study.link})"]
+    if of_gain:
+        most = max(of_gain, key=lambda study: study.methods)
+        lines += [
+            "",
+            f"## {TOGETHER}",
+            "",
+            *contrast_table(of_gain),
+            "",
+            f"{most.name}:",
+            "",
+            *drawn[most.key],
+        ]
+    return lines
 
 
-def draw_dots(drawn: dict[str, Any], path: Path) -> None:
-    """A dot a seed and arm, lines between pairs of equal seed, means as bars."""
-    figure = Figure(figsize=(7.4, 3.3), dpi=140, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    share = 100 if drawn["percent"] else 1
-    reference, focus = drawn["compared"]
-    for (xa, a), (xb, b) in drawn["pairs"]:
-        axes.plot([xa, xb], [share * a, share * b], color="#c9ced4", linewidth=0.7, zorder=1)
-    for arm in drawn["dots"]:
-        if arm["arm"] in drawn["compared"]:
-            xs, ys = zip(*((x, share * y) for x, y, _ in arm["points"]), strict=True)
-            axes.scatter(xs, ys, s=14, color=COLOURS[arm["arm"] == focus], zorder=2, linewidths=0)
-    for arm in drawn["means"]:
-        (x0, y), (x1, _) = arm["points"]
-        shown = arm["arm"] in drawn["compared"]
-        colour = COLOURS[arm["arm"] == focus] if shown else "#c9ced4"
-        axes.plot([x0, x1], [share * y] * 2, color=colour, linewidth=2 if shown else 1, zorder=3)
-        if not shown:
-            words = arm["arm"].replace(", ", ",\n")
-            axes.text((x0 + x1) / 2, share * y, words, fontsize=6.5, color=MUTED, ha="center", va="bottom")
-    axes.set_xticks(*zip(*drawn["ticks"], strict=True), fontsize=8)
-    axes.set_xlim(*drawn["range"])
-    axes.set_ylabel(drawn["value"] + (", %" if drawn["percent"] else ""), fontsize=8, color=INK)
-    axes.set_xlabel(drawn["x"], fontsize=8, color=MUTED)
-    axes.tick_params(labelsize=8, colors=MUTED)
-    axes.spines[["top", "right"]].set_visible(False)
-    for number, (name, colour) in enumerate(((focus, COLOURS[True]), (reference, COLOURS[False]))):
-        axes.text(
-            0.99, 0.04 + 0.07 * number, name, transform=axes.transAxes, color=colour, ha="right", fontsize=8.5
+def long_page(studies: Sequence[Gain], drawn: dict[str, list[str]], short: str) -> list[str]:
+    """All that stands behind the short page."""
+    lines = ["# Every run behind the results", "", f"What they amount to is [told in short]({short})."]
+    for study in studies:
+        endpoints = study.pairs[study.focus]
+        lines += ["", f"## {study.name}", "", describe(study.folder, study.pretrainings, study.done), ""]
+        lines += [f"- {text}" for text in (*(" ".join(one).rstrip() for one in study.said), *study.ranking)]
+        for place, endpoint in enumerate(endpoints):
+            table = [f"### {capital(ENDPOINTS[endpoint.name])}", "", *endpoint_table(study, place)]
+            lines += ["", *table, "", explain_table(study, place), *endpoint.notes]
+        notes = study.listing.tabulate(study.done).notes
+        lines += ["", *(f"- {note}" for note in notes if note.startswith(LASTING))]
+        lines += [f"- {lost_classes(study.done)}", ""]
+        lines += prose(study.key)
+        lines += (
+            ["### Pre-training", "", *contrast_table([study]), "", *drawn[study.key]]
+            if drawn[study.key]
+            else []
         )
-    write_figure(path, figure)
+        lines += ["### Every seed", "", *every_run(result_rows(study.done), study.listing.arms)]
+    return lines
+
+
+def prose(name: str) -> list[str]:
+    """What was written by hand, where there is something."""
+    path = NOTES / f"{name}.md"
+    return [path.read_text().strip(), ""] if path.exists() else []
+
+
+def capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,9 @@ def study_section(folder: Path, page: Path) -> list[str]:
         ]
     if cells:
         lines += ["### Transfer", "", (folder / "table.md").read_text().strip(), ""]
-        lines += ["Every run:", "", *every_run(folder / "results.csv", listing.arms), ""]
+        with (folder / "results.csv").open(newline="") as opened:
+            rows = list(csv.DictReader(opened))
+        lines += ["Every run:", "", *every_run(rows, listing.arms), ""]
     notes = NOTES / f"{folder.name}.md"
     return [*lines, notes.read_text().strip(), ""] if notes.exists() else lines
 
@@ -103,18 +105,19 @@ def number(value: Any, digits: int = 4) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def every_run(file: Path, arms: Sequence[str]) -> list[str]:
-    with file.open(newline="") as opened:
-        rows = list(csv.DictReader(opened))
+def every_run(rows: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> list[str]:
+    """A table of all main results, from rows of `result_rows` or of a ``results.csv``."""
     main: dict[str, str] = {}
     for row in rows:
-        if row["main"] == "True":
+        if str(row["main"]) == "True":
             main[row["task"]] = row["metric"]
-    found: dict[tuple[str, str, str], dict[str, str]] = {}
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for row in rows:
         if main.get(row["task"], main_metric([row["metric"]])) == row["metric"]:
-            labels = f"{float(row['fraction']):.0%}" if row["fraction"] else f"{row['labelled']} cases"
-            found.setdefault((row["task"], labels, row["arm"]), {})[row["seed"]] = row["value"]
+            count = int(row["labelled"])
+            cases = f"{count} case{'s' * (count != 1)}"
+            labels = f"{float(row['fraction']):.0%}" if row["fraction"] else cases
+            found.setdefault((row["task"], labels, row["arm"]), {})[str(row["seed"])] = row["value"]
     seeds = sorted({seed for values in found.values() for seed in values}, key=int)
     order = {arm: place for place, arm in enumerate(arms)}
     tasks = {key[0]: place for place, key in enumerate(found)}
@@ -127,5 +130,5 @@ def every_run(file: Path, arms: Sequence[str]) -> list[str]:
     return [lines[0], "|---" * len(table[0]) + "|", *lines[1:]]
 
 
-def score(value: str | None) -> str:
+def score(value: Any) -> str:
     return "" if value is None else f"{100 * float(value):.2f}"

@@ -178,17 +178,34 @@ def test_the_readme_names_both_commands_on_its_first_screen():
 def test_what_is_said_of_the_gain_is_in_the_results(page):
     said = " ".join((ROOT / page).read_text().replace("*", "").split())
     results = (ROOT / "docs/results.md").read_text()
-    first = results.split("## Hippocampus")[0]
-    (row,) = re.findall(
-        r"^\| Hippocampus .*\| 1 case .* \+([\d.]+) ± [\d.]+ \| ([\d.]+) \|$", first, re.MULTILINE
-    )
-    (tenth,) = re.findall(r"worst tenth of the test patients: .* 5,000 steps gains ([\d.]+) points", results)
-    assert f"{float(row[0]):.1f}" in said
+    first = results.split("## One labelled volume")[1].split("\n## ")[0]
+    rows = {
+        steps: (f"{float(gain):.1f}", f"p = {float(p):.3f}")
+        for steps, gain, p in re.findall(
+            r"^\| Parts2Whole, ([\d,]+) steps \| .*<br>\+([\d.]+), p = ([\d.]+) \|$", first, re.MULTILINE
+        )
+    }
+    (tenth,) = re.findall(r"worst tenth of the test patients: .* 5,000 steps gains ([\d.]+) points", first)
+    gain, p = rows["5,000"]
+    assert gain in said
     assert re.search(rf"\b{float(tenth):.0f} (points )?on the worst tenth", said)
     assert "forty seeds" in said
-    assert "n = 40 per cell" in results
+    assert "n = 40." in first
     if "p =" in said:
-        assert f"p = {float(row[1]):.3f}" in said
+        assert p in said
+    if " to " in said.split("points of Dice")[0].rpartition("gains")[2]:
+        assert f"gains {gain} to {rows['2,000'][0]} points" in said
+
+
+def test_every_study_of_the_short_results_has_all_its_runs_on_the_long_page():
+    short, long = ((ROOT / f"docs/{name}.md").read_text() for name in ("results", "results-runs"))
+    places = re.findall(r"\]\(results-runs\.md#([\w-]+)\)", short)
+    assert len(places) >= 3
+    headings = {re.sub(r"[^\w]+", "-", line.lower()) for line in re.findall(r"^## (.*)$", long, re.MULTILINE)}
+    assert set(places) <= headings
+    assert long.count("### Every seed") == len(places)
+    assert "| seed 39 |" in long
+    assert len(short.splitlines()) < 120  # a minute's reading
 
 
 def test_the_readme_begins_with_picture_result_and_commands():

@@ -5,5 +5,5 @@ Read `runs` (a run folder read back), `results` (its figures as rows), `tables` 
 terminals, Markdown, LaTeX) and `by_class`; of a study `endpoints` (what it is judged by), `measure` (what
 these are made of), `judge` (their tests) and `verdict` (how it ends, in words).  The page is `page` with its
 `sections`, `summary`, `curves`, `learning`, `contrast`, `embedding` and `figures`, made by `template`;
-`contrast_figure` is for print, `study` what a benchmark leaves for its report.
+`contrast_figure` and `embedding_figure` are for print, `study` is what a benchmark leaves for its report.
 """

@@ -28,7 +28,7 @@ def write_contrast_figure(path: str | Path, runs: Sequence[Run]) -> Path:
     names = pretraining_names(shown)
     columns = min(IN_A_ROW, len(shown))
     rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(4.1 * columns, 2.9 * rows), dpi=130, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(3.3 * columns, 2.5 * rows), dpi=130, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False)
     for place, axes in enumerate(grid.flat):

@@ -18,6 +18,7 @@ from parts2whole.errors import Parts2WholeError, tell_reasons
 from parts2whole.files import write_json, write_rows, write_text
 from parts2whole.jobs.run import check_workers, run_jobs
 from parts2whole.report.contrast_figure import write_contrast_figure
+from parts2whole.report.embedding_figure import write_embedding_figure
 from parts2whole.report.endpoints import to_rows
 from parts2whole.report.figures import FigureError
 from parts2whole.report.formats import to_csv, to_html, to_latex, to_markdown, to_text
@@ -48,6 +49,10 @@ FORMATS: dict[str, Callable[[Table], str]] = {
     "table.csv": to_csv,
     "table.html": to_html,
 }
+
+
+FIGURES = {"contrast.png": write_contrast_figure, "embedding.png": write_embedding_figure}
+"""Of all pre-trainings of a study."""
 
 
 class BenchmarkError(Parts2WholeError, RuntimeError):
@@ -141,9 +146,9 @@ def benchmark(
     if dry_run:
         for finetuning in study.finetunings:
             print(f"{'finished' if is_finished(finetuning.folder) else 'to do':<8}  {finetuning.title}")
-        listing = _list(study, reused, write=False)
+        listing = list_runs(study, reused, write=False)
         return Benchmark(study.out, _table(listing, listing.read()), reused, reused, {})
-    _list(study, reused, write=True)  # endpoints are named before anything runs
+    list_runs(study, reused, write=True)  # endpoints are named before anything runs
     count = workers if workers is not None or cluster or not gpus else gpus
     try:
         _make_data(study, workers=workers, cluster=cluster, progress=progress)
@@ -228,8 +233,14 @@ def _lost(job: Job) -> Outcome:
     return Outcome(job.title, job.kind, job.digest, 0.0, message)
 
 
-def _list(study: Study, finished: int, *, write: bool) -> Listing:
-    """What of the study is finished, and how it is judged; ``write`` keeps when endpoints were named."""
+def list_runs(study: Study, finished: int, *, write: bool) -> Listing:
+    """What of a study is finished, and how it is judged.
+
+    Args:
+        study: read with `parts2whole.study.resolve.read_study`.
+        finished: fine-tunings that are finished now, as endpoints that weren't named yet are late by so many.
+        write: keep in the study's folder when endpoints were named.
+    """
     endpoints, dropped = name_endpoints(study.out, study.endpoints, finished=finished, write=write)
     folders = [one.folder for one in study.pretrainings.values()]
     folders += [one.folder for one in study.finetunings]
@@ -252,7 +263,7 @@ def _table(listing: Listing, runs: list[Run]) -> Table | None:
 
 def _write(study: Study) -> tuple[Table | None, Conclusion | None]:
     """The tables, every fine-tuning's result, the endpoints and what they show, and the report."""
-    listing = _list(study, 0, write=False)
+    listing = list_runs(study, 0, write=False)
     runs = listing.read()
     table, conclusion = _table(listing, runs), None
     listing.write(study.out, source=study.source)
@@ -269,8 +280,9 @@ def _write(study: Study) -> tuple[Table | None, Conclusion | None]:
         ]
         write_rows(study.out / "results.csv", rows)
     if runs:
-        with contextlib.suppress(FigureError):  # too few validations to draw
-            pretrained = [run for run in runs if run.kind == "pretrain"]
-            write_contrast_figure(study.out / "contrast.png", pretrained)
+        pretrained = [run for run in runs if run.kind == "pretrain"]
+        for name, draw in FIGURES.items():
+            with contextlib.suppress(FigureError):  # too few validations to draw, or no embedding
+                draw(study.out / name, pretrained)
         write_report(study.out)
     return table, conclusion
