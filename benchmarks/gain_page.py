@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gain_study import (
-    PREFIX,
     Gain,
     contrast_table,
     draw_gain,
@@ -71,8 +70,8 @@ def main() -> None:
         f"docs/{short.name}` on {datetime.now(UTC):%Y-%m-%d}."
     )
     drawn = {study.key: draw(study, short.parent / "figures") for study in studies}
-    write_text(short, "\n".join([*short_page(studies, drawn, long.name), "", written]) + "\n")
-    write_text(long, "\n".join([*long_page(studies, drawn, short.name), "", written]) + "\n")
+    write_text(short, "\n".join(short_page(studies, drawn, long.name)).rstrip() + f"\n\n{written}\n")
+    write_text(long, "\n".join(long_page(studies, drawn, short.name)).rstrip() + f"\n\n{written}\n")
 
 
 def draw(study: Gain, folder: Path) -> list[str]:
@@ -91,7 +90,7 @@ def short_page(studies: Sequence[Gain], drawn: dict[str, list[str]], long: str) 
     """What a stranger wants to know: an answer a study, with a table and a picture behind it."""
     lines = [*prose("gain"), "| | what is shown |", "|---|---|"]
     lines += [f"| [{study.name}]({study.link}) | {study.said[0][0]} |" for study in studies]
-    of_gain = [study for study in studies if study.methods and study.listing.name.startswith(PREFIX)]
+    of_gain = [study for study in studies if study.methods and study.reference.lower() == "scratch"]
     if of_gain:
         link = TOGETHER.lower().replace(" ", "-").rstrip("?")
         lines.append(f"| [{TOGETHER}](#{link}) | {tell_contrast(of_gain)} |")

@@ -125,7 +125,7 @@ def read_gain(folder: Path, *, by_recipe: bool) -> Gain:
     """A study with what is finished of it, as it or its recipe lists it.
 
     Raises:
-        SystemExit: the folder has no list.
+        SystemExit: the folder has no list, or nothing on it has been finished.
     """
     if by_recipe:
         study = read_study(RECIPES / f"{folder.name}.yaml", out=folder, verbs=study_verbs())
@@ -135,7 +135,10 @@ def read_gain(folder: Path, *, by_recipe: bool) -> Gain:
         if found is None:
             raise SystemExit(f"{folder} is not the folder of a benchmark that came to its end; try --recipes")
         listing = found
-    return Gain(folder, listing, listing.read())
+    study = Gain(folder, listing, listing.read())
+    if not study.done:
+        raise SystemExit(f"{folder} has no finished fine-tuning of the settings that it is listed by")
+    return study
 
 
 def is_told(row: Judged, endpoint: Endpoint) -> bool:
@@ -185,7 +188,7 @@ def with_deviation(endpoint: Endpoint, row: Judged, arm: str, figure: str) -> st
     values = list(row.values.get(arm, {}).values())
     if endpoint.name != "final" or len(values) < 2:
         return figure
-    return f"{figure} ± {format_number(statistics.stdev(values), percent=row.percent)}"
+    return f"{figure}\u00a0±\u00a0{format_number(statistics.stdev(values), percent=row.percent)}"
 
 
 def explain_table(study: Gain, place: int) -> str:
