@@ -13,8 +13,9 @@ from typing import Any
 from gain_figures import Line, draw_differences
 
 from parts2whole.report.contrast import correlate, features_of, paired_curves, pretraining_names, rebuilds
-from parts2whole.report.endpoints import ENDPOINTS, Endpoint, Judged, measure_endpoints, reference_arm
+from parts2whole.report.endpoints import ENDPOINTS, Endpoint, Judged
 from parts2whole.report.formats import format_number
+from parts2whole.report.judge import measure_endpoints, reference_arm
 from parts2whole.report.learning import endpoint_rows
 from parts2whole.report.results import method_name, test_figures
 from parts2whole.report.runs import Run
