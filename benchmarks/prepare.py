@@ -1,115 +1,109 @@
-"""Speed of `prepare` against plain SimpleITK, reading and writing the same files, side by side in one run.
+"""Speed of `prepare`: with two processes against one, and against plain SimpleITK; `targets.py` has its rows.
 
-    python benchmarks/prepare.py [--scans FOLDER] [--rounds 3] [--write docs/prepare-speed.md]
+    python benchmarks/prepare.py [--rounds 3]
 
-Without ``--scans``, synthetic CT is made.  `prepare` does more than read and write: it hashes and checks
-every voxel, windows, counts cells, compresses, and reads back what it wrote.  Contestants run in turn.
+Synthetic CT of 64 slices of 512 x 512 is made, as `.nii.gz`.  Two processes are timed by the clock, and by
+processor time: what one process needs, over the parent's and half of what two workers need, is the ratio that
+two cores give which nothing else disturbs and no disk delays; every worker's start is in it.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
+import functools
 import os
-import platform
 import shutil
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import SimpleITK
+from machine import describe_machine
 from sampling import make_ct
 
 import parts2whole as p2w
-from parts2whole.scans.read import find_scans, read_scan, write_nifti
+from parts2whole.scans.read import write_nifti
 from parts2whole.scans.volume import Volume
 
-SHAPE = (100, 256, 256)
+SHAPE, SCANS, MADE = (64, 512, 512), 40, 4
+"""Size and number of the scans; so many are made, the others are copies of these."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds by the clock, and of processors: of this process and of those that it started."""
+
+    wall_s: float
+    own_s: float
+    workers_s: float
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scans", type=Path, help="folder of NIfTI, MHA or NRRD files")
-    parser.add_argument("--modality", default="CT")
-    parser.add_argument("--volumes", type=int, default=8, help="number of synthetic scans")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--write", type=Path, help="also write the table to this Markdown file")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        scans = arguments.scans or make_scans(folder / "scans", arguments.volumes)
-        lines = table(scans, folder, arguments.modality, arguments.rounds)
-    print("\n".join(lines))
-    if arguments.write:
-        command = f"python {' '.join(sys.argv)}"
-        arguments.write.write_text(
-            f"# Preparation speed\n\nWritten by `{command}`.\n\n" + "\n".join(lines) + "\n"
-        )
+    print(describe_machine())
+    for name, ratios in (
+        *measure(arguments.rounds).items(),
+        (REWRITTEN, against_simpleitk(arguments.rounds)),
+    ):
+        print(f"{name}: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+
+
+CLOCK, PROCESSOR = "by the clock", "by processor time"
+REWRITTEN = "SimpleITK, reading and writing .nii.gz / prepare, processor time"
+
+
+@functools.cache
+def measure(rounds: int) -> dict[str, list[float]]:
+    """One process over two, in turn."""
+    found: dict[str, list[float]] = {CLOCK: [], PROCESSOR: []}
+    with tempfile.TemporaryDirectory() as folder:
+        scans = make_scans(Path(folder) / "scans", SCANS)
+        for _ in range(rounds):
+            one, two = (prepare(scans, workers) for workers in (1, 2))
+            found[CLOCK].append(one.wall_s / two.wall_s)
+            found[PROCESSOR].append((one.own_s + one.workers_s) / (two.own_s + two.workers_s / 2))
+    return found
+
+
+def against_simpleitk(rounds: int) -> list[float]:
+    """What rewriting the files costs, which checks, counts and reads back nothing, over `prepare`."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        scans = make_scans(Path(folder) / "scans", MADE)
+        prepare(scans, workers=0)
+        for _ in range(rounds):
+            began = time.process_time()
+            for file in scans.iterdir():
+                SimpleITK.WriteImage(SimpleITK.ReadImage(str(file)), str(Path(folder) / file.name), True)
+            found.append((time.process_time() - began) / prepare(scans, workers=0).own_s)
+    return found
 
 
 def make_scans(folder: Path, count: int) -> Path:
-    for number in range(count):
-        write_nifti(Volume(make_ct(SHAPE, number), (2.0, 0.8, 0.8)), folder / f"scan{number}.nii.gz")
+    folder.mkdir()
+    files = [folder / f"scan{number}.nii.gz" for number in range(count)]
+    for number, file in enumerate(files):
+        if number < MADE:
+            write_nifti(Volume(make_ct(SHAPE, number), (5.0, 0.8, 0.8)), file)
+        else:
+            shutil.copy(files[number % MADE], file)
     return folder
 
 
-def table(scans: Path, folder: Path, modality: str, rounds: int) -> list[str]:
-    sources = [source for source in find_scans([scans]) if source.problem is None and not source.is_series]
-    files = [source.paths[0] for source in sources]
-    voxels_mb = sum(read_scan(source).array.nbytes for source in sources) / 1e6
-    out = folder / "out"
-    contestants: dict[str, Callable[[], object]] = {}
-    for workers, text in ((0, "this process"), (2, "2 processes")):
-        contestants[f"parts2whole prepare, {text}"] = lambda w=workers: p2w.prepare(
-            scans, out=out, modality=modality, workers=w, progress=False
-        )
-        for suffix, packed in ((".nii.gz", "compressed"), (".mha", "uncompressed")):
-            name = f"SimpleITK read and write {suffix}, {packed}, {text}"
-            contestants[name] = lambda w=workers, s=suffix: copy_all(files, out, s, w)
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for _, (name, run) in itertools.product(range(rounds), contestants.items()):
-        out.mkdir()
-        began = time.perf_counter()
-        run()
-        times[name].append(time.perf_counter() - began)
-        shutil.rmtree(out)
-    lines = [
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-        f"{time.strftime('%Y-%m-%d')}; load average {os.getloadavg()[0]:.1f}; "
-        f"{rounds} rounds in turn; {len(files)} scans, {voxels_mb:,.0f} MB of voxels.",
-        "",
-        "| contestant | scans/s | MB of voxels/s, median (min to max) | prepare / this, median of rounds |",
-        "|---|---|---|---|",
-    ]
-    for name, found in times.items():
-        base = times[f"parts2whole prepare, {name.rsplit(', ', 1)[1]}"]
-        low, middle, high = (voxels_mb / t for t in (max(found), statistics.median(found), min(found)))
-        share = statistics.median(this / own for this, own in zip(found, base, strict=True))
-        scans_per_s = len(files) / statistics.median(found)
-        lines.append(
-            f"| {name} | {scans_per_s:.2f} | {middle:,.0f} ({low:,.0f} to {high:,.0f}) | {share:.2f} |"
-        )
-    return lines
-
-
-def copy_all(files: list[Path], out: Path, suffix: str, workers: int) -> None:
-    targets = [out / f"{number}{suffix}" for number in range(len(files))]
-    if not workers:
-        for file, target in zip(files, targets, strict=True):
-            copy(file, target)
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        list(pool.map(copy, files, targets))
-
-
-def copy(file: Path, target: Path) -> None:
-    SimpleITK.WriteImage(SimpleITK.ReadImage(str(file)), str(target), target.name.endswith(".gz"))
+def prepare(scans: Path, workers: int) -> Cost:
+    """Prepare scans into a store, which is removed."""
+    with tempfile.TemporaryDirectory() as folder:
+        before, began = os.times(), time.perf_counter()
+        p2w.prepare(scans, out=folder, modality="CT", workers=workers, progress=False)
+        wall_s, after = time.perf_counter() - began, os.times()
+    own, children = (sum(after[at : at + 2]) - sum(before[at : at + 2]) for at in (0, 2))
+    return Cost(wall_s, own, children)
 
 
 if __name__ == "__main__":

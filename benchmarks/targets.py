@@ -17,7 +17,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -175,21 +174,8 @@ def inference_ratio(slow: str, fast: str) -> Callable[[int], Rounds]:
     return measure
 
 
-def prepare_processes(rounds: int) -> Rounds:
-    """Wall clock: two processes need two idle cores."""
-    found = []
-    with tempfile.TemporaryDirectory() as folder:
-        (scans := Path(folder) / "scans").mkdir()
-        prepare.make_scans(scans, 40)
-        for number in range(rounds):
-            seconds = []
-            for workers in (1, 2):
-                began = time.perf_counter()
-                out = Path(folder) / f"{number}-{workers}"
-                p2w.prepare(scans, out=out, modality="CT", workers=workers, progress=False)
-                seconds.append(time.perf_counter() - began)
-            found.append(seconds[0] / seconds[1])
-    return found
+def prepare_processes(by: str) -> Callable[[int], Rounds]:
+    return lambda rounds: prepare.measure(min(rounds, 2))[by]
 
 
 def refused_command(rounds: int) -> Rounds:
@@ -212,7 +198,17 @@ TARGETS: dict[str, tuple[Callable[[int], Rounds], float, bool]] = {
     "training step: % of the peak of matrix products": (peak_share, 40, True),
     "inference: patches that overlap by half / ours": (inference_ratio(HALF, EIGHTH), 4, True),
     "inference: MONAI / ours, same windows": (inference_ratio(f"{EIGHTH}, MONAI", EIGHTH), 0.95, True),
-    "prepare, 40 scans: 1 process / 2": (prepare_processes, 1.8, True),
+    f"prepare, {prepare.SCANS} scans: 1 process / 2, {prepare.CLOCK}": (
+        prepare_processes(prepare.CLOCK),
+        1.8,
+        True,
+    ),
+    f"prepare, {prepare.SCANS} scans: 1 process / 2, {prepare.PROCESSOR}": (
+        prepare_processes(prepare.PROCESSOR),
+        1.8,
+        True,
+    ),
+    prepare.REWRITTEN: (prepare.against_simpleitk, 1, True),
     "a refused command, s": (refused_command, 0.5, False),
 }
 """How each is measured, what is wanted, and whether more is better."""

@@ -176,6 +176,16 @@ def test_cells_count_every_voxel_once():
     assert count_labels(label, (0, 5))[1].sum() == (array[0] > 0).sum()
 
 
+@pytest.mark.parametrize(("dtype", "top"), [("uint8", 255), ("int16", 32767), ("float16", 1)])
+def test_cells_count_twentieths_in_every_type_of_a_store(dtype, top):
+    twentieths = np.random.default_rng(0).integers(0, BINS, (1, 17, 40, 33))
+    array = ((twentieths + 0.5) / BINS * top).round(0 if top > 1 else 4).astype(dtype)
+    counts = count_intensities(array, scale=1 / top, offset=0.0)
+    assert counts.shape == (BINS, 2, 2, 2)
+    assert counts[:, 0, 1, 0].tolist() == [(twentieths[0, :16, 32:, :32] == n).sum() for n in range(BINS)]
+    assert counts[:, 1, 1, 1].tolist() == [(twentieths[0, 16:, 32:, 32:] == n).sum() for n in range(BINS)]
+
+
 @pytest.mark.parametrize(
     ("low", "high", "bins"),
     [

@@ -7,7 +7,7 @@ stored.  Drawing a voxel from them costs the same in a small scan and in a large
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,19 +33,18 @@ def count_intensities(array: npt.NDArray[Any], *, scale: float, offset: float) -
         scale: see ``array``.
         offset: see ``array``.
     """
-    counts = []
-    for slab in _slabs(array[0]):
-        unit = to_unit(slab, scale=scale, offset=offset)
-        # A value on the border of two bins, but for rounding, belongs to the upper one.
-        bins = np.clip(np.floor(unit * BINS + 1e-4), 0, BINS - 1).astype(np.int64)
-        counts.append(_count(bins, BINS))
-    return np.stack(counts, axis=1)
+    # By a table of all values there are: int16, uint8 and float16 have 65,536 at most.
+    bits = np.dtype(f"u{array.itemsize}")
+    every = np.nan_to_num(np.arange(np.iinfo(bits).max + 1, dtype=bits).view(array.dtype))
+    unit = to_unit(every, scale=scale, offset=offset)
+    # A value on the border of two bins, but for rounding, belongs to the upper one.
+    bins = np.clip(np.floor(unit * BINS + 1e-4), 0, BINS - 1).astype(np.intp)
+    return _count(array[0].view(bits), bins.take, BINS)
 
 
 def count_labels(label: npt.NDArray[Any], values: Sequence[int]) -> Counts:
     """Voxels of every one of ``values``, which are ascending and all that occur."""
-    counts = [_count(np.searchsorted(np.asarray(values), slab), len(values)) for slab in _slabs(label)]
-    return np.stack(counts, axis=1)
+    return _count(label, np.asarray(values).searchsorted, len(values))
 
 
 def bins_between(low: float, high: float) -> slice:
@@ -71,14 +70,14 @@ def draw_voxel(
     return z, y, x
 
 
-def _slabs(array: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    return [array[first : first + CELL[0]] for first in range(0, len(array), CELL[0])]
-
-
-def _count(kinds: npt.NDArray[Any], number: int) -> npt.NDArray[np.uint16]:
-    """Counts (kind, y, x) of the cells of one slab of kinds (z, y, x)."""
-    row, column = (np.arange(edge) // cell for edge, cell in zip(kinds.shape[1:], CELL[1:], strict=True))
-    rows, columns = int(row[-1]) + 1, int(column[-1]) + 1
-    place = (kinds * rows + row[:, None]) * columns + column
-    found = np.bincount(place.ravel(), minlength=number * rows * columns)
-    return found.reshape(number, rows, columns).astype(np.uint16)
+def _count(
+    array: npt.NDArray[Any], to_kinds: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], number: int
+) -> Counts:
+    """Counts (kind, z, y, x) of the cells of an array (z, y, x), plane by plane, as these fit the cache."""
+    z, y, x = (np.arange(edge) // cell for edge, cell in zip(array.shape, CELL, strict=True))
+    shape = (int(z[-1]) + 1, int(y[-1]) + 1, int(x[-1]) + 1, number)
+    first = (y[:, None] * shape[2] + x) * number
+    counts = np.zeros((shape[0], np.prod(shape[1:])), np.int64)
+    for slab, plane in zip(z, array, strict=True):
+        counts[slab] += np.bincount((to_kinds(plane) + first).ravel(), minlength=counts.shape[1])
+    return np.moveaxis(counts.reshape(shape), 3, 0).astype(np.uint16, order="C")
