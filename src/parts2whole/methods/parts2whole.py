@@ -40,9 +40,9 @@ class Parts2Whole(Reconstruction):
     """Rebuild a whole from one of its parts.
 
     Attributes:
-        part_fraction: band (low, high) of the part's edge over the whole's edge.
+        part_fraction: band (low, high) of the part's edge over the whole's edge, above 0 and at most 1.
         per_axis: draw the fraction for every axis; else a part keeps the whole's proportions.
-        parts_per_whole: parts cut from every whole in the batch.
+        parts_per_whole: parts cut from every whole in the batch, at least 1.
         skips: connect encoder and decoder by skip connections; only for the ablation.
     """
 

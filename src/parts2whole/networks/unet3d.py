@@ -27,6 +27,8 @@ WIDTHS = {"tiny": 8, "small": 16, "base": 64}
 class UNet3D(Network):
     """3D U-Net encoder with four levels.
 
+    It maps (B, C, D, H, W), whose edges are multiples of 8, to maps at strides 1, 2, 4 and 8.
+
     Attributes:
         size: ``tiny`` (widths 8-64, for a laptop), ``small`` (16-128) or ``base`` (64-512, as published).
         norm: ``batch``, ``instance``, ``group``, ``none``, or ``batch_statistics`` (batch norm that uses

@@ -54,6 +54,12 @@ class Store:
 
     Cheap to open, whatever its size: the manifest is read once, and arrays are opened when first read, in
     each process by itself.  A store pickles, without its open arrays.
+
+    Attributes:
+        path: its folder, or its URL.
+        preprocess: how its scans were brought to [0, 1].
+        dtype: type of the stored voxels.
+        set_aside: reason for every scan that could not be stored.
     """
 
     def __init__(
@@ -280,7 +286,11 @@ class Store:
         modality: str = "unit",
         source: tuple[str, ...] = (),
     ) -> CaseRecord:
-        """Write voxels that are already of the store's integer type, its full range meaning [0, 1]."""
+        """Write voxels that are already of the store's integer type, its full range meaning [0, 1].
+
+        Raises:
+            StoreError: the store's type is float16.
+        """
         if self.dtype == "float16":
             raise StoreError("write_volume needs a store of an integer type")
         canonical = to_canonical(volume)

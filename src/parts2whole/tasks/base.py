@@ -264,7 +264,11 @@ class Task(Spec, abc.ABC):
         return [SourceCase(source.case_id, (source,)) for source in found]
 
     def cache_folder(self, cache: Path) -> Path:
-        """Where this task's prepared data go: changes with the data and with how they are prepared."""
+        """Where this task's prepared data go: changes with the data and with how they are prepared.
+
+        Raises:
+            TaskError: ``data`` doesn't exist.
+        """
         listing = []
         root = Path(self.data)
         if not root.exists():

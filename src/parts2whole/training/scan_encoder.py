@@ -184,6 +184,9 @@ def load(
             a file says, or guesses where that is safe.
         hardware: device and precision; one device is used.
 
+    Returns:
+        The encoder on its device, in eval mode, with ``encode`` from a scan to a vector.
+
     Raises:
         ScanEncoderError: ``scratch``, or another modality or number of channels than theirs.
         parts2whole.training.model.ModelError: a damaged model.

@@ -46,7 +46,13 @@ class PretrainError(Parts2WholeError, ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """What a pre-training left: its folder, the figures of `result.json`, and the task it is meant for."""
+    """What a pre-training left.
+
+    Attributes:
+        folder: the run.
+        result: the figures of its ``result.json``.
+        held_out: the task that it is meant for, whose test scans it has not seen; None where none was named.
+    """
 
     folder: Path
     result: dict[str, Any]
