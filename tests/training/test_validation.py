@@ -24,22 +24,32 @@ def plan(items: int, patches_each: int, *, steps: int, holds=lambda number: froz
 
 
 def test_small_validation_is_every_hundred_steps_on_all_cases():
-    found, names = plan(6, 10, steps=1000)  # the work of 10 steps
+    found, names = plan(6, 9, steps=1000)  # the work of 9 steps, 11 times: 99 of 1000
     assert (found.every, list(found.items), found.describe(names)) == (100, names, "")
 
 
 def test_large_validation_is_rarer():
-    found, names = plan(6, 180, steps=10_000)  # the work of 180 steps: every 1800 at most
-    assert (found.every, list(found.items)) == (1800, names)
-    assert "every 1800 steps on all cases" in found.describe(names)
+    found, names = plan(6, 160, steps=10_000)  # the work of 160 steps, 6 times in all: 960 of 10,000
+    assert (found.every, list(found.items)) == (2000, names)
+    assert "every 2000 steps on all cases" in found.describe(names)
 
 
 def test_where_it_would_be_too_rare_it_is_on_fewer_cases_with_the_most_classes():
-    # The work of 12 * 100 / 6 = 200 steps is due every 2000; 5 validations are every 1000: half of the cases.
-    found, names = plan(12, 100, steps=5000, holds=lambda number: frozenset(range(1 + number % 2)))
+    # Of 500 steps' work there are 6 shares, for the one before the first step and 5 every 1000: 83 each, which
+    # is half of 12 * 80 / 6 = 160.
+    found, names = plan(12, 80, steps=5000, holds=lambda number: frozenset(range(1 + number % 2)))
     assert found.every == 1000
     assert list(found.items) == names[1::2]
     assert "6 of 12 cases" in found.describe(names)
+
+
+@pytest.mark.parametrize("steps", [100, 350, 1000, 7001])
+@pytest.mark.parametrize("patches_each", [1, 13, 60, 400])
+def test_all_validations_together_take_a_tenth(steps, patches_each):
+    found, _ = plan(40, patches_each, steps=steps)
+    after_steps = [step for step in range(1, steps + 1) if step == steps or step % found.every == 0]
+    patches = (1 + len(after_steps)) * len(found.items) * patches_each
+    assert patches <= 0.1 * 6 * steps or len(found.items) == 4
 
 
 @pytest.mark.parametrize(("items", "kept"), [(2, 2), (40, 4)])

@@ -8,14 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 import parts2whole as p2w
 from parts2whole.errors import Parts2WholeError
+from parts2whole.report.curves import comparison_charts
+from parts2whole.report.runs import read_run
 from parts2whole.spec import to_plain
 from parts2whole.tasks.classification import Classification
+from parts2whole.training.model import as_function
 from parts2whole.training.optim import SGD
-from parts2whole.training.runtime import Hardware
+from parts2whole.training.runtime import Hardware, Runtime
+from parts2whole.training.transfer import open_transfer
 from parts2whole.verbs.compare import CompareError
 
 EXACT = Hardware(accelerator="cpu", precision="32-true")
@@ -117,6 +122,25 @@ def test_what_can_not_be_probed_is_told(task, cache, settings, message):
     given = {"init": "scratch", "network": p2w.UNet3D(size="tiny"), "cache": cache, "progress": False}
     with pytest.raises(Parts2WholeError, match=message):
         p2w.probe(task, **given | settings)
+
+
+def test_the_curve_begins_with_the_model_before_the_first_step(task, cache, tmp_path):
+    p2w.finetune(task, out=tmp_path / "run", seed=3, cache=cache, **SMALL | {"steps": 3}, validate_every=2)
+    run = read_run(tmp_path / "run")
+    metrics = [name for name in run.metrics("validation") if run.series("validation", name)]
+    assert {tuple(step for step, _ in run.series("validation", name)) for name in metrics} == {(0, 2, 3)}
+    transfer = open_transfer(
+        task, "scratch", network=SMALL["network"], reported=(), accept_leak=None, cache=cache, progress=False
+    )
+    module, _ = transfer.build_model(decoder="fresh", match_scale=False, seed=3)
+    predictor = as_function(module.eval(), Runtime(EXACT))
+    with torch.no_grad():
+        untrained = task.examine(predictor, transfer.labelled, transfer.split.validation, thorough=False)
+    found = {name: run.series("validation", name)[0][1] for name in metrics}
+    assert found
+    assert found == pytest.approx({name: untrained.metrics[name] for name in found})
+    drawn = comparison_charts([run])
+    assert [series.points[0][0] for chart in drawn for series in chart.series] == [0]
 
 
 def test_from_scratch_has_the_network_of_what_it_is_compared_with(task, cache, tmp_path):

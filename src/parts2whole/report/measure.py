@@ -101,10 +101,11 @@ def speeds(rows: Sequence[Plain], runs: Mapping[Path, Run]) -> list[Plain]:
 
 
 def _validation(run: Run, metric: str) -> list[tuple[int, float]]:
-    """The curve of a run's validation score; empty where it was judged by nothing that grows."""
+    """The curve of a run's validation score after steps; empty where it was judged by nothing that grows."""
     names = [name for name in run.metrics("validation") if name != "loss"]
     chosen = metric if metric in names else main_metric(names)
-    return run.series("validation", chosen) if chosen and higher_is_better(chosen) else []
+    points = run.series("validation", chosen) if chosen and higher_is_better(chosen) else []
+    return [(step, score) for step, score in points if step > 0]  # earlier versions have none at 0
 
 
 def _planned(run: Run) -> int:

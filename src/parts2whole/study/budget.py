@@ -168,7 +168,7 @@ def estimate(length: Length, trial: Trial, sizes: Sizes, *, tried_batch: int, co
         finetune = (
             pace.fixed_s
             + length.finetune_steps * pace.step_s
-            + (FINETUNE_VALIDATIONS + 1) * sizes.validation * pace.validation_s
+            + (1 + FINETUNE_VALIDATIONS + 1) * sizes.validation * pace.validation_s
             + sizes.test * pace.test_s
         )
     starts = trial.start_s  # of the command itself

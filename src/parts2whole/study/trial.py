@@ -239,7 +239,7 @@ def _measure_finetuning(job: TrialJob, trial: Trial) -> Trial:
     with torch.no_grad():
         light = _time(lambda: task.examine(predictor, labelled, tested, thorough=False)) / len(tested)
         thorough = _time(lambda: task.examine(predictor, labelled, tested, thorough=True)) / len(tested)
-    rest = spent - STEPS * step - (1 + STEPS // EVERY) * validation - len(validated) * thorough
+    rest = spent - STEPS * step - (2 + STEPS // EVERY) * validation - len(validated) * thorough
     memory = peak_memory_mb()
     return dataclasses.replace(
         trial,

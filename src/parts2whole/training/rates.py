@@ -99,7 +99,13 @@ def search_rate(
     began = time.monotonic()
     steps = max(1, round(SHARE * plan.steps))
     short = dataclasses.replace(
-        plan, steps=steps, validate_every=steps, checkpoint_every=steps, patience=None, keep_best=False
+        plan,
+        steps=steps,
+        validate_every=steps,
+        validate_first=False,
+        checkpoint_every=steps,
+        patience=None,
+        keep_best=False,
     )
     own = optimiser.base_lr
     best, chosen = math.inf, own  # among equals the nearest to its own is chosen

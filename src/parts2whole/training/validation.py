@@ -1,5 +1,7 @@
 """How often a fine-tuning validates and on which cases, where nobody says: a tenth of its work at most.
 
+That is with the validation before the first step, on the same cases, at which curves begin.
+
 Work is counted in voxels that the network computes, not in seconds, so that it is the same for all arms and
 seeds, and for a run that is resumed.
 """
@@ -15,11 +17,11 @@ from parts2whole.tasks.base import Task
 from parts2whole.tasks.labelled import LabelledData
 
 SHARE = 0.1
-"""Of the work of training, that validations may take."""
+"""Of the work of training, that all validations may take together."""
 EVERY = 100
 """Steps between validations, at least."""
 OFTEN = 5
-"""Validations that a run has, if ``EVERY`` allows, before it validates on fewer cases instead."""
+"""Validations after steps that a run has, if ``EVERY`` allows, before it is on fewer cases instead."""
 FEWEST = 4
 """Cases that decide about the best step, at least, if there are so many."""
 THERE_AND_BACK = 3
@@ -58,8 +60,10 @@ def plan_validation(
         batch_size: samples a step.
     """
     work = task.voxels_to_examine(labelled, items, encoder)
-    of_step = SHARE * THERE_AND_BACK * batch_size * math.prod(task.patch_size)
-    every = min(max(EVERY, math.ceil(work / of_step)), max(EVERY, steps // OFTEN), steps)
-    count = max(min(FEWEST, len(items)), min(len(items), int(len(items) * every * of_step / work)))
+    allowed = SHARE * THERE_AND_BACK * batch_size * math.prod(task.patch_size) * steps
+    most = max(1, int(allowed / work) - 1)  # on all cases, without the first one
+    every = min(max(EVERY, math.ceil(steps / most)), max(EVERY, steps // OFTEN), steps)
+    times = 1 + math.ceil(steps / every)
+    count = max(min(FEWEST, len(items)), min(len(items), int(len(items) * allowed / (times * work))))
     fullest = sorted(items, key=lambda item: -len(labelled.item(item).holds))[:count]
     return ValidationPlan(every, tuple(item for item in items if item in set(fullest)))

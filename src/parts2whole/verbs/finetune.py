@@ -137,7 +137,8 @@ def finetune(
         encoder_warmup: share of the steps during which the encoder stays as it is.
         clip_norm: largest gradient norm; None doesn't clip.
         validate_every: steps between validations, on all validation cases; ``auto`` is 100, or as rare, and
-            on as few cases, that validations take about a tenth of the time.
+            on as few cases, that validations take about a tenth of the time. The first one is before the
+            first step, so that curves begin at 0; it decides about nothing.
         patience: validations without improvement before stopping early.
         checkpoint_every: steps between resumable checkpoints.
         accept_leak: a sentence, which the error names, to go on although validation or test cases were
@@ -191,6 +192,7 @@ def finetune(
         seed=seed,
         validate_every=steps if validate_every == "auto" else min(validate_every, steps),
         checkpoint_every=checkpoint_every,
+        validate_first=True,
         monitor=task.monitor,
         higher_is_better=True,
         patience=patience,
