@@ -8,13 +8,10 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 import parts2whole as p2w
-from parts2whole.scans.preprocess import Preprocess
-from parts2whole.scans.volume import Volume
-from parts2whole.store.store import Store
+from brief import write_noise
 from parts2whole.training.folder import RunFolderError
 from parts2whole.training.loggers import GROUP, LoggerError, TensorBoard, find_logger, flatten
 from parts2whole.training.runtime import Hardware
@@ -53,12 +50,7 @@ class Broken(Told):
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Path:
-    store = Store.create(tmp_path_factory.mktemp("s") / "store", preprocess=Preprocess(modality="unit"))
-    for case in range(4):
-        voxels = np.random.default_rng(case).integers(0, 30000, (10, 10, 10)).astype(np.int16)
-        store.write_volume(f"c{case}", Volume(voxels, (1.0, 1.0, 1.0)), patient=f"p{case}")
-    store.finish()
-    return store.path
+    return write_noise(tmp_path_factory.mktemp("s") / "store")
 
 
 @pytest.fixture

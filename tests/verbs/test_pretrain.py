@@ -6,16 +6,14 @@ import dataclasses
 import inspect
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
 
 import parts2whole as p2w
+from brief import write_noise
 from parts2whole.errors import Parts2WholeError
 from parts2whole.methods.parts2whole import Parts2Whole
-from parts2whole.scans.preprocess import Preprocess
-from parts2whole.scans.volume import Volume
 from parts2whole.spec import to_plain
 from parts2whole.store.store import Store
 from parts2whole.training.folder import RunFolderError
@@ -38,12 +36,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Path:
-    store = Store.create(tmp_path_factory.mktemp("s") / "store", preprocess=Preprocess(modality="unit"))
-    for case in range(4):
-        voxels = np.random.default_rng(case).integers(0, 30000, (10, 10, 10)).astype(np.int16)
-        store.write_volume(f"c{case}", Volume(voxels, (1.0, 1.0, 1.0)), patient=f"p{case}")
-    store.finish()
-    return store.path
+    return write_noise(tmp_path_factory.mktemp("s") / "store")
 
 
 @pytest.mark.parametrize(
@@ -125,12 +118,8 @@ def weights_of(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_pretraining_begins_with_the_weights_of_another(store, tmp_path):
-    other = Store.create(tmp_path / "other", preprocess=Preprocess(modality="unit"))
-    for case in range(3):
-        voxels = np.random.default_rng(50 + case).integers(0, 30000, (10, 10, 10)).astype(np.int16)
-        other.write_volume(f"d{case}", Volume(voxels, (1.0, 1.0, 1.0)), patient=f"q{case}")
-    other.finish()
-    p2w.pretrain(tmp_path / "other", out=tmp_path / "first", **SMALL)
+    other = write_noise(tmp_path / "other", range(50, 53))
+    p2w.pretrain(other, out=tmp_path / "first", **SMALL)
     first = dataclasses.replace(Card.read(tmp_path / "first" / "weights"), series=("1.5",))
     first.write(tmp_path / "first" / "weights")
     begun = p2w.pretrain(store, out=tmp_path / "second", init=tmp_path / "first", **SMALL | STILL)
