@@ -99,7 +99,7 @@ KINDS = (
     Kind(
         "DICOM series with scouts, copies, several acquisitions, gaps, tilt",
         "sorted by position, orientation and voxels; odd images are left out with a note",
-        [f"{SCANS}/test_dicom.py", f"{SCANS}/test_dicom_sort.py"],
+        [f"{SCANS}/test_dicom.py", f"{SCANS}/test_dicom_sort.py", f"{SCANS}/test_dicom_apart.py"],
     ),
     Kind(
         "Multi-frame DICOM, classic and enhanced, and all types of voxels",

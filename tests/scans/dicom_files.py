@@ -6,10 +6,12 @@ import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from parts2whole.scans.read import find_scans
+from parts2whole.scans.read import find_scans, read_scan
 
 SALT = b"secret"
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
+UID = "1.2.3.4"
 
 
 def voxels(count=6, seed=0):
@@ -162,3 +164,23 @@ def enhanced(stored, frames, shared=None, sop_class=ENHANCED_CT, **values):
         PerFrameFunctionalGroupsSequence=frames,
         **values,
     )
+
+
+def add(folder, plane, z=0.0, *, name="odd", uid=UID, **tags):
+    """One more image of the series."""
+    return write_slice(folder / name, plane, tags.pop("position", (-10.0, -20.0, z)), uid=uid, **tags)
+
+
+def usable(folder, count=1):
+    """Sources of a folder, all of which must be usable."""
+    found = find(folder)
+    assert [source.problem for source in found] == [None] * count
+    return found
+
+
+def check(source, planes, places):
+    """A source is these planes at these z."""
+    volume = read_scan(source)
+    np.testing.assert_array_equal(volume.array, planes)
+    for index, z in enumerate(places):
+        np.testing.assert_allclose((volume.affine() @ [index, 0, 0, 1])[:3], (-10, -20, z), atol=1e-4)
