@@ -6,33 +6,14 @@ import pickle
 
 import numpy as np
 import pytest
+from records import a_record, voxels
 
 from parts2whole.scans.preprocess import Preprocess
-from parts2whole.scans.volume import CANONICAL, Box
+from parts2whole.scans.volume import Box
 from parts2whole.store.location import LocationError
-from parts2whole.store.store import CaseRecord, Store, StoreError
+from parts2whole.store.store import Store, StoreError
 
 URL = "memory://bucket/a store"
-
-
-def a_record(case_id, array):
-    return CaseRecord(
-        case_id,
-        "p",
-        "CT",
-        len(array),
-        array.shape[1:],
-        (3.0, 1.0, 1.0),
-        (0.0, 0.0, 0.0),
-        CANONICAL,
-        1 / 2000,
-        0.5,
-        "h",
-    )
-
-
-def voxels(shape, dtype="int16", seed=0):
-    return np.random.default_rng(seed).integers(0, 200, shape).astype(dtype)
 
 
 def fill(store):
