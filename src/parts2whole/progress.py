@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
+import textwrap
 import threading
 import time
 from collections import deque
@@ -31,6 +33,8 @@ LATEST = 100
 """Pieces of a kind that tell how long the next takes."""
 BAR = 12
 """Columns of the bar itself."""
+WIDTH = 80
+"""Columns of sentences, where the terminal has no fewer."""
 
 _listener: ContextVar[Callable[[int, int], None] | None] = ContextVar("_listener", default=None)
 
@@ -255,6 +259,18 @@ def _hearing(told: Callable[[int, int], None]) -> Iterator[None]:
         yield
     finally:
         _listener.reset(token)
+
+
+def fill(text: str, indent: str = "") -> str:
+    """Text in `WIDTH` columns, or as many as the terminal has; words, such as paths, are never broken."""
+    return textwrap.fill(
+        text,
+        min(WIDTH, shutil.get_terminal_size().columns),
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def clock(seconds: float) -> str:

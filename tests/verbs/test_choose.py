@@ -104,7 +104,13 @@ def test_the_best_is_named_and_what_saw_test_cases_is_set_apart(task, tmp_path):
     assert yaml.safe_load((tmp_path / "out/choose.yaml").read_text())["table"] == {"focus": done.best}
     kept = json.loads((tmp_path / "out/choice.json").read_text())
     assert (kept["best"], kept["init"], kept["apart"]) == (done.best, done.init, done.apart)
-    assert "leaky has seen 2" in (tmp_path / "out/report.html").read_text()
+    page = (tmp_path / "out/report.html").read_text()
+    assert f"Which weights for Segmentation? Set apart: leaky {said}; wide can" in page
+    said = done.summary()
+    assert all(
+        sentence in " ".join(said.split()) for sentence in (" ".join(one.split()) for one in done.told)
+    )
+    assert all(len(line) <= 80 for line in said.splitlines() if max(map(len, line.split())) < 70)
     stamps = {path: (path / "result.json").stat().st_mtime_ns for path in runs}
     again = choose(task, init=[*init, "scratch"], out=tmp_path / "out", **SHORT)  # nothing is run once more
     assert again.told[0] == done.told[0]

@@ -11,11 +11,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+import parts2whole as p2w
 from brief import EXACT, finetune_briefly
 from parts2whole.tasks.labelled import TaskError
 from parts2whole.training.model import load_model
 from parts2whole.verbs.evaluate import evaluate
 from parts2whole.verbs.predict import predict
+from parts2whole.weights.native import WeightsError
 
 VALUES = {"background": 0, "left kidney": 300, "liver": 5, "ignore": 9}
 
@@ -65,6 +67,21 @@ def test_names_are_in_results_tables_and_the_card(run):
     assert {"dice_liver", "hd95_mm_left_kidney"} <= set(row)
     _, card = load_model(run)
     assert (card.values, card.channel_names) == ((0, 5, 300), ("0000", "0001"))
+
+
+def test_the_weights_of_a_finetuning_are_shown_and_are_none_to_start_from(run):
+    shown = p2w.show_weights(run)
+    module, card = load_model(run)
+    assert {name: [*value.shape] for name, value in shown.tensors.items()} == {
+        name: [*value.shape] for name, value in module.state_dict().items()
+    }
+    assert shown.card == card
+    values = sum(parameter.numel() for parameter in module.state_dict().values())
+    assert f"{len(shown.tensors)} tensors, {values:,} values" in shown.summary()
+    with pytest.raises(
+        WeightsError, match="is a fine-tuning, whose model is for predict, evaluate and encode"
+    ):
+        p2w.load_encoder(run)
 
 
 def test_masks_hold_label_values_and_never_what_is_ignored(run, label, tmp_path):

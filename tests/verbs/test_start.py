@@ -14,6 +14,7 @@ import yaml
 import parts2whole as p2w
 from parts2whole.cli import main
 from parts2whole.files import PresentError
+from parts2whole.progress import fill
 from parts2whole.scans.read import write_nifti
 from parts2whole.scans.volume import LabelVolume, Volume
 from parts2whole.study import trial
@@ -98,6 +99,18 @@ def test_every_value_has_its_reason_beside_it(started):
         (line, *_) = [line for line in text.splitlines() if line.strip().startswith(f"{key}:")]
         assert "  # " in line, line
     assert all(len(line) <= 110 or "/" in line for line in text.splitlines())
+
+
+def test_sentences_are_as_wide_as_the_terminal_and_80_columns_at_most(monkeypatch):
+    text = (
+        "one two three " * 20
+        + "/a/path/that/is/longer/than/the/line/and/is/never/broken/anywhere/as/it/is/pasted"
+    )
+    for columns, widest in (("60", 60), ("80", 80), ("200", 80)):
+        monkeypatch.setenv("COLUMNS", columns)
+        lines = fill(text).splitlines()
+        assert " ".join(line.strip() for line in lines) == text
+        assert widest - 6 < max(map(len, lines[:-1])) <= widest
 
 
 def test_facts_warnings_and_commands_in_80_columns(started):

@@ -137,15 +137,23 @@ class Study:
     notes: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """The size of the study in one line."""
+        """The name and the size of the study."""
         seeds = len({finetuning.seed for finetuning in self.finetunings})
         labels = len({name_labels(finetuning.labels) for finetuning in self.finetunings})
         lengths = len({finetuning.steps for finetuning in self.finetunings})
-        return (
-            f"{self.name}: {len(self.arms)} arms, {len(self.tasks)} tasks, {labels} label settings, "
-            f"{f'{lengths} numbers of steps, ' if lengths > 1 else ''}{seeds} seeds: "
-            f"{len(self.finetunings)} fine-tunings and {len(self.pretrainings)} pre-trainings"
-        )
+        counts = {"arm": len(self.arms), "task": len(self.tasks), "label setting": labels}
+        counts |= {"number of steps": lengths} if lengths > 1 else {}
+        told = ", ".join(count(number, noun) for noun, number in (counts | {"seed": seeds}).items())
+        work = {"fine-tuning": self.finetunings, "pre-training": self.pretrainings}
+        runs = " and ".join(count(len(ones), noun) for noun, ones in work.items())
+        return f"{self.name}{'' if self.name[-1:] in ('?', '.', '!') else ':'} {told}: {runs}"
+
+
+def count(number: int, noun: str) -> str:
+    """``1 arm``, ``2 numbers of steps``."""
+    first, *rest = noun.split(" ", 1)
+    plural = f"{first}s {rest[0]}" if rest and rest[0].startswith("of ") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def name_labels(labels: Mapping[str, Any]) -> str:

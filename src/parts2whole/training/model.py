@@ -23,10 +23,9 @@ from parts2whole.tasks.channels import channel_names
 from parts2whole.tasks.labelled import LabelledData
 from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.runtime import Runtime, unwrap
-from parts2whole.weights.native import write_tensors
+from parts2whole.weights.native import FINETUNED, MODEL_FILE, write_tensors
 
-TENSORS = "model.safetensors"
-CARD = "model.json"
+TENSORS, CARD = MODEL_FILE, FINETUNED
 Decoder = Literal["fresh", "own", "pretrained", "light", "linear"]
 """What goes on an encoder to segment: the task's decoder, fresh or from the weights of the pre-training's;
 the one its network was published with; the task's, but narrow; or a linear map of all levels."""

@@ -17,6 +17,7 @@ import torch
 from parts2whole.errors import Parts2WholeError, tell_reasons
 from parts2whole.files import write_json, write_rows, write_text
 from parts2whole.jobs.run import check_workers, run_jobs
+from parts2whole.progress import fill
 from parts2whole.report.contrast_figure import write_contrast_figure
 from parts2whole.report.embedding_figure import write_embedding_figure
 from parts2whole.report.endpoints import to_rows
@@ -36,7 +37,7 @@ from parts2whole.study.resolve import Verbs, load_generator, read_study
 from parts2whole.study.work import Job, Outcome, is_finished, make_jobs
 from parts2whole.tasks.base import default_cache
 from parts2whole.training.stop import INTERRUPTED, Interrupted
-from parts2whole.verbs import paste
+from parts2whole.verbs import paste, words
 from parts2whole.verbs.finetune import finetune
 from parts2whole.verbs.prepare import prepare
 from parts2whole.verbs.pretrain import pretrain
@@ -87,20 +88,19 @@ class Benchmark:
     def summary(self) -> str:
         """The table, where everything is, and what failed."""
         lines = [to_text(self.table) if self.table else "No cell is finished, so there is no table."]
-        lines.append(
-            f"{self.finished} cells are finished ({self.reused} of them before). All in {self.folder}"
-        )
+        cells = f"{words.plural(self.finished, 'cell')} finished ({self.reused} of them before)."
+        lines.append(fill(f"{cells} All in {self.folder}"))
         lines.append(f"Open the report: {(self.folder / 'report.html').resolve()}")
         if self.failures:
             lines.append(f"{len(self.failures)} failed; run again to try only these:")
             count = self.finished + len(self.failures)
             told = tell_reasons(self.failures, of=count, verb="were not finished")
-            lines += [f"  {line}" for line in told]
+            lines += [fill(line, indent="  ") for line in told]
         elif self.table:
             bootstrap = paste.command("stats patients", self.folder)
             lines += paste.next_step("how much of it is the choice of patients", bootstrap)
         if self.conclusion:
-            lines += ["", self.conclusion.text.rstrip()]
+            lines += ["", *map(fill, self.conclusion.text.splitlines())]
         return "\n".join(lines)
 
 
@@ -140,8 +140,8 @@ def benchmark(
     gpus = torch.cuda.device_count()
     if progress:
         place = cluster or (f"{gpus} x {torch.cuda.get_device_name(0)}" if gpus else "the CPU")
-        notes = [f"Note: {note}." for note in study.notes]
-        print("\n".join([f"{study.describe()}, on {place}", *notes]), flush=True)
+        told = [f"{study.describe()}, on {place}", *(f"Note: {note}." for note in study.notes)]
+        print("\n".join(map(fill, told)), flush=True)
     reused = sum(is_finished(finetuning.folder) for finetuning in study.finetunings)
     if dry_run:
         for finetuning in study.finetunings:

@@ -16,6 +16,7 @@ import yaml
 
 from parts2whole.errors import Parts2WholeError
 from parts2whole.files import write_json, write_text
+from parts2whole.progress import fill
 from parts2whole.report.certainty import FEW, Sure, compare_patients
 from parts2whole.report.study import read_listing
 from parts2whole.report.summary import format_duration
@@ -65,7 +66,8 @@ class Chosen:
         folder: of the study; its page is ``report.html``.
         best: the candidate with the highest figure after fine-tuning; None where none could be finished.
         init: how it is given to `finetune`.
-        told: lines of the verdict, the answer first.
+        told: sentences of the verdict, the answer first.
+        then: the command that may come next.
         scores: mean figure of every candidate, by ``fine-tuned`` and ``frozen``.
         apart: why candidates were set apart, by name.
         failed: some work failed; the command line then ends with a non-zero code.
@@ -75,13 +77,15 @@ class Chosen:
     best: str
     init: str
     told: tuple[str, ...]
+    then: tuple[str, ...]
     scores: Mapping[str, Mapping[str, float]]
     apart: Mapping[str, str]
     failed: bool
 
     def summary(self) -> str:
-        """The verdict, and where the page is."""
-        return "\n".join([*self.told, *words.tell_report(self.folder)])
+        """The verdict, what to do with it, and where the page is."""
+        told = map(fill, self.told)
+        return "\n".join([*told, *self.then, *words.tell_report(self.folder)])
 
 
 def choose(
@@ -161,8 +165,8 @@ def choose(
     write_json(
         folder / CHOICE, {"best": best, "init": chosen, "scores": scores, "apart": apart, "told": told}
     )
-    lines = [*told, *paste.next_step("fine-tune it", _command(task, chosen, usable, cases, folder))]
-    return Chosen(folder, best, chosen, tuple(lines), scores, apart, bool(done.failures))
+    then = paste.next_step("fine-tune it", _command(task, chosen, usable, cases, folder))
+    return Chosen(folder, best, chosen, tuple(told), tuple(then), scores, apart, bool(done.failures))
 
 
 def _name(init: Sequence[str | Path]) -> list[Candidate]:
@@ -220,9 +224,9 @@ def _study(
         arms[SCRATCH]["network"] = network.to_dict()
     plain = task.replace(data=Path(task.data).absolute()).to_dict()
     linear = {"decoder": "linear"} if isinstance(task, SegmentationTask) else {}
-    said = "".join(f"; {name} {reason}" for name, reason in apart.items())
+    said = "; ".join(f"{name} {reason}" for name, reason in apart.items())
     return {
-        "name": f"Which weights for {type(task).__name__}?{said}",
+        "name": f"Which weights for {type(task).__name__}?{f' Set apart: {said}.' if said else ''}",
         "arms": arms,
         "tasks": {
             TUNED: {"task": plain, "finetune": {**finetuning, "encoder": encoder}},

@@ -9,6 +9,7 @@ from pathlib import Path
 from parts2whole.errors import Parts2WholeError, name_some, tell_reasons
 from parts2whole.jobs.pool import usable_cores
 from parts2whole.jobs.run import check_workers
+from parts2whole.progress import fill
 from parts2whole.scans.patients import BY_DICOM, Told, tell_patients
 from parts2whole.scans.preprocess import Modality, Preprocess, StoredType
 from parts2whole.scans.read import ReadError, ScanSource, Which, find_scans
@@ -119,7 +120,7 @@ def prepare(
     if not store.cases:
         raise PrepareError(_none_usable(report))
     if progress:
-        print("\n".join([_count_patients(store), *_tell_labelled(named)]))
+        print("\n".join(map(fill, [_count_patients(store), *_tell_labelled(named)])))
     return store
 
 

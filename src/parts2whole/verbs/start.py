@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import textwrap
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from parts2whole.errors import name_some
 from parts2whole.files import refuse_present, write_text
 from parts2whole.jobs.pool import usable_cores
 from parts2whole.jobs.run import check_workers
+from parts2whole.progress import fill
 from parts2whole.report.summary import format_duration
 from parts2whole.scans.layout import is_labelled
 from parts2whole.scans.preprocess import Modality
@@ -26,7 +26,7 @@ from parts2whole.study.trial import Trial, try_out
 from parts2whole.survey.propose import WHOLE_VOXELS, Proposal
 from parts2whole.survey.table import plural, settings
 from parts2whole.tasks.sides import FEW_TESTED
-from parts2whole.verbs import paste, words
+from parts2whole.verbs import paste
 from parts2whole.verbs.benchmark import study_verbs
 
 SHORTEST_MINUTES = 1.0
@@ -57,7 +57,7 @@ class Started:
     cost: Cost
 
     def summary(self) -> str:
-        """Facts, warnings and commands, in 80 columns."""
+        """Facts, warnings and commands."""
         lines = [fill(text) for text in (*self.facts, *(f"Note: {text}" for text in self.warnings))]
         lines.append(fill(f"Wrote {self.path}, with the reason of every value beside it."))
         if self.whole:
@@ -303,8 +303,3 @@ def _commands(
         paste.command("pretrain", store, out=run, **pretrained),
         paste.command("finetune", out="runs/finetuned", init=run, cases=cases, **tuned),
     )
-
-
-def fill(text: str) -> str:
-    """Text in 80 columns."""
-    return textwrap.fill(text, break_on_hyphens=False, **words.LAYOUT)

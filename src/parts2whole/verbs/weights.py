@@ -12,11 +12,12 @@ from torch import Tensor
 
 from parts2whole.files import replacing, write_json
 from parts2whole.spec import to_plain
+from parts2whole.training.model import ModelCard, load_model
 from parts2whole.weights.base import WeightsError, WeightSource
 from parts2whole.weights.card import Card
 from parts2whole.weights.convert import LoadReport, convert
 from parts2whole.weights.load import assemble, open_native, parse_source, sources
-from parts2whole.weights.native import Native, save_native
+from parts2whole.weights.native import FINETUNED, Native, save_native
 
 REPORT = "load_report.json"
 
@@ -87,7 +88,7 @@ def import_weights(
 class ShownWeights:
     """A card and the tensors that go with it."""
 
-    card: Card
+    card: Card | ModelCard
     tensors: Mapping[str, Tensor]
     levels: int
 
@@ -96,8 +97,9 @@ class ShownWeights:
         plain = {
             field.name: to_plain(getattr(self.card, field.name)) for field in dataclasses.fields(self.card)
         }
-        if len(plain["seen"]) > 3:
-            plain["seen"] = [*plain["seen"][:3], f"and {len(plain['seen']) - 3} more"]
+        for key in plain.keys() & {"seen", "series", "trained"}:
+            if len(plain[key]) > 3:
+                plain[key] = [*plain[key][:3], f"and {len(plain[key]) - 3} more"]
         return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True) + "\n" + "\n".join(self.tree())
 
     def tree(self) -> list[str]:
@@ -117,7 +119,8 @@ def show_weights(weights: str | Path, *, levels: int = 3) -> ShownWeights:
     """The card of weights and the tree of their tensors.
 
     Args:
-        weights: a run folder, a weights folder, ``hf:OWNER/NAME[@REVISION]`` on a hub, or ``SOURCE:PATH``.
+        weights: a run folder of a pre-training or a fine-tuning, a weights folder,
+            ``hf:OWNER/NAME[@REVISION]`` on a hub, or ``SOURCE:PATH``.
         levels: how deep the tree goes; deeper tensors are counted.
 
     Returns:
@@ -125,8 +128,12 @@ def show_weights(weights: str | Path, *, levels: int = 3) -> ShownWeights:
 
     Raises:
         parts2whole.weights.base.WeightsError: there are no weights, or they are damaged.
+        parts2whole.training.model.ModelError: a fine-tuned model that is damaged.
     """
     named = parse_source(weights)
+    if not named and (Path(weights) / "weights" / FINETUNED).exists():
+        module, card = load_model(Path(weights))
+        return ShownWeights(card, module.state_dict(), levels)
     found: Any = convert(named.source, named.path) if named else open_native(weights)
     tensors = {f"encoder.{key}": value for key, value in found.encoder.items()}
     tensors |= {f"own.{key}": value for key, value in found.own.items()}

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from parts2whole.errors import group_reasons, name_some, tell_reasons
 from parts2whole.networks.base import Network
+from parts2whole.progress import fill
 from parts2whole.report.page import PAGE
 from parts2whole.training.runtime import Runtime
 
-LAYOUT: dict[str, Any] = {"width": 80, "subsequent_indent": "  ", "break_long_words": False}
 PRECISIONS = {"32-true": "float32", "bf16-mixed": "bfloat16", "16-mixed": "float16"}
 
 
@@ -33,7 +31,7 @@ def describe_work(what: str, *parts: str, network: Network, module: nn.Module, r
     size = getattr(network, "size", None)
     built = f"{type(network).__name__}{f' {size}' if isinstance(size, str) else ''}"
     told = [built, f"{_short(parameters)} parameters", *parts]
-    return textwrap.fill(f"{what} on {describe_device(runtime)}: {', '.join(told)}", **LAYOUT)
+    return fill(f"{what} on {describe_device(runtime)}: {', '.join(told)}")
 
 
 def describe_device(runtime: Runtime) -> str:

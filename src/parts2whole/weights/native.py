@@ -22,6 +22,8 @@ from parts2whole.weights.card import Card, CardError
 FILE = "encoder.safetensors"
 OWN_FILE = "own.safetensors"
 MODEL_FILE = "model.safetensors"
+FINETUNED = "model.json"
+"""The card of a fine-tuned model, which `training.model` reads."""
 DECODER = "decoder."
 HEADER = {"format": "parts2whole"}
 
@@ -75,6 +77,11 @@ def find_weights(path: Path) -> Path:
     for folder in (path / "weights", path):
         if (folder / FILE).exists():
             return folder
+    if (path / "weights" / FINETUNED).exists():
+        raise WeightsError(
+            f"{path} is a fine-tuning, whose model is for predict, evaluate and encode: give the run or the "
+            "weights that it was fine-tuned from"
+        )
     if (path / "checkpoints").exists():
         raise WeightsError(f"the run in {path} isn't finished: go on with --resume true, then use it")
     raise WeightsError(
