@@ -28,6 +28,7 @@ from parts2whole import options, outline, slips
 from parts2whole.errors import Parts2WholeError, sentence
 from parts2whole.manual import describe, parameters_of
 from parts2whole.own import OPTION, OwnError, advise, find_class, import_own, split_text
+from parts2whole.presets import PREFIX, PresetError, read_preset
 from parts2whole.spec import Spec, UnknownClassError
 from parts2whole.study.read import (
     COMMAND_LINE,
@@ -281,13 +282,22 @@ def read(
 
 
 def read_config(path: str, function: Callable[..., Any], reader: Reader) -> dict[str, Any]:
-    """Settings of a file.  It may come from others: of the classes it names, none is imported for it.
+    """Settings of a file, or of a preset of fine-tuning.
+
+    The file may come from others: of the classes it names, none is imported for it.
 
     Raises:
         ArgumentsError: it can't be read, or a setting isn't what the verb takes.
     """
     try:
-        plain = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        if path.startswith(PREFIX):
+            if function.__name__ != "finetune":
+                raise PresetError("presets are settings of finetune")
+            plain = read_preset(path.removeprefix(PREFIX))
+        else:
+            plain = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except PresetError as error:
+        raise ArgumentsError(f"--config {path}: {error}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ArgumentsError(f"--config {path} can't be read: {' '.join(str(error).split())}") from error
     by_name = replace(reader, find=lambda base, text: reader.find(base, split_text(text)[1]))

@@ -17,7 +17,8 @@ from parts2whole.study.read import COMMAND_LINE, at, choices_of
 
 METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 COMMON = {
-    "--config FILE": "a YAML file with any of these, such as the config.yaml of a run; options count more.",
+    "--config FILE": "a YAML file with any of these, such as the config.yaml of a run; options count more. "
+    "finetune also knows presets, such as preset:openmind (docs/methods.md).",
     "--own FILE.py": "a file with classes of your own that a run or weights need; may be repeated.",
     "--help": "this text; with --method SimCLR --help, the fields of SimCLR, and so for any class.",
     "CLASS": "one of those listed, or one of your own: FILE.py:CLASS, or package.module:CLASS.",

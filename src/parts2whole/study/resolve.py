@@ -19,6 +19,7 @@ import yaml
 from parts2whole.methods.base import Method
 from parts2whole.networks.base import Network
 from parts2whole.own import OwnError, find_class, import_own
+from parts2whole.presets import PresetError, read_preset
 from parts2whole.report.endpoints import DEFAULT, ENDPOINTS
 from parts2whole.report.make_table import make_table
 from parts2whole.spec import digest, members, to_plain
@@ -343,13 +344,23 @@ class _Resolver:
         """Settings of `finetune`; several steps, which every arm has alike, stay a list."""
         here = f"{where}.finetune".lstrip(".")
         given = read_mapping(plain.get("finetune"), here)
+        preset = self._preset(given.pop("preset"), here) if "preset" in given else {}
         several: Settings = {}
         if isinstance(given.get("steps"), list) and not of_arm:
             steps = [self.reader.value(one, int, f"{here}.steps") for one in given.pop("steps")]
             if min(steps, default=0) < 1:
                 raise StudyError(f"{here}.steps must be 1 or more, or a list of such, got {steps}")
             several["steps"] = steps if len(steps) > 1 else steps[0]
-        return self.reader.arguments(given, self.verbs.finetune, here, barred=OF_FINETUNE) | several
+        typed = self.reader.arguments(given, self.verbs.finetune, here, barred=OF_FINETUNE, defaults=preset)
+        return preset | typed | several
+
+    def _preset(self, name: object, here: str) -> Settings:
+        """Settings of a preset, which a fine-tuning records as if they had been written out."""
+        try:
+            plain = read_preset(str(name))
+        except PresetError as error:
+            raise StudyError(f"{here}.preset: {error}") from error
+        return self.reader.arguments(plain, self.verbs.finetune, here)
 
     def _lengths(self, given: Settings) -> list[int | None]:
         """Steps of a task's fine-tunings, where there are several; else None: as the settings say."""
