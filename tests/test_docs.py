@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import pkgutil
 import re
 import shlex
 from pathlib import Path
@@ -22,6 +23,7 @@ from parts2whole.verbs.check import check
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -236,3 +238,16 @@ NAMES = sorted(
 def test_every_class_that_a_page_lists_is_there():
     assert {"SimCLR", "LiverSegmentation"} <= set(NAMES)
     assert not [name for name in NAMES if not hasattr(parts2whole, name)]
+
+
+NAMED = {
+    *(name for file in SOURCES for name in re.findall(r"(?:`| {8,})(parts2whole\.[\w.]+\w)(?:`|:\s)", file.read_text())),
+    *(f"parts2whole.{name}" for name in re.findall(r"\| `([a-z]\w*\.[\w.]+)` \|", (ROOT / "docs/glossary.md").read_text())),
+} - {"parts2whole.loggers", "parts2whole.own.OwnError"}  # fmt: skip
+"""What docstrings and the glossary refer to by module, but a group of entry points and an error in a module that
+imports what is asked of it."""
+
+
+@pytest.mark.parametrize("name", sorted(NAMED))
+def test_what_is_referred_to_is_there(name):
+    pkgutil.resolve_name(name)
