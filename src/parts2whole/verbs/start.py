@@ -73,7 +73,7 @@ def start(
     labelled: str | Path | None = None,
     *,
     out: str | Path = "plan.yaml",
-    minutes: float = 60.0,
+    minutes: float = 30.0,
     modality: Modality = "auto",
     workers: int | None = None,
     progress: bool = True,
@@ -89,7 +89,8 @@ def start(
         labelled: labelled cases: a folder with images/ and labels/, or a dataset.json; default: ``scans``
             itself, where it is such a folder.
         out: the plan to write.
-        minutes: what all of it may take; numbers of steps, seeds and labels follow from it.
+        minutes: what all of it may take; numbers of steps, seeds and labels follow from it. Half an hour is
+            the least in which two cores give some hundred small scans several seeds.
         modality: ``CT``, ``MR``, or ``auto``: what the files say, or their voxels.
         workers: processes that the plan will be run in; default one a GPU, or one a core.
         progress: show progress bars.
