@@ -3,8 +3,8 @@
     python benchmarks/gain_page.py runs/gain-hippocampus --write docs/results.md
 
 Every number comes from the runs in a study's folder; the prose is in ``study_notes/``, by the folder's name.
-Which runs belong to a finished study it says itself (``benchmark.json``).  One that was stopped, or run in
-pieces, is listed by its recipe with ``--recipes``, which needs the recipe's data.
+Which runs belong to a finished study it says itself (``benchmark.json``).  Of one that was stopped, or run in
+pieces, ``--recipes`` takes every finished run of an arm of its recipe.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main() -> None:
     )
     parser.add_argument("studies", type=Path, nargs="+", help="folders of studies, called like their recipes")
     parser.add_argument("--write", type=Path, required=True, metavar="PAGE")
-    parser.add_argument("--recipes", action="store_true", help="what is finished of every study's recipe")
+    parser.add_argument("--recipes", action="store_true", help="every finished run of the arms of its recipe")
     chosen = parser.parse_args()
     studies = [read_gain(folder, by_recipe=chosen.recipes) for folder in chosen.studies]
     short, long = chosen.write, chosen.write.with_name(f"{chosen.write.stem}-runs.md")

@@ -10,20 +10,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
 from gain_figures import Line, draw_differences
 
 from parts2whole.report.contrast import correlate, features_of, paired_curves, pretraining_names, rebuilds
-from parts2whole.report.endpoints import ENDPOINTS, Endpoint, Judged
+from parts2whole.report.endpoints import DEFAULT, ENDPOINTS, Endpoint, Judged
 from parts2whole.report.formats import format_number
 from parts2whole.report.judge import measure_endpoints, reference_arm
 from parts2whole.report.learning import endpoint_rows
 from parts2whole.report.results import method_name, test_figures
-from parts2whole.report.runs import Run
-from parts2whole.report.study import Listing, read_listing
+from parts2whole.report.runs import Run, find_runs, read_run
+from parts2whole.report.study import Listing, name_endpoints, read_listing
 from parts2whole.report.tables import metric_title
 from parts2whole.report.verdict import conclude
-from parts2whole.study.resolve import read_study
-from parts2whole.verbs.benchmark import list_runs, study_verbs
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 PREFIX = "What pre-training gains, "
@@ -63,8 +62,9 @@ class Gain:
 
     @cached_property
     def pretrainings(self) -> list[Run]:
-        """Those of the study."""
-        return [run for run in self.runs if run.kind == "pretrain"]
+        """Those of the study, in the order of its arms."""
+        found = [run for run in self.runs if run.kind == "pretrain"]
+        return sorted(found, key=lambda run: self.listing.arms.index(str(run.result["arm"])))
 
     @cached_property
     def done(self) -> list[Run]:
@@ -123,23 +123,32 @@ class Gain:
 
 
 def read_gain(folder: Path, *, by_recipe: bool) -> Gain:
-    """A study with what is finished of it, as it or its recipe lists it.
+    """A study with what is finished of it: what it lists itself, or all of its recipe's arms that is there.
 
     Raises:
-        SystemExit: the folder has no list, or nothing on it has been finished.
+        SystemExit: the folder has no list, or nothing in it is finished.
     """
-    if by_recipe:
-        study = read_study(RECIPES / f"{folder.name}.yaml", out=folder, verbs=study_verbs())
-        listing = list_runs(study, 0, write=False)
-    else:
-        found = read_listing(folder)
-        if found is None:
-            raise SystemExit(f"{folder} is not the folder of a benchmark that came to its end; try --recipes")
-        listing = found
+    listing = list_by_recipe(folder) if by_recipe else read_listing(folder)
+    if listing is None:
+        raise SystemExit(f"{folder} is not the folder of a benchmark that came to its end; try --recipes")
     study = Gain(folder, listing, listing.read())
     if not study.done:
-        raise SystemExit(f"{folder} has no finished fine-tuning of the settings that it is listed by")
+        raise SystemExit(f"{folder} has no finished fine-tuning")
     return study
+
+
+def list_by_recipe(folder: Path) -> Listing:
+    """All finished runs of a folder that are of an arm of the recipe of its name."""
+    recipe = yaml.safe_load((RECIPES / f"{folder.name}.yaml").read_text())
+    runs = [read_run(path) for path in find_runs(folder)]
+    endpoints = recipe.get("endpoints", DEFAULT)
+    return Listing(
+        recipe["name"],
+        tuple(recipe["arms"]),
+        tuple(run.folder for run in runs if run.finished and run.result.get("arm") in recipe["arms"]),
+        recipe.get("table", {}),
+        endpoints=name_endpoints(folder, endpoints, finished=0, write=False)[0],
+    )
 
 
 def is_told(row: Judged, endpoint: Endpoint) -> bool:
@@ -162,10 +171,11 @@ def endpoint_table(study: Gain, place: int) -> list[str]:
         figure = with_deviation(endpoint, row, arm, words["focus"])
         reference = with_deviation(endpoint, row, study.reference, words["reference"])
         cells[study.reference].setdefault(about, reference)
-        p = "p = 1" if row.holm == 1 else f"p = {words['holm']}".replace("= <", "<")
+        p = ", p = 1" if row.holm == 1 else f", p = {words['holm']}".replace("= <", "<")
+        p = "" if row.holm is None else p
         told = f"**{figure}**" if is_told(row, endpoint) else figure
         few = f", n = {row.n}" if row.n < most else ""
-        cells.setdefault(arm, {})[about] = f"{told}<br>{words['effect']}, {p}{few}"
+        cells.setdefault(arm, {})[about] = f"{told}<br>{words['effect']}{p}{few}"
     lines = [f"| arm | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
     for arm in (study.reference, *study.pairs):
         lines += [f"| {arm} | {' | '.join(cells[arm].get(a, '') for a in columns)} |"] if arm in cells else []

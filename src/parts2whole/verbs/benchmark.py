@@ -146,9 +146,9 @@ def benchmark(
     if dry_run:
         for finetuning in study.finetunings:
             print(f"{'finished' if is_finished(finetuning.folder) else 'to do':<8}  {finetuning.title}")
-        listing = list_runs(study, reused, write=False)
+        listing = _list(study, reused, write=False)
         return Benchmark(study.out, _table(listing, listing.read()), reused, reused, {})
-    list_runs(study, reused, write=True)  # endpoints are named before anything runs
+    _list(study, reused, write=True)  # endpoints are named before anything runs
     count = workers if workers is not None or cluster or not gpus else gpus
     try:
         _make_data(study, workers=workers, cluster=cluster, progress=progress)
@@ -233,14 +233,8 @@ def _lost(job: Job) -> Outcome:
     return Outcome(job.title, job.kind, job.digest, 0.0, message)
 
 
-def list_runs(study: Study, finished: int, *, write: bool) -> Listing:
-    """What of a study is finished, and how it is judged.
-
-    Args:
-        study: read with `parts2whole.study.resolve.read_study`.
-        finished: fine-tunings that are finished now, as endpoints that weren't named yet are late by so many.
-        write: keep in the study's folder when endpoints were named.
-    """
+def _list(study: Study, finished: int, *, write: bool) -> Listing:
+    """What of the study is finished, and how it is judged; ``write`` keeps when endpoints were named."""
     endpoints, dropped = name_endpoints(study.out, study.endpoints, finished=finished, write=write)
     folders = [one.folder for one in study.pretrainings.values()]
     folders += [one.folder for one in study.finetunings]
@@ -263,7 +257,7 @@ def _table(listing: Listing, runs: list[Run]) -> Table | None:
 
 def _write(study: Study) -> tuple[Table | None, Conclusion | None]:
     """The tables, every fine-tuning's result, the endpoints and what they show, and the report."""
-    listing = list_runs(study, 0, write=False)
+    listing = _list(study, 0, write=False)
     runs = listing.read()
     table, conclusion = _table(listing, runs), None
     listing.write(study.out, source=study.source)
