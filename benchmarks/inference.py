@@ -1,15 +1,18 @@
-"""Speed of whole-volume inference, beside MONAI's inferer with the same network, and what it costs in Dice.
+"""Speed of whole-volume inference, beside others' with the same network, and what it costs in Dice.
 
     python benchmarks/inference.py [--rounds 3] [--run RUN --cases 8] [--write docs/inference.md]
 
 Volumes are random and the network is fresh, which changes no time; ``--run`` is the folder of a fine-tuned
 segmentation, whose test cases are then scored with both kinds of windows.  Processor time of one thread
-counts, in turn, so that others who use the machine change little.
+counts, in turn, so that others who use the machine change little.  MONAI's inferer is always beside ours,
+nnU-Net's where `nnunetv2` is installed.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import itertools
 import statistics
 import sys
@@ -17,11 +20,13 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from machine import describe_machine
 from monai.inferers.inferer import SlidingWindowInferer
-from torch import Tensor
+from sampling import installed
+from torch import Tensor, nn
 
 import parts2whole as p2w
 from parts2whole.networks.heads import EncoderDecoder
@@ -35,6 +40,7 @@ from parts2whole.training.runtime import Hardware, Runtime
 
 PATCH = (16, 32, 32)
 SHAPE = (72, 144, 144)
+CLASSES = 4
 HALF, DEFAULT = "patches that overlap by half", "windows of `predict` and `finetune`"
 
 
@@ -62,7 +68,7 @@ def measure(rounds: int, names: Sequence[str] = ()) -> dict[str, list[float]]:
     """Seconds of every variant, or of those named, round by round."""
     runtime = Runtime(Hardware(accelerator="cpu", precision="32-true"))
     encoder = p2w.UNet3D(size="tiny").build_encoder(1)
-    module = runtime.place_module(EncoderDecoder(encoder, out_channels=4, skips=True).eval())
+    module = runtime.place_module(EncoderDecoder(encoder, out_channels=CLASSES, skips=True).eval())
     predictor = as_function(module, runtime)
     image = torch.rand(1, 1, *SHAPE)
     variants: dict[str, Callable[[], Tensor]] = {}
@@ -70,6 +76,8 @@ def measure(rounds: int, names: Sequence[str] = ()) -> dict[str, list[float]]:
         windows = Windows(PATCH, None, None, overlap)
         inferer = SlidingWindowInferer(PATCH, overlap=overlap, mode="gaussian", sw_batch_size=4)
         variants[f"{name}, MONAI"] = partial(inferer, image, predictor)
+        if installed("nnunetv2"):
+            variants[f"{name}, nnU-Net"] = partial(nnunet(predictor, overlap), image[0])
         variants[name] = partial(windows.logits, predictor, image)
     variants = {name: run for name, run in variants.items() if not names or name in names}
     seconds: dict[str, list[float]] = {name: [] for name in variants}
@@ -78,6 +86,30 @@ def measure(rounds: int, names: Sequence[str] = ()) -> dict[str, list[float]]:
         run()
         seconds[name].append(time.process_time() - began)
     return seconds
+
+
+def nnunet(predictor: Callable[[Tensor], Tensor], overlap: float) -> Callable[[Tensor], Tensor]:
+    """nnU-Net's own sliding window, without its mirroring, which would take eight times as long."""
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        its = nnUNetPredictor(1 - overlap, use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
+    its.network = _Network(predictor)
+    its.configuration_manager = SimpleNamespace(patch_size=PATCH)
+    its.label_manager = SimpleNamespace(num_segmentation_heads=CLASSES)
+    run: Callable[[Tensor], Tensor] = its.predict_sliding_window_return_logits
+    return run
+
+
+class _Network(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
 
 
 def ratio(slow: list[float], fast: list[float]) -> float:

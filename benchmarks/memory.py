@@ -66,9 +66,24 @@ def main() -> None:
         )
 
 
-def row(name: str, store: Path) -> str:
+def growth(few: int, many: int, rounds: int) -> list[float]:
+    """Peak memory over many volumes, over that over few."""
+    with tempfile.TemporaryDirectory() as folder:
+        stores = [make_store(Path(folder) / str(count), (32, 64, 64), count) for count in (few, many)]
+        peaks = [[in_own_process(store)["peak"] for store in stores] for _ in range(rounds)]
+    return [large / small for small, large in peaks]
+
+
+def in_own_process(store: Path) -> dict[str, float]:
     command = [sys.executable, __file__, "--measure", str(store)]
-    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    found: dict[str, float] = json.loads(
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    )
+    return found
+
+
+def row(name: str, store: Path) -> str:
+    found = in_own_process(store)
     figures = (
         f"{found[key]:.{digits}f}"
         for key, digits in (("peak", 0), ("opening", 1), ("seconds", 2), ("cpu_ms", 2))
@@ -93,9 +108,12 @@ def measure(path: Path) -> dict[str, float]:
 
 
 def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-        1024 * (1024 if sys.platform == "darwin" else 1)
-    )
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux, where `resource` begins with the peak of the process that started this one
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) / 1024
+    unit = 1024 * (1024 if sys.platform == "darwin" else 1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def make_store(path: Path, shape: tuple[int, ...], count: int) -> Path:

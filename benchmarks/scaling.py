@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scaling_exchange
@@ -33,8 +34,8 @@ from parts2whole.wholes.random import BatchGenerator
 from parts2whole.wholes.sampler import Wholes, WholeSampler, WholeSize
 
 WHOLE = (32, 64, 64)
-FORWARD = 1 / 3
-"""Of what a step computes, as the backward pass computes about twice as much."""
+UNMEASURED = {"forward": 1 / 3, "ready": [(1.0, 1.0)]}
+"""Where it can't be measured: backward takes twice as long as forward, gradients are ready at its end."""
 MEASURED_CASES, SHAPE = 4, (96, 192, 192)
 
 
@@ -57,7 +58,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         measured = measure(Path(folder), given)
     found = scaling_exchange.measure_all() if scaling_exchange.can_slow_links() else {}
-    text = write_up(measured, model(measured, given), exchange_section(found), given)
+    first = next(iter(found.values()))[0] if found else UNMEASURED
+    text = write_up(
+        measured,
+        model(measured, given, **{key: first[key] for key in UNMEASURED}),
+        exchange_section(found),
+        given,
+    )
     print(text)
     if given.write:
         given.write.write_text(text)
@@ -128,8 +135,11 @@ def measure(work: Path, given: argparse.Namespace) -> dict[str, float]:
     return measured
 
 
-def model(measured: dict[str, float], given: argparse.Namespace) -> dict[str, float]:
-    """Arithmetic on what was measured and what is assumed."""
+def model(
+    measured: dict[str, float], given: argparse.Namespace, *, forward: float, ready: scaling_exchange.Profile
+) -> dict[str, float]:
+    """Arithmetic on what was measured and what is assumed; for the last two see `overlapped_step`."""
+    for_80 = scaling_exchange.exchange_hidden_to(0.8, forward, ready)
     wholes_s = given.devices * given.device_speed
     bytes_a_whole = measured["read_voxels"] * measured["bytes a voxel in the store"]
     nodes = -(-given.devices // given.per_node)
@@ -149,34 +159,45 @@ def model(measured: dict[str, float], given: argparse.Namespace) -> dict[str, fl
         "batch": given.wholes_per_device * given.devices,
         "step_ms": step_s * 1e3,
         "exchange_ms": exchange_s * 1e3,
-        "efficiency": 1 / scaling_exchange.hidden_step(FORWARD, exchange_s / step_s),
+        "efficiency": 1 / scaling_exchange.overlapped_step(forward, exchange_s / step_s, ready),
         "devices_storage": given.storage_gbyte * 1e9 / (given.device_speed * bytes_a_whole),
-        "rows_80": exchange_s * given.device_speed / (1 / 0.8 - FORWARD),
+        "rows_80": exchange_s * given.device_speed / for_80,
         "epoch_s": given.scans / wholes_s,
     }
 
 
-def exchange_section(found: dict[tuple[int, str], list[dict[str, float]]]) -> str:
+def exchange_section(found: dict[tuple[int, str], list[dict[str, Any]]]) -> str:
     """What several processes lose to the exchange, measured, beside the model."""
     if not found:
-        return "Not measured: this machine has no network namespaces whose link could be slowed.\n"
+        return "Not measured: this machine has no network namespaces whose link could be slowed.\n\n"
     first = next(iter(found.values()))[0]
-    forward = 100 * first["forward"]
-    search = 100 * (first["during"] / first["without search"] - 1)
+    buckets = "\n".join(
+        f"| {number} | {100 * at:.0f} % | {100 * share:.0f} % |"
+        for number, (at, share) in enumerate(first["ready"], 1)
+    )
     return f"""Processes of one thread on {os.cpu_count()} cores with a load of {os.getloadavg()[2]:.0f},
-UNet3D `{scaling_exchange.SIZE}`, one whole of {scaling_exchange.WHOLE} voxels each, on one loopback device
-that `tc` slows: the rates are those at which an exchange should take {scaling_exchange.SHARES} times what a
-step computes. Medians of {scaling_exchange.ROUNDS} rounds, each over what a step of that round computes
-without any exchange (forward and backward, {forward:.0f} % of it forward). *After* is the exchange after the
-backward pass, *during* DistributedDataParallel as the project uses it. The models are: after, the sum of
-both; during, forward and then the longer of backward and exchange. *Hidden* is how much less of the exchange
-is waited for.
+UNet3D `{scaling_exchange.SIZE}` with {4 * first["numbers"] / 1e6:.0f} MB of gradients, one whole of
+{scaling_exchange.WHOLE} voxels each, on one loopback device that `tc` slows: the rates are those at which an
+exchange should take {scaling_exchange.SHARES} times what a step computes. Medians of
+{scaling_exchange.ROUNDS} rounds, each over what a step of that round computes without any exchange, on as
+many processes, which share the cores. *After* has one bucket larger than all gradients, so that nothing
+travels before the backward pass is over; *during* is DistributedDataParallel as the project uses it.
+*Hidden* is how much less is waited for, over the shorter of exchange and backward pass.
 
 {scaling_exchange.table(found)}
 
-On the loopback itself, looking for unused parameters at every pass costs {search:+.0f} % of a step. Other
-work on the cores and more processes than cores make these figures rough: a share below 0 or above 100 % is
-noise, and none of the others is surer than that. Measure on idle cores before deciding anything by them.
+What can be hidden is what is computed after a bucket is ready. Of {len(first["ready"])} buckets, on the first
+number of processes:
+
+| bucket | ready after this much of the backward pass | gradients in it |
+|---:|---:|---:|
+{buckets}
+
+The backward pass begins with the fine levels of the decoder, which compute much and have few weights; most
+gradients are those of the coarse levels, in its middle, and the last bucket is ready only at its end. The
+models are: after, the sum of both; during, buckets that travel one after the other, each from when it is
+ready. Work of others on the cores, and more processes than cores, whose exchange takes time from what they
+compute, are in the measurements and not in the models.
 
 """
 
@@ -221,7 +242,7 @@ Assumed, each an option of the command: scans of {given.scan_megavoxels:g} milli
 a device that trains {given.device_speed:g} wholes/s, {work}, with a link of
 {given.link_gbit:g} Gbit/s; storage that gives {given.storage_gbyte:g} GB/s to all, at {given.request_ms:g} ms
 a request. The device's speed is the assumption that matters most: measure yours with
-`benchmarks/train_step.py`, and put it in.
+`benchmarks/gpu.py`, and put it in.
 
 | what | model |
 |---|---:|
@@ -235,15 +256,15 @@ a request. The device's speed is the assumption that matters most: measure yours
 | requests under way, per device | {o["requests_a_device"]:.0f} |
 | global batch | {o["batch"]:,} wholes |
 | step; exchange of gradients, while it goes back | {o["step_ms"]:.0f} ms; {o["exchange_ms"]:.1f} ms |
-| share of the time spent computing, if the backward pass hides what it can | {100 * o["efficiency"]:.0f} % |
+| share of the time spent computing, with buckets ready as measured above | {100 * o["efficiency"]:.0f} % |
 | one whole of every scan | {o["epoch_s"]:.1f} s |
 
 Where it stops scaling:
 
 - **Storage**: at {o["devices_storage"]:,.0f} devices the reads fill the assumed {given.storage_gbyte:g} GB/s.
   Beyond, copy the store to the nodes' own disks.
-- **Exchange**: gradients travel during the backward pass. With fewer than {o["rows_80"]:.1f} wholes on a
-  device they take so much longer than it that less than 80 % of the time is spent computing.
+- **Exchange**: gradients travel from when their bucket is ready, as measured above. With fewer than
+  {o["rows_80"]:.1f} wholes on a device less than 80 % of the time is spent computing.
 - **Reading**: when a device needs more cores than its share of the node, it waits for them. That happens
   above {given.device_speed / max(o["cores_a_device"], 1e-9):,.0f} wholes/s for every core a device has.
 - **The manifest** is held by every process and every loader process: {o["manifest_mb"]:.0f} MB of text here,

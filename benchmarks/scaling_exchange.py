@@ -4,7 +4,8 @@
 
 `scaling.py` puts the table into its page.  The processes share one loopback device in a network namespace of
 their own (Linux, `unshare` and `tc`), whose rate is set so that exchanging the gradients once takes a given
-part of what a step computes.  In every round each kind of step is timed in turn, between barriers.
+part of what a step computes.  In every round each kind of step is timed in turn, between barriers.  In a pass
+without any exchange it is noted when each bucket of gradients is ready: the model of a step follows from it.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import parts2whole as p2w
@@ -30,14 +33,16 @@ from parts2whole.training.runtime import Hardware, Runtime
 from parts2whole.training.step import Computation
 from parts2whole.wholes.random import BatchGenerator
 
-WHOLE, SIZE = (16, 16, 32), "small"
-SHARES = (0.5, 1.0)
-"""What an exchange takes of what a step computes."""
-ROUNDS = 3
+WHOLE, SIZE = (16, 32, 32), "base"
+SHARES = (0.3, 0.6)
+"""What an exchange takes of what a step computes; the backward pass is about two thirds of that."""
+ROUNDS = 5
+Profile = list[tuple[float, float]]
+"""Of every bucket, when it is ready, as a share of the backward pass, and its share of the gradients."""
 CASES = ("2:instance", "3:instance", "4:instance")
 
 
-def measure(processes: int, norm: str) -> list[dict[str, float]]:
+def measure(processes: int, norm: str) -> list[dict[str, Any]]:
     """Medians over the rounds, one row a rate of the link; the first at the loopback's own.
 
     Raises:
@@ -50,7 +55,7 @@ def measure(processes: int, norm: str) -> list[dict[str, float]]:
         subprocess.run(
             ["unshare", "--map-root-user", "--net", "sh", "-c", command], check=True, env=environment
         )
-        found: list[dict[str, float]] = json.loads(out.read_text())
+        found: list[dict[str, Any]] = json.loads(out.read_text())
     return found
 
 
@@ -70,9 +75,11 @@ def work(out: Path, processes: int, norm: str) -> None:
     module, _ = runtime.prepare(plain, torch.optim.SGD(plain.parameters(), lr=0.0))
     twin = copy.deepcopy(plain)
     computed = runtime.distribute(Computation(module, method.loss))
-    known = DistributedDataParallel(
-        Computation(twin, method.loss), process_group=runtime.exchange, gradient_as_bucket_view=True
-    )
+    # Larger than all gradients: nothing travels before the backward pass is over.
+    in_one = DistributedDataParallel(
+        Computation(twin, method.loss), process_group=runtime.exchange, bucket_cap_mb=2**20,
+        find_unused_parameters=True, gradient_as_bucket_view=True,
+    )  # fmt: skip
     views = runtime.place(method.views(torch.rand(1, 1, *WHOLE), BatchGenerator.of_step(0, rows=1)))
     numbers = sum(p.numel() for p in plain.parameters() if p.requires_grad)
     flat = torch.zeros(numbers)
@@ -88,33 +95,26 @@ def work(out: Path, processes: int, norm: str) -> None:
     def exchange() -> None:
         dist.all_reduce(flat, group=runtime.exchange)
 
-    def after() -> None:
-        compute()
-        exchange()
-
     def during() -> None:
         forward().backward()
 
-    def without_search() -> None:
-        known(views)["loss"].backward()
+    def after() -> None:
+        in_one(views)["loss"].backward()
 
     def forward_only() -> None:
         with runtime.exchanging(computed, False):
             forward()
 
     kinds: dict[str, Callable[[], None]] = {
-        "compute": compute, "after": after, "during": during, "exchange": exchange, "forward": forward_only,
-        "without search": without_search,
+        "compute": compute, "during": during, "after": after, "exchange": exchange, "forward": forward_only,
     }  # fmt: skip
 
-    def rounds(*, slowed: bool) -> dict[str, float]:
+    def rounds() -> dict[str, float]:
         """Medians of the rounds, each over what the round's step computes; and that, in seconds."""
         spent: list[dict[str, float]] = []
         for _ in range(ROUNDS):
             this = {}
             for kind, action in kinds.items():
-                if slowed and kind == "without search":
-                    continue
                 computed.zero_grad(set_to_none=True)
                 twin.zero_grad(set_to_none=True)
                 dist.barrier(group=runtime.control)
@@ -128,7 +128,7 @@ def work(out: Path, processes: int, norm: str) -> None:
 
     for action in kinds.values():
         action()
-    found = [rounds(slowed=False) | {"megabits": 0.0, "share": 0.0}]
+    found: list[dict[str, Any]] = [rounds() | {"megabits": 0.0, "share": 0.0}]
     seconds = runtime.from_main(found[0]["seconds"])
     for share in SHARES:
         # In a ring every process sends twice the gradients, less one share, and all over one device.
@@ -137,12 +137,37 @@ def work(out: Path, processes: int, norm: str) -> None:
             set_rate(megabits)
         dist.barrier(group=runtime.control)
         exchange()
-        found.append(rounds(slowed=True) | {"megabits": megabits, "share": share})
+        found.append(rounds() | {"megabits": megabits, "share": share})
+    ready = profile(computed, views)
     if runtime.is_main:
-        out.write_text(json.dumps(found))
+        out.write_text(json.dumps([row | {"ready": ready, "numbers": numbers} for row in found]))
 
 
-def measure_all(cases: Sequence[str] = CASES) -> dict[tuple[int, str], list[dict[str, float]]]:
+def profile(computed: nn.Module, views: Any) -> Profile:
+    """When each bucket is ready, the median of several passes in which nothing is exchanged."""
+    found: list[tuple[float, int]] = []
+
+    def note(_: object, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        found.append((time.perf_counter(), bucket.buffer().numel()))
+        done: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+        done.set_result(bucket.buffer())
+        return done
+
+    note.__annotations__.clear()  # which are texts here, and must be types or nothing
+    assert isinstance(computed, DistributedDataParallel)
+    computed.register_comm_hook(None, note)
+    passes: list[Profile] = []
+    for _ in range(ROUNDS):
+        found.clear()
+        loss = computed(views)["loss"]
+        began = time.perf_counter()
+        loss.backward()
+        took, all_ = time.perf_counter() - began, sum(size for _, size in found)
+        passes.append([((at - began) / took, size / all_) for at, size in found])
+    return [(statistics.median(at for at, _ in bucket), bucket[0][1]) for bucket in zip(*passes, strict=True)]
+
+
+def measure_all(cases: Sequence[str] = CASES) -> dict[tuple[int, str], list[dict[str, Any]]]:
     """`measure` for each of ``processes:norm``."""
     pairs = [(int(processes), norm) for processes, norm in (case.split(":") for case in cases)]
     return {(processes, norm): measure(processes, norm) for processes, norm in pairs}
@@ -160,27 +185,53 @@ def can_slow_links() -> bool:
     return True
 
 
-def hidden_step(forward: float, exchange: float) -> float:
-    """A step over what it computes, if all of the backward pass hides the exchange; both also over that."""
-    return forward + max(1 - forward, exchange)
+def overlapped_step(forward: float, exchange: float, ready: Profile) -> float:
+    """A step over what it computes: buckets travel one after the other, each from when it is ready.
+
+    Args:
+        forward: the forward pass, over what the step computes.
+        exchange: the time of exchanging all gradients, over that.
+        ready: of every bucket, see `Profile`.
+    """
+    end = 0.0
+    for at, share in ready:
+        end = max(end, forward + at * (1 - forward)) + share * exchange
+    return max(1.0, end)
 
 
-def table(found: dict[tuple[int, str], list[dict[str, float]]]) -> str:
+def exchange_hidden_to(efficiency: float, forward: float, ready: Profile) -> float:
+    """The longest exchange, over what a step computes, with which so much of the time is spent computing."""
+    low, high = 0.0, 1 / efficiency
+    for _ in range(50):
+        middle = (low + high) / 2
+        fits = overlapped_step(forward, middle, ready) <= 1 / efficiency
+        low, high = (middle, high) if fits else (low, middle)
+    return low
+
+
+def hidden(row: dict[str, Any]) -> float:
+    """How much less is waited for than after the backward pass, over the shorter of exchange and backward."""
+    gained: float = row["after"] - row["during"]
+    return gained / min(row["exchange"], 1 - row["forward"])
+
+
+def table(found: dict[tuple[int, str], list[dict[str, Any]]]) -> str:
     """The page's table."""
     lines = [
-        "| processes | norm | link | compute | exchange | after | model | during | model | hidden |",
-        "|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| processes | link | compute | forward | exchange | after | model | during | model "
+        "| hidden | model |",
+        "|" + "---:|" * 11,
     ]
-    for (processes, norm), rows in found.items():
+    for (processes, _), rows in found.items():
         for row in rows:
-            bound = hidden_step(row["forward"], row["exchange"])
-            waited = row["after"] - 1
-            hidden = f"{100 * (row['after'] - row['during']) / waited:.0f} %" if row["share"] else ""
+            step = overlapped_step(row["forward"], row["exchange"], row["ready"])
+            models = {"after": 1 + row["exchange"], "during": step}
+            shares = [f"{100 * hidden(row | given):.0f} %" if row["share"] else "" for given in ({}, models)]
             link = f"{row['megabits']:,.0f} Mbit/s" if row["megabits"] else "loopback"
             lines.append(
-                f"| {processes} | {norm} | {link} | {row['seconds'] * 1e3:.0f} ms | {row['exchange']:.2f} | "
-                f"{row['after']:.2f} | {1 + row['exchange']:.2f} | {row['during']:.2f} | {bound:.2f} | "
-                f"{hidden} |"
+                f"| {processes} | {link} | {row['seconds'] * 1e3:.0f} ms | {row['forward']:.2f} | "
+                f"{row['exchange']:.2f} | {row['after']:.2f} | {models['after']:.2f} | {row['during']:.2f} | "
+                f"{step:.2f} | {shares[0]} | {shares[1]} |"
             )
     return "\n".join(lines)
 

@@ -17,6 +17,8 @@ def test_it_names_versions_and_what_is_missing(monkeypatch):
     assert found["torch"] == torch.__version__
     assert found["umap"].startswith("not installed")
     assert "GB free" in found["disk here"]
+    assert found["compiler"].startswith("off,")
+    assert not p2w.Hardware().compile
 
 
 def test_the_command_prints_it(capsys):

@@ -23,6 +23,12 @@ OPTIONAL = {
 }
 """Module of each optional part, and what needs it."""
 
+COMPILING = (
+    "off, as on a CPU a step was no faster compiled (0.93 to 1.00 times as fast), after 40 s of compiling; "
+    "on GPUs not measured: --hardware.compile true tries it"
+)
+"""Whether torch.compile pays: measured by `benchmarks/compiled.py`, see docs/decisions/index.md."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
@@ -40,8 +46,8 @@ def doctor() -> Diagnosis:
     """Look at this machine and the installation.
 
     Returns:
-        Versions, processors and GPUs, the precision that ``auto`` chooses, free memory and disk, where
-        prepared labelled data are kept, and which optional parts are installed.
+        Versions, processors and GPUs, the precision that ``auto`` chooses, whether compiling pays, free
+        memory and disk, where prepared labelled data are kept, and which optional parts are installed.
     """
     environment = describe_environment()
     found = [("parts2whole", str(environment["commit"])), ("Python", str(environment["python"]))]
@@ -50,7 +56,8 @@ def doctor() -> Diagnosis:
     threads = f"{environment['cpu_count']} cores, {environment['threads']} threads of torch"
     found += [("processor", f"{environment['processor']}, {threads}"), ("GPU", ", ".join(gpus))]
     precision, why = resolve_precision("auto")
-    found += [("precision", f"auto is {precision} here: {why}"), ("memory", _memory())]
+    found += [("precision", f"auto is {precision} here: {why}"), ("compiler", COMPILING)]
+    found.append(("memory", _memory()))
     cache = default_cache()
     found += [("disk here", _free(Path.cwd())), ("cache", f"{cache}, {_free(cache)}")]
     for module, purpose in OPTIONAL.items():
