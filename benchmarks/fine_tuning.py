@@ -166,7 +166,8 @@ def page(found: dict[str, list[list[float]]], seeds: int) -> str:
         "",
         f"Hippocampus, one labelled case, {STEPS} steps of {BATCH} patches of 24x32x24 at rate {RATE:g}, "
         f"`UNet3D` tiny; mean Dice in % on {CASES} validation cases, {over}. No test case was looked at. "
-        f"*Lost*: runs with a class below Dice {LOST:g}. What it led to is told [there](decisions/fine-tuning.md).",
+        f"*Lost*: runs with a class below Dice {LOST:g}. What it led to is told "
+        "[there](decisions/fine-tuning.md).",
         "",
         "| recipe | Dice | lost | every seed |",
         "|---|---|---:|---|",
