@@ -20,6 +20,10 @@ _convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batch
 class SynchronisedNorm(_BatchNorm):
     """Batch norm whose training statistics are those of all processes' rows.
 
+    On CPUs it has no faster way, as `training/cpu_norm.py` is for one process: that has the whole way back in
+    one function, which needed an exchange between its sums and its slopes, and an order of exchanges that the
+    processes keep; written out, autograd sees to both.
+
     Attributes:
         original: computes eval mode, by its own rules and on this process's rows alone.
     """
