@@ -9,31 +9,11 @@ import numpy as np
 
 import parts2whole as p2w
 from parts2whole.scans.preprocess import Preprocess
-from parts2whole.scans.volume import Volume, content_hash
-from parts2whole.store.record import CaseRecord
+from parts2whole.scans.volume import Volume
 from parts2whole.store.store import Store
 from parts2whole.training.runtime import Hardware
 
 EXACT = Hardware(accelerator="cpu", precision="32-true")
-
-
-def write_volume(store: Store, case_id: str, volume: Volume, *, patient: str, modality: str = "unit") -> None:
-    """Store voxels that are of the store's integer type already, its full range meaning [0, 1]."""
-    array = volume.array.reshape(-1, *volume.shape)
-    record = CaseRecord(
-        case_id=case_id,
-        patient=patient,
-        modality=modality,
-        channels=len(array),
-        shape=volume.shape,
-        spacing_mm=volume.spacing_mm,
-        origin_mm=volume.origin_mm,
-        direction=volume.direction,
-        scale=1 / np.iinfo(store.dtype).max,
-        offset=0.0,
-        content_hash=content_hash(volume.array),
-    )
-    store.write_case(record, array)
 
 
 def write_noise(folder: Path, seeds: Iterable[int] = range(4)) -> Path:
@@ -41,7 +21,7 @@ def write_noise(folder: Path, seeds: Iterable[int] = range(4)) -> Path:
     store = Store.create(folder, preprocess=Preprocess(modality="unit"))
     for seed in seeds:
         voxels = np.random.default_rng(seed).integers(0, 30000, (10, 10, 10)).astype(np.int16)
-        write_volume(store, f"c{seed}", Volume(voxels), patient=f"p{seed}")
+        store.write_volume(f"c{seed}", Volume(voxels), patient=f"p{seed}")
     store.finish()
     return folder
 

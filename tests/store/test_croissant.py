@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brief import write_volume
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import Volume
 from parts2whole.store.croissant import FILE
@@ -22,7 +21,7 @@ def store(tmp_path) -> Store:
     made = Store.create(tmp_path / "my store", preprocess=Preprocess(modality="CT"))
     for number, patient in enumerate(("a", "a", "b")):
         array = np.random.default_rng(number).integers(0, 9, (4 + number, 5, 6)).astype(np.int16)
-        write_volume(made, f"c{number}", Volume(array, (2.5, 0.8, 0.7)), patient=patient)
+        made.write_volume(f"c{number}", Volume(array, (2.5, 0.8, 0.7)), patient=patient)
     made.finish()
     return made
 

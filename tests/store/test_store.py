@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from records import a_record, voxels
 
 from parts2whole.scans.preprocess import Preprocess
-from parts2whole.scans.volume import Box
+from parts2whole.scans.volume import Box, Volume
 from parts2whole.store import chunks
 from parts2whole.store.store import Store, StoreError
 
@@ -194,6 +194,16 @@ def test_another_layout_is_read_by_tensorstore(tmp_path):
     zarr.create_array(store=tmp_path / "x", data=array, chunks=(1, 4, 4, 4))
     opened = chunks.ChunkedArray(tmp_path / "x")
     np.testing.assert_array_equal(opened.read(Box((2, 0, 9), (5, 3, 5))), array[:, 2:7, 0:3, 9:14])
+
+
+def test_write_volume_takes_ready_voxels(tmp_path):
+    made = Store.create(tmp_path / "s", preprocess=Preprocess("unit"), dtype="uint8")
+    array = voxels((4, 5, 6), "uint8")
+    flipped = Volume(array[::-1], direction=((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (-1.0, 0.0, 0.0)))
+    flipped = Volume(flipped.array, direction=((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)))
+    record = made.write_volume("a", flipped, patient="p")
+    assert (record.scale, record.offset, record.modality) == (1 / 255, 0.0, "unit")
+    np.testing.assert_array_equal(made.read("a")[0], array[::-1])
 
 
 def test_fingerprint_is_of_content_alone(tmp_path):

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import parts2whole as p2w
-from brief import write_volume
 from parts2whole.errors import Parts2WholeError
 from parts2whole.methods.base import Method
 from parts2whole.scans.preprocess import Preprocess
@@ -50,7 +49,7 @@ def make_store(folder: Path, preprocess: Preprocess = CT, *, channels: int = 1) 
     for case in range(3):
         shape = (channels, 8, 8, 8) if channels > 1 else (8, 8, 8)
         voxels = np.random.default_rng(case).integers(-900, 900, shape).astype(np.int16)
-        write_volume(store, f"c{case}", Volume(voxels, (1.0, 1.0, 1.0)), patient=f"p{case}", modality="CT")
+        store.write_volume(f"c{case}", Volume(voxels, (1.0, 1.0, 1.0)), patient=f"p{case}", modality="CT")
     store.finish()
     return Store.open(folder)
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from brief import write_volume
 from parts2whole.methods.base import Method
 from parts2whole.methods.masked_autoencoder import MaskedAutoencoder
 from parts2whole.methods.parts2whole import Parts2Whole
@@ -36,7 +35,7 @@ def sampler(tmp_path) -> WholeSampler:
     for case in range(4):
         coarse = np.random.default_rng(case).integers(0, 30000, (5, 5, 5)).astype(np.int16)
         voxels = coarse.repeat(4, 0).repeat(4, 1).repeat(4, 2)
-        write_volume(store, f"c{case}", Volume(voxels, (1.0, 1.0, 1.0)), patient=f"p{case}")
+        store.write_volume(f"c{case}", Volume(voxels, (1.0, 1.0, 1.0)), patient=f"p{case}")
     store.finish()
     return WholeSampler(store, size=WholeSize(SIZE))
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brief import write_volume
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import Volume
 from parts2whole.store.split import SplitError
@@ -24,7 +23,7 @@ def make_store(folder: Path, patients: dict[str, str], copies: dict[str, str] | 
     for case, patient in patients.items():
         seed = sorted(patients).index((copies or {}).get(case, case))
         voxels = np.random.default_rng(seed).integers(0, 256, (4, 5, 6)).astype(np.uint8)
-        write_volume(store, case, Volume(voxels), patient=patient)
+        store.write_volume(case, Volume(voxels), patient=patient)
     store.finish()
     return store
 

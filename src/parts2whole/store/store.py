@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from parts2whole.files import JsonError, disk_full_said, read_json, sweep, write_json, write_text
 from parts2whole.scans.preprocess import Preprocess, PreprocessError, StoredType, to_unit
-from parts2whole.scans.volume import Box
+from parts2whole.scans.volume import Box, Volume, content_hash, to_canonical
 from parts2whole.spec import SpecError, spec_from_dict
 from parts2whole.store import croissant
 from parts2whole.store.case_files import CASES, RECORDS, case_path, damage, remove_case, write_case
@@ -276,6 +276,39 @@ class Store:
         written = write_case(self.path, record, array, label, dtype=self.dtype)
         self.add(written)
         return written
+
+    def write_volume(
+        self,
+        case_id: str,
+        volume: Volume,
+        *,
+        patient: str,
+        modality: str = "unit",
+        source: tuple[str, ...] = (),
+    ) -> CaseRecord:
+        """Write voxels that are already of the store's integer type, its full range meaning [0, 1].
+
+        Raises:
+            StoreError: the store's type is float16.
+        """
+        if self.dtype == "float16":
+            raise StoreError("write_volume needs a store of an integer type")
+        canonical = to_canonical(volume)
+        record = CaseRecord(
+            case_id=case_id,
+            patient=patient,
+            modality=modality,
+            channels=canonical.array.size // int(np.prod(canonical.shape)),
+            shape=canonical.shape,
+            spacing_mm=canonical.spacing_mm,
+            origin_mm=canonical.origin_mm,
+            direction=canonical.direction,
+            scale=1 / np.iinfo(self.dtype).max,
+            offset=0.0,
+            content_hash=content_hash(canonical.array),
+            source=source,
+        )
+        return self.write_case(record, canonical.array.reshape(-1, *canonical.shape))
 
     def begin(self) -> None:
         """Say in the manifest that cases are being written, until `finish`."""
