@@ -82,7 +82,9 @@ def result_rows(runs: Iterable[Run]) -> list[Plain]:
             "arm": arms[run.folder],
             "seed": run.result.get("seed", 0),
             "value": value,
-            "subset": ",".join(sorted(map(str, run.result.get("train_cases") or ()))) or None,
+            "subset": run.result.get("subset")
+            or ",".join(sorted(map(str, run.result.get("train_cases") or ())))
+            or None,
             "weights": str(run.result.get("init", "")),
             "run": run.name,
             "folder": run.folder,

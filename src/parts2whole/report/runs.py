@@ -31,7 +31,7 @@ Volumes = npt.NDArray[np.float32]
 VOLUMES = Path("panels", "latest.npz")
 CELL = "cell.json"
 """What a benchmark keeps beside the result of a cell; it names the arm and the task."""
-OF_CELL = ("arm", "task_name", "monitor", "commit")
+OF_CELL = ("arm", "task_name", "monitor", "commit", "fold")
 NOT_RUNS = frozenset({"weights", "checkpoints", "tensorboard", "panels", "cases", "records", "embedding"})
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from parts2whole.files import write_bytes, write_json
 from parts2whole.report.endpoints import DEFAULT, Endpoint
+from parts2whole.report.folds import pool_folds
 from parts2whole.report.judge import measure_endpoints
 from parts2whole.report.results import BY_STEPS, tabulate
 from parts2whole.report.runs import Run, RunError, find_runs, read_mapping, read_run
@@ -45,8 +46,8 @@ class Listing:
     dropped: tuple[str, ...] = ()
 
     def read(self) -> list[Run]:
-        """The runs, each fine-tuning judged by what the study now judges its task by."""
-        return [self._judged(read_run(path)) for path in self.runs]
+        """The runs, folds put together, each fine-tuning judged by what the study now judges its task by."""
+        return pool_folds(self._judged(read_run(path)) for path in self.runs)
 
     def _judged(self, run: Run) -> Run:
         if self.metrics is None:
@@ -135,11 +136,13 @@ def name_endpoints(
 def read_runs(folder: str | Path) -> list[Run]:
     """The runs in a folder: of a benchmark's those that belong to it, else all, itself included.
 
+    Folds of one run are put together, see `pool_folds`.
+
     Raises:
         RunError: there is none.
     """
     listing = read_listing(Path(folder))
-    found = listing.read() if listing else [read_run(path) for path in find_runs(folder)]
+    found = listing.read() if listing else pool_folds(read_run(path) for path in find_runs(folder))
     if not found:
         raise RunError(
             f"{folder} holds no run: expected metrics.jsonl or result.json in it, or in a folder below it"

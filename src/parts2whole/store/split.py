@@ -115,6 +115,48 @@ def split_by_patient(
     return Split(train, validated, tested)
 
 
+def fold_by_patient(
+    patients: Mapping[str, str],
+    *,
+    fold: int,
+    of: int,
+    validation: float,
+    seed: int = 0,
+    strata: Mapping[str, object] | None = None,
+    occurring: Occurring | None = None,
+) -> Split:
+    """One of several splits whose test sides are disjoint and have every patient: cross-validation.
+
+    The proportions of strata are kept in every fold.  The rest is divided as by `split_by_patient`.
+
+    Args:
+        patients: patient id of every case id.
+        fold: which one is tested, from 1.
+        of: how many there are.
+        validation: share of all patients, in [0, 1).
+        seed: another seed, other folds.
+        strata: an optional class of every case.
+        occurring: what occurs in every case; default: its stratum.
+
+    Raises:
+        SplitError: no such fold, or too few patients.
+    """
+    order = order_patients(patients, seed=seed, strata=strata)
+    if not 2 <= of <= len(order):
+        raise SplitError(f"folds must be from 2 to the number of patients, {len(order)}; got {of}")
+    if not 1 <= fold <= of:
+        raise SplitError(f"a fold of {of} must be from 1 to {of}, got {fold}")
+    kinds = dict.fromkeys(order, "")
+    for case, patient in patients.items():  # as `order_patients` tells them apart
+        kinds[patient] = max(kinds[patient], str(strata[case]) if strata else "")
+    tested = sorted(order, key=lambda patient: kinds[patient])[fold - 1 :: of]  # dealt, kind by kind
+    rest = {case: patient for case, patient in patients.items() if patient not in set(tested)}
+    share = validation * len(order) / max(1, len(order) - len(tested))
+    inner = split_by_patient(rest, validation=share, test=0.0, seed=seed, strata=strata, occurring=occurring)
+    cases = [case for patient in tested for case in sorted(patients) if patients[case] == patient]
+    return Split(inner.train, inner.validation, tuple(cases))
+
+
 def join_patients(patients: Mapping[str, str], scans: Mapping[str, str]) -> dict[str, str]:
     """The patient of every case, where patients that share a scan are taken for one.
 

@@ -81,6 +81,7 @@ class Finetuning:
         folder: where it is kept.
         metric: what the task is judged by; None leaves it to custom.
         steps: of the run, where the study has several; else None.
+        fold: which fold is tested, and of how many; None without folds.
     """
 
     arm: str
@@ -93,12 +94,14 @@ class Finetuning:
     folder: Path
     metric: str | None = None
     steps: int | None = None
+    fold: tuple[int, int] | None = None
 
     @property
     def title(self) -> str:
         """What it is called while it runs."""
         return (
             f"{self.task}, {name_labels(self.labels)}{name_steps(self.steps)}, {self.arm}, seed {self.seed}"
+            + (f", fold {self.fold[0]} of {self.fold[1]}" if self.fold else "")
         )
 
 
@@ -143,7 +146,9 @@ class Study:
         lengths = len({finetuning.steps for finetuning in self.finetunings})
         counts = {"arm": len(self.arms), "task": len(self.tasks), "label setting": labels}
         counts |= {"number of steps": lengths} if lengths > 1 else {}
-        told = ", ".join(count(number, noun) for noun, number in (counts | {"seed": seeds}).items())
+        folds = max((one.fold[1] for one in self.finetunings if one.fold), default=0)
+        counts |= {"seed": seeds} | ({"fold": folds} if folds else {})
+        told = ", ".join(count(number, noun) for noun, number in counts.items())
         work = {"fine-tuning": self.finetunings, "pre-training": self.pretrainings}
         runs = " and ".join(count(len(ones), noun) for noun, ones in work.items())
         return f"{self.name}{'' if self.name[-1:] in ('?', '.', '!') else ':'} {told}: {runs}"

@@ -49,7 +49,7 @@ from parts2whole.weights.load import SCRATCH
 KEYS = ("name", "imports", "data", "network", "arms", "tasks", "fractions", "cases", "seeds", "pretrain")
 MORE_KEYS = ("finetune", "hardware", "table", "endpoints", "keep_models")
 OF_ARM = ("method", "init", "network", "pretrain", "finetune")
-OF_TASK = ("task", "metric", "pretrain", "finetune", "fractions", "cases", "seeds")
+OF_TASK = ("task", "metric", "pretrain", "finetune", "fractions", "cases", "seeds", "folds")
 OF_PRETRAIN = frozenset(["out", "method", "network", "hardware", "resume", "progress"])
 OF_FINETUNE = frozenset(
     [
@@ -59,8 +59,9 @@ OF_FINETUNE = frozenset(
 )
 """Parameters of the verbs that a study sets itself."""
 TABLE = ("metric", "focus", "against", "test", "alternative", "alpha", "margin")
-THIS_TASK, THIS_SEED = "task", "cell"
-"""``held_out: task`` is the cell's own task, ``seed: cell`` its own seed."""
+THIS_TASK, THIS_FOLD, THIS_SEED = "task", "fold", "cell"
+"""``held_out: task`` is the cell's own task, of folds all of them; ``held_out: fold`` what its own fold is
+validated and tested on, with a pre-training for each; ``seed: cell`` its own seed."""
 SOURCE = re.compile(r"[a-z0-9_]{2,}:.*")
 
 
@@ -187,8 +188,9 @@ class _Resolver:
         for name, (task, given) in tasks.items():
             labels, seeds = self._labels(given, f"tasks.{name}"), self._seeds(given, f"tasks.{name}")
             lengths = self._lengths(given)
-            for label, steps, seed, arm in itertools.product(labels, lengths, seeds, arms):
-                finetunings.append(self._finetuning(arm, name, task, given, label, steps, seed, pretrainings))
+            folds = [task if fold is None else task.replace(fold=fold) for fold in self._folds(given, name)]
+            for label, steps, seed, arm, one in itertools.product(labels, lengths, seeds, arms, folds):
+                finetunings.append(self._finetuning(arm, name, one, given, label, steps, seed, pretrainings))
         if len({finetuning.folder for finetuning in finetunings}) < len(finetunings):
             raise StudyError(
                 "two fine-tunings have the same arm, task, labels, steps and seed; is a value listed twice?"
@@ -328,7 +330,7 @@ class _Resolver:
         given = read_mapping(plain.get("pretrain"), f"{where}.pretrain".lstrip("."))
         words = {
             key: word
-            for key, word in (("held_out", THIS_TASK), ("seed", THIS_SEED))
+            for key, word in (("held_out", THIS_TASK), ("held_out", THIS_FOLD), ("seed", THIS_SEED))
             if given.get(key) == word
         }
         if str(given.get("store")) in self.stores:
@@ -396,7 +398,8 @@ class _Resolver:
             settings["init"] = arm.init
             if arm.init == SCRATCH:
                 settings |= {"network": arm.network} if arm.network else self.from_scratch
-        words = (task_name, name_labels(labels), arm.name, f"seed{seed}")
+        words = [task_name, name_labels(labels), arm.name, f"seed{seed}"]
+        words += [f"fold{task.fold[0]}"] if task.fold else []
         key, folder = self._kept(CELLS, words, settings, start)
         return Finetuning(
             arm.name,
@@ -409,6 +412,7 @@ class _Resolver:
             folder,
             given.get("metric"),
             steps,
+            task.fold,
         )
 
     def _pretraining(self, arm: _Arm, task_name: str, task: Task, given: Settings, seed: int) -> Pretraining:
@@ -418,7 +422,11 @@ class _Resolver:
             raise StudyError(f"pretrain (or tasks.{task_name}.pretrain) needs store{known}")
         if settings["store"] in self.stores:
             settings["store"] = self.stores[settings["store"]].folder
+        if settings.get("held_out") == THIS_FOLD and not task.fold:
+            raise StudyError(f"pretrain.held_out is fold, and tasks.{task_name} has no folds; write task")
         if settings.get("held_out") == THIS_TASK:
+            settings["held_out"] = task.replace(fold=(0, task.fold[1])) if task.fold else task
+        elif settings.get("held_out") == THIS_FOLD:
             settings["held_out"] = task
         if settings.get("seed") == THIS_SEED:
             settings["seed"] = seed
@@ -468,6 +476,15 @@ class _Resolver:
         if count < 1:
             raise StudyError(f"{name} must be a number of seeds from 1, or a list of them, got {value!r}")
         return list(range(count))
+
+    def _folds(self, given: Settings, name: str) -> list[tuple[int, int] | None]:
+        """The folds of a task; one of None without."""
+        if "folds" not in given:
+            return [None]
+        of = self.reader.value(given["folds"], int, f"tasks.{name}.folds")
+        if of < 2:
+            raise StudyError(f"tasks.{name}.folds must be 2 or more, got {of}")
+        return [(fold, of) for fold in range(1, of + 1)]
 
     def _table(self, arms: list[str]) -> Settings:
         """How the table is made, tried on made-up values so that a mistake shows before anything runs."""

@@ -106,6 +106,7 @@ def make_jobs(study: Study, *, local_workers: int | None, cluster: bool) -> tupl
             "seed": finetuning.seed,
         }
         about |= {"monitor": finetuning.metric} if finetuning.metric else {}
+        about |= {"fold": list(finetuning.fold)} if finetuning.fold else {}
         job = Job(
             finetuning.task + name_steps(finetuning.steps),
             finetuning.title,

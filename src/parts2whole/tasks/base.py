@@ -26,8 +26,8 @@ from parts2whole.scans.patients import BY_DICOM, PatientError, Told, tell_patien
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.read import find_scans
 from parts2whole.scans.volume import Size
-from parts2whole.spec import Spec, digest, to_plain
-from parts2whole.store.split import Split, split_by_patient
+from parts2whole.spec import Plain, Spec, digest, to_plain
+from parts2whole.store.split import Split, fold_by_patient, split_by_patient
 from parts2whole.tasks.labelled import LabelledData, TaskError
 from parts2whole.wholes.random import BatchGenerator, sample_generator
 
@@ -90,6 +90,9 @@ class Task(Spec, abc.ABC):
         split_seed: another seed, another split.
         patient_pattern: a regular expression with one group, which is the patient, searched for in every
             image's path from ``data`` on; default: what tables, headers and BIDS names say.
+        fold: number and count of cross-validation: ``(2, 5)`` tests the second of five disjoint parts of the
+            patients, whatever ``test_fraction`` is; ``(0, 5)`` is only for what holds out all of them.
+            Studies set it, see ``folds``.
         rows_are_independent: the loss is a mean over samples that don't see each other. Only then may a batch
             be computed in pieces, or divided unevenly over devices.
     """
@@ -103,6 +106,14 @@ class Task(Spec, abc.ABC):
     test_fraction: float = 0.3
     split_seed: int = 0
     patient_pattern: str | None = None
+    fold: tuple[int, int] | None = None
+
+    def to_dict(self) -> Plain:
+        """Plain data; without ``fold`` where there is none, as before there was one."""
+        plain = super().to_dict()
+        if self.fold is None:
+            del plain["init_args"]["fold"]
+        return plain
 
     @property
     @abc.abstractmethod
@@ -163,7 +174,23 @@ class Task(Spec, abc.ABC):
 
         Of a patient that the data set's own split has on two sides, only what is on the side that counts more
         (test, then validation) takes part.
+
+        Raises:
+            TaskError: folds of a data set that is split already.
+            parts2whole.store.split.SplitError: too few patients, or impossible shares.
         """
+        if self.fold is not None:
+            if any(item.side for item in labelled.items):
+                raise TaskError(f"{self.data} says who is tested, so there can be no folds: leave them out")
+            return fold_by_patient(
+                labelled.patients(),
+                fold=self.fold[0],
+                of=self.fold[1],
+                validation=self.validation_fraction,
+                seed=self.split_seed,
+                strata=labelled.strata(),
+                occurring=labelled.occurring(),
+            )
         if not all(item.side for item in labelled.items):
             return split_by_patient(
                 labelled.patients(),
@@ -211,10 +238,16 @@ class Task(Spec, abc.ABC):
         return True
 
     def held_out_hashes(self, *, cache: Path) -> set[str]:
-        """Content hashes of the validation and test scans, which a fair pre-training must not see."""
+        """Content hashes of the validation and test scans, which a fair pre-training must not see.
+
+        Of all folds together these are all scans.
+        """
         labelled = self.labelled(cache=cache)
-        split = self.split(labelled)
-        cases = {labelled.item(item).case_id for item in (*split.validation, *split.test)}
+        if self.fold is not None and self.fold[0] == 0:
+            cases = {item.case_id for item in labelled.items}
+        else:
+            split = self.split(labelled)
+            cases = {labelled.item(item).case_id for item in (*split.validation, *split.test)}
         return {found for case in cases for found in labelled.store.record(case).hashes()}
 
     def tell_patients(

@@ -206,8 +206,10 @@ def _with_later_fields(plain: Any, spec: object) -> Any:
         return plain
     if plain.get("class_path") != type(spec).__name__:
         return plain
-    kept = dict(plain.get("init_args") or {})
+    kept, written = dict(plain.get("init_args") or {}), spec.to_dict()["init_args"]
     for field in dataclasses.fields(spec):
+        if field.name not in written:  # a class may leave out what is as it was before the field
+            continue
         if field.name in kept:
             kept[field.name] = _with_later_fields(kept[field.name], getattr(spec, field.name))
         elif field.default is not dataclasses.MISSING:

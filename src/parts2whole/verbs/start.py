@@ -264,7 +264,8 @@ def _warn(found: Found, fitted: _Fitted, minutes: float) -> tuple[str, ...]:
     if found.labelled is not None and tested < FEW_TESTED:
         told.append(
             f"a test side of {plural(tested, 'patient')} is too small to show anything: with fewer than "
-            f"{FEW_TESTED} not even a difference of one sign in all of them has p < 0.05."
+            f"{FEW_TESTED} not even a difference of one sign in all of them has p < 0.05. A line `folds: 5` "
+            "under the task tests every patient once, in five times as many fine-tunings."
         )
     told += _tell_short(fitted, found, minutes)
     return tuple(told)
