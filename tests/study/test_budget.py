@@ -47,6 +47,21 @@ def test_what_a_study_takes():
     assert halved.pretrain_s == 20 + 400 * 0.25 + 6 * 3
 
 
+def test_what_folds_take():
+    sizes = dataclasses.replace(SIZES, test=8, folds=5)
+    length = Length(400, 8, finetune_steps=100, cases=(5,), seeds=1, folds=5)
+    assert length.finetunings == 2 * 5
+    cost = estimate(length, TRIAL, sizes, tried_batch=8, cores=2)
+    each = 5 + 100 * 0.2 + 4 * 6 * 0.5 + 8 * 2  # 53
+    assert cost.total_s == 10 + 100 + (10 + 5 * each) + (10 + 3 * each)  # 265 are more than the 238 beside
+    own = dataclasses.replace(sizes, pretrainings=5)
+    # one worker has three pre-trainings, 714; the other two, and then all five from scratch, 476 + 265
+    assert estimate(length, TRIAL, own, tried_batch=8, cores=2).total_s == 110 + (10 + 741) + (10 + 3 * each)
+    fitted = choose_length(TRIAL, own, seconds=3600, batch_size=8, cores=2)
+    assert fitted.folds == 5
+    assert estimate(fitted, TRIAL, own, tried_batch=8, cores=2).total_s <= 3600
+
+
 @pytest.mark.parametrize("minutes", [15, 30, 60, 240])
 def test_the_time_is_used_and_not_exceeded(minutes):
     length = choose_length(TRIAL, SIZES, seconds=60 * minutes, batch_size=8, cores=2)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 import parts2whole as p2w
 from parts2whole.study.draft import Reason, entry, flow
-from parts2whole.study.settings import choose_sides
+from parts2whole.study.settings import choose_folds, choose_sides
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=30)
 VALUES = st.recursive(
@@ -45,4 +46,22 @@ def test_sides_leave_someone_to_train_on(patients):
     assert test >= 1
     assert validation >= 1
     assert patients - test - validation >= 1
-    assert test >= 6 or patients < 12
+    assert test >= 6 or choose_folds(patients) or patients < 6
+
+
+@pytest.mark.parametrize(
+    ("patients", "folds", "test", "validation"),
+    [
+        (3, 0, 1, 1),
+        (5, 0, 2, 1),  # all of them are too few to show anything
+        (6, 5, 2, 1),
+        (10, 5, 2, 2),
+        (17, 5, 4, 3),
+        (19, 0, 6, 3),
+        (100, 0, 30, 10),
+        (500, 0, 40, 10),
+    ],
+)
+def test_folds_where_one_test_side_would_be_too_small(patients, folds, test, validation):
+    assert choose_folds(patients) == folds
+    assert choose_sides(patients) == (test, validation)

@@ -15,6 +15,7 @@ import parts2whole as p2w
 from parts2whole.cli import main
 from parts2whole.files import PresentError
 from parts2whole.progress import fill
+from parts2whole.report.study import read_runs
 from parts2whole.scans.read import write_nifti
 from parts2whole.scans.volume import LabelVolume, Volume
 from parts2whole.study import trial
@@ -79,7 +80,8 @@ def test_the_plan_is_a_study_of_two_arms_with_what_was_chosen(started, folders, 
     assert len(study.finetunings) == started.length.finetunings
     assert {one.settings["steps"] for one in study.finetunings} == {started.length.finetune_steps}
     (pretraining,) = study.pretrainings.values()
-    assert pretraining.settings["held_out"] == task
+    assert {one.fold for one in study.finetunings} == {(fold, 5) for fold in range(1, 6)}
+    assert pretraining.settings["held_out"] == task.replace(fold=(0, 5))  # of all folds
     assert pretraining.settings["whole_size"] == task.patch_size
     (store,) = study.stores
     assert store.settings["window_hu"] == task.preprocess.window_hu == (-200, 700)  # 640 and its noise
@@ -95,7 +97,7 @@ def test_inspect_proposes_the_same(started, folders):
 
 def test_every_value_has_its_reason_beside_it(started):
     text = started.path.read_text()
-    for key in ("window_hu", "whole_size", "window_size", "test_fraction", "steps", "seeds", "cases"):
+    for key in ("window_hu", "whole_size", "window_size", "folds", "steps", "seeds", "cases"):
         (line, *_) = [line for line in text.splitlines() if line.strip().startswith(f"{key}:")]
         assert "  # " in line, line
     assert all(len(line) <= 110 or "/" in line for line in text.splitlines())
@@ -118,6 +120,7 @@ def test_facts_warnings_and_commands_in_80_columns(started):
     assert "4 scans to pre-train on; 6 labelled cases of 6 patients, 1 label." in text
     assert "1 of 4 scans are scans of labelled cases" in " ".join(text.split())
     assert "too small to show anything" in " ".join(text.split())
+    assert "So there are 5 folds: every labelled patient is tested once a seed" in " ".join(text.split())
     assert f"parts2whole benchmark {started.path.name}" in text.replace(f"{started.path.parent}/", "")
     long = [line for line in text.splitlines() if len(line) > 80 and len(max(line.split(), key=len)) < 70]
     assert not long
@@ -131,11 +134,13 @@ def test_the_plan_runs_to_a_table_and_a_page(started, tmp_path, monkeypatch):
     plan["pretrain"] |= {"steps": 2, "validate_every": 2, "embed_wholes": 0, "validation_wholes": 2}
     plan["pretrain"] |= {"batch_size": 2}
     plan["finetune"] |= {"steps": 2, "validate_every": 2, "batch_size": 2}
+    plan["tasks"]["labelled"]["folds"] = 3
     (tmp_path / "short.yaml").write_text(yaml.safe_dump(plan | {"seeds": 1}))
     monkeypatch.chdir(tmp_path)
     done = p2w.benchmark("short.yaml", workers=0, progress=False)
     assert done.folder == tmp_path / "short"
     assert done.table is not None
+    assert len({case["patient"] for run in read_runs(done.folder) for case in run.cases}) == 6
     assert (done.folder / "report.html").exists()
     assert len(list((done.folder / PRETRAININGS).glob("*/result.json"))) == 1
 

@@ -29,13 +29,25 @@ ARMS = 2
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """How many there are of scans, labelled cases, and patients on the sides of the task."""
+    """How many there are of scans, labelled cases, and patients on the sides of the task.
+
+    Attributes:
+        scans: to pre-train on.
+        labelled: cases.
+        train: patients to train on, in a fold if there are several.
+        validation: patients to choose the step on.
+        test: patients to be tested.
+        folds: times that these sides are dealt anew.
+        pretrainings: one for all folds, or one for each.
+    """
 
     scans: int
     labelled: int
     train: int
     validation: int
     test: int
+    folds: int = 1
+    pretrainings: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +60,7 @@ class Length:
         finetune_steps: of every fine-tuning.
         cases: numbers of labelled patients; None is all there are.
         seeds: of every arm and number of labels.
+        folds: of every seed.
     """
 
     pretrain_steps: int
@@ -55,6 +68,7 @@ class Length:
     finetune_steps: int = 0
     cases: tuple[int | None, ...] = ()
     seeds: int = 0
+    folds: int = 1
 
     @property
     def is_ample(self) -> bool:
@@ -65,14 +79,14 @@ class Length:
     @property
     def finetunings(self) -> int:
         """How many there are."""
-        return ARMS * len(self.cases) * self.seeds
+        return ARMS * len(self.cases) * self.seeds * self.folds
 
 
 def enough(sizes: Sizes, batch_size: int) -> Length:
     """The shortest study that can be expected to show something."""
     seeds, settings = LADDER[1]
     cases = choose_labels(sizes.train, settings)
-    return Length(PRETRAIN_STEPS, batch_size, FINETUNE_STEPS, cases, seeds)
+    return Length(PRETRAIN_STEPS, batch_size, FINETUNE_STEPS, cases, seeds, sizes.folds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +120,7 @@ def choose_length(trial: Trial, sizes: Sizes, *, seconds: float, batch_size: int
             _round(factor * FINETUNE_STEPS),
             choose_labels(sizes.train, settings),
             seeds,
+            sizes.folds,
         )
 
     def fits(length: Length) -> bool:
@@ -177,7 +192,7 @@ def estimate(length: Length, trial: Trial, sizes: Sizes, *, tried_batch: int, co
     if sizes.labelled:
         prepare += sizes.labelled * trial.label_s / min(hands, sizes.labelled) + trial.start_s
     each = length.finetunings // ARMS
-    first = trial.start_s + makespan([pretrain, *[finetune] * each], trial.workers)
+    first = trial.start_s + makespan([*[pretrain] * sizes.pretrainings, *[finetune] * each], trial.workers)
     then = trial.start_s + makespan([finetune] * each, trial.workers) if each else 0.0
     return Cost(starts + prepare + first + then, prepare, pretrain, finetune)
 

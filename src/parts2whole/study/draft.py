@@ -97,6 +97,8 @@ class Draft:
         labels: ``cases``, ``fractions`` and ``seeds``.
         pretrain: of `pretrain`, without ``store`` and ``held_out``.
         finetune: of `finetune`.
+        folds: how many test sides the labelled patients are dealt into; None where there is one.
+        held_out: whose scans are kept out of pre-training.
     """
 
     opening: Sequence[str]
@@ -109,6 +111,8 @@ class Draft:
     task_name: str = "task"
     labels: Mapping[str, Reason] = dataclasses.field(default_factory=dict)
     finetune: Mapping[str, Reason] = dataclasses.field(default_factory=dict)
+    folds: Reason | None = None
+    held_out: Reason = Reason("task")
 
     def study(self) -> str:
         """A study of two arms that `benchmark` runs."""
@@ -120,13 +124,9 @@ class Draft:
         lines += entry(2, "Parts2Whole", {"method": self.method.value}, self.method.why)
         lines += ["tasks:", f"  {flow(self.task_name)}:", "    task:"]
         lines += _block(6, "Segmentation", self.task)
+        lines += _entries(4, {"folds": self.folds} if self.folds else {})
         lines += _entries(0, self.labels)
-        own = {
-            "store": Reason("unlabelled"),
-            "held_out": Reason(
-                "task", "scans of patients that it is validated and tested on are kept out of pre-training"
-            ),
-        }
+        own = {"store": Reason("unlabelled"), "held_out": self.held_out}
         lines += _block(0, "pretrain", own | dict(self.pretrain))
         lines += _block(0, "finetune", self.finetune)
         lines += entry(0, "table", {"focus": "Parts2Whole"})

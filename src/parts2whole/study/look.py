@@ -13,7 +13,7 @@ from parts2whole.scans.case import SourceCase
 from parts2whole.scans.preprocess import Modality
 from parts2whole.scans.read import ReadError, ScanSource, find_scans
 from parts2whole.study.budget import Sizes
-from parts2whole.study.settings import choose_sides
+from parts2whole.study.settings import choose_folds, choose_sides
 from parts2whole.study.trial import FEW
 from parts2whole.survey.propose import WHOLE_VOXELS, Proposal, Target
 from parts2whole.survey.survey import Survey, propose_for, survey_scans
@@ -56,7 +56,12 @@ class Found:
         """How many there are of everything."""
         test, validation = choose_sides(len(self.patients)) if self.patients else (0, 0)
         train = len(self.patients) - test - validation
-        return Sizes(len(self.scans), len(self.cases), train, validation, test)
+        folds = choose_folds(len(self.patients)) or 1
+        others = len(self.scans) - self.copies
+        return Sizes(
+            *(len(self.scans), len(self.cases), train, validation, test, folds),
+            pretrainings=folds if others < self.copies else 1,
+        )
 
     def propose(self, modality: Modality, *, voxels: int = WHOLE_VOXELS) -> tuple[Proposal, Modality, str]:
         """Settings for all of the scans, their modality, and why it is that; see `propose_for`."""

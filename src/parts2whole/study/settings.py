@@ -27,6 +27,9 @@ TEST_SHARE, VALIDATION_SHARE = 0.3, 0.15
 MOST_TESTED, MOST_VALIDATED = 40, 10
 """More patients cost time, and the interval of a mean hardly narrows."""
 
+FOLDS = 5
+"""Of a cross-validation: a fifth is tested at a time, as nnU-Net does it."""
+
 ENOUGH_SEEDS = 6
 """With fewer pairs no two-sided permutation test can reach p < 0.05."""
 
@@ -151,24 +154,29 @@ def _task(proposal: Proposal, prepare: Reasons, labelled: Path, patients: int) -
     test, validation = choose_sides(patients)
     few = f", too few to show anything: {FEW_TESTED} are needed at least" if test < FEW_TESTED else ""
     tested, validated = (_share(count, patients) for count in (test, validation))
+    reported = {"test_fraction": Reason(tested, f"{test} of {patients} patients are reported on{few}")}
     return {
         "data": Reason(labelled),
         "preprocess": Reason(preprocess, "as the scans that are pre-trained on"),
         "patch_size": Reason(proposal.whole_voxels, "as a whole, so that the encoder sees what it learned"),
         "window_size": Reason(proposal.window_voxels, f"at inference. {proposal.window_voxels_why}"),
         "validation_fraction": Reason(validated, f"{validation} of {patients} patients choose the best step"),
-        "test_fraction": Reason(tested, f"{test} of {patients} patients are reported on{few}"),
+        **({} if choose_folds(patients) else reported),
         "loss_function": Reason("dice_balanced_ce", "with few labels plain dice_ce loses classes by chance"),
     }
 
 
 def choose_sides(patients: int) -> tuple[int, int]:
-    """Patients to test and to validate on, of 3 or more: enough to show something, where there are."""
-    test = min(MOST_TESTED, max(1, round(TEST_SHARE * patients)))
+    """Patients to test, in the largest fold if there are folds, and to validate on, of 3 or more."""
     validation = min(MOST_VALIDATED, max(1, round(VALIDATION_SHARE * patients)))
-    if test < FEW_TESTED:
-        test = max(1, min(FEW_TESTED, patients // 2))
-    return test, validation
+    if folds := choose_folds(patients):
+        return math.ceil(patients / folds), validation
+    return min(MOST_TESTED, max(1, round(TEST_SHARE * patients))), validation
+
+
+def choose_folds(patients: int) -> int:
+    """Folds, where one test side would be too small to show anything and all patients are not; else 0."""
+    return FOLDS if patients >= FEW_TESTED > round(TEST_SHARE * patients) else 0
 
 
 def _share(count: int, of: int) -> float:
@@ -226,12 +234,30 @@ def draft_study(
         task_name,
         _labels(length, sizes),
         finetune,
+        *_folds(sizes),
     )
+
+
+def _folds(sizes: Sizes) -> tuple[Reason | None, Reason]:
+    """How many folds, and whose scans are kept out of pre-training."""
+    if sizes.folds == 1:
+        why = "scans of patients that it is validated and tested on are kept out of pre-training"
+        return None, Reason("task", why)
+    why = (
+        f"{sizes.test} patients are tested at a time, and all of them once a seed: one test side is too small"
+    )
+    folds = Reason(sizes.folds, why)
+    if sizes.pretrainings == 1:
+        why = "scans of all labelled patients are kept out of pre-training, as each is tested in some fold"
+        return folds, Reason("task", why)
+    why = "most scans are of labelled patients: a pre-training for each fold, without those of its sides"
+    return folds, Reason("fold", why)
 
 
 def _labels(length: Length, sizes: Sizes) -> Reasons:
     few = [count for count in length.cases if count is not None]
-    why = f"labelled patients, of {sizes.train} to train on: pre-training pays, if ever, with few"
+    each = " in every fold" * (sizes.folds > 1)
+    why = f"labelled patients, of {sizes.train} to train on{each}: pre-training pays, if ever, with few"
     labels = {"cases": Reason(few, why)}
     if None in length.cases:
         labels["fractions"] = Reason([1.0], "and all of them")

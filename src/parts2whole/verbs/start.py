@@ -248,7 +248,8 @@ def _minutes(seconds: float) -> str:
 
 def _warn(found: Found, fitted: _Fitted, minutes: float) -> tuple[str, ...]:
     """What should be known before the plan is run."""
-    tested = found.sizes().test
+    sizes = found.sizes()
+    tested = sizes.test
     told = []
     if fitted.guessed:
         why = fitted.choice.prepare["modality"].why
@@ -262,11 +263,16 @@ def _warn(found: Found, fitted: _Fitted, minutes: float) -> tuple[str, ...]:
         named = name_some([entry.case_id for entry in found.survey.unusable])
         told.append(f"can't be used: {named}; parts2whole inspect says why.")
     if found.labelled is not None and tested < FEW_TESTED:
-        told.append(
+        small = (
             f"a test side of {plural(tested, 'patient')} is too small to show anything: with fewer than "
-            f"{FEW_TESTED} not even a difference of one sign in all of them has p < 0.05. A line `folds: 5` "
-            "under the task tests every patient once, in five times as many fine-tunings."
+            f"{FEW_TESTED} not even a difference of one sign in all of them has p < 0.05."
         )
+        if sizes.folds > 1:
+            small += (
+                f" So there are {sizes.folds} folds: every labelled patient is tested once a seed, in "
+                f"{sizes.folds} times as many fine-tunings."
+            )
+        told.append(small)
     told += _tell_short(fitted, found, minutes)
     return tuple(told)
 
