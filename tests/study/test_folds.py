@@ -177,7 +177,7 @@ def test_patients_are_tested_once_a_seed_by_what_has_not_seen_them(folder, finis
     assert all(count == dict.fromkeys(labelled, 1) for count in tested.values())
     (pretraining,) = (folder / "out/pretraining").glob("*/weights/card.json")
     seen = json.loads(pretraining.read_text())["seen"]
-    (store,) = (folder / "out/stores").iterdir()
+    (store,) = (folder / "out/stores").glob("pool-*")
     opened = Store.open(store)
     others = [record for record in opened.cases if "o" in record.case_id.partition("_")[0]]
     assert {hash_ for record in others for hash_ in record.hashes()} >= set(seen)

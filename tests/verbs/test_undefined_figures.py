@@ -81,7 +81,7 @@ def test_where_validation_can_not_judge_its_loss_decides_and_nothing_stops_early
     assert any(said in note for note in result["notes"])
     losses = validated(tmp_path / "run", "loss")
     assert result["steps"] == 8
-    assert sorted(losses) == [2, 4, 6, 8]
+    assert sorted(losses) == [0, 2, 4, 6, 8]
     assert losses[result["best_step"]] == min(losses.values())
     assert result["validation"]["loss"] == pytest.approx(min(losses.values()))
     assert result["validation"][figure] != result["validation"][figure] or result["validation"][figure] == 0

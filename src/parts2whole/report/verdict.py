@@ -265,7 +265,8 @@ class _Said:
         """``p ≤ 0.02, Holm over 5 label counts, 10 seeds``."""
         largest = max(row.holm for row in rows if row.holm is not None)
         equal = len({row.holm for row in rows}) == 1
-        p = f"p {'=' if equal else '≤'} {_ceil(largest)}" if largest >= 1e-4 else "p < 0.0001"
+        p = f"p = {largest:.3g}" if equal else f"p ≤ {_ceil(largest)}"
+        p = p if largest >= 1e-4 else "p < 0.0001"
         return f"{p}, {self._basis(rows)}" if full else p
 
     def _basis(self, rows: Sequence[Judged]) -> str:

@@ -9,10 +9,13 @@ from types import TracebackType
 
 from parts2whole.progress import Bar, Left
 from parts2whole.report.summary import format_duration
+from parts2whole.study.work import PRETRAINING
 
 
 class Pace:
     """Estimates the time left from what is done: pieces of one kind take about equally long.
+
+    Fine-tunings of one task say something of another's; a pre-training says nothing of fine-tunings.
 
     Args:
         waiting: the kind of every piece that has to be done, such as a pre-training or a task's name.
@@ -28,7 +31,7 @@ class Pace:
         self.spent.setdefault(kind, []).append(seconds)
 
     def seconds_left(self, elapsed_s: float) -> float | None:
-        """Expected seconds until all is done, at the speed so far; None before anything is.
+        """Expected seconds until all is done, at the speed so far; None before it can be told.
 
         Args:
             elapsed_s: time since the beginning, over which the workers spent what they spent.
@@ -36,9 +39,11 @@ class Pace:
         done = [seconds for spent in self.spent.values() for seconds in spent]
         if not sum(done) or not elapsed_s:
             return 0.0 if not self.waiting else None
-        usual = statistics.median(done)
-        left = sum(statistics.median(self.spent.get(kind) or [usual]) for kind in self.waiting)
-        return left * elapsed_s / sum(done)
+        tuned = [s for kind, spent in self.spent.items() if kind != PRETRAINING for s in spent]
+        known = [self.spent.get(kind) or (tuned if kind != PRETRAINING else []) for kind in self.waiting]
+        if not all(known):
+            return None
+        return sum(map(statistics.median, known)) * elapsed_s / sum(done)
 
 
 class Reporter:

@@ -18,6 +18,7 @@ from parts2whole.store.ingest import IngestReport, SourceCase, store_cases
 from parts2whole.store.location import MANIFEST, remove, to_location
 from parts2whole.store.store import Store, StoreError
 from parts2whole.survey.beside import look_around
+from parts2whole.verbs import words
 
 
 class PrepareError(Parts2WholeError, ValueError):
@@ -100,10 +101,9 @@ def prepare(
         for source, (patient, by) in zip(sources, patients, strict=True)
     ]
     if progress:
-        hands = (
-            f"on {cluster}" if cluster else f"in {min(workers or usable_cores() or 1, len(cases))} processes"
-        )
-        print(f"Preparing {len(cases)} scans {hands} into {out}", flush=True)
+        count = min(workers or usable_cores() or 1, len(cases))
+        hands = f"on {cluster}" if cluster else f"in {count} process{'es' * (count != 1)}"
+        print(f"Preparing {words.plural(len(cases), 'scan')} {hands} into {out}", flush=True)
     try:
         store, report = store_cases(
             cases,
