@@ -24,6 +24,8 @@ CELLS = {
     "gain-head-neck": (8, 1, 10, 320),
     "gain-one-label": (3, 1, 40, 120),
     "gain-small-sets": (2, 2, 10, 100),
+    "start-hippocampus": (2, 1, 10, 60),
+    "start-head-neck": (2, 1, 6, 12),
     "ablation-hippocampus": (6, 1, 10, 60),
     "quick": (3, 1, 2, 6),
 }

@@ -89,7 +89,7 @@ def test_losses_and_mixed_directions() -> None:
     lost = conclude([endpoint(row(3, -0.012, 0.0312, family=1))])
     assert lost is not None
     assert lost.headline == (
-        "With 3 labelled cases, Parts2Whole loses 1.2 points of Dice to scratch (p = 0.032, 10 seeds)."
+        "With 3 labelled cases, Parts2Whole loses 1.2 points of Dice to scratch (p = 0.0312, 10 seeds)."
     )
     assert lost.tone == "bad"
     mixed = conclude([endpoint(row(1, 0.03, 0.01), row(2, 0.001, 0.8), row(5, -0.02, 0.00001))])
@@ -208,7 +208,8 @@ def test_every_endpoint_has_its_sentence() -> None:
 
 
 def test_p_is_rounded_to_the_side_that_claims_less() -> None:
-    assert "(p = 0.05, 10 seeds)" in lines(endpoint(row(1, 0.1, 0.04991, family=1)))[0]
+    assert "(p = 0.0499, 10 seeds)" in lines(endpoint(row(1, 0.1, 0.04991, family=1)))[0]
+    assert "p ≤ 0.05," in lines(endpoint(row(1, 0.1, 0.0491), row(2, 0.1, 0.01)))[0]
     assert "p ≥ 0.12," in lines(endpoint(row(1, 0.1, 0.1299), row(2, 0.1, 0.5)))[0]
     assert "p = 1," in lines(endpoint(row(1, 0.1, 1.0), row(2, 0.1, 1.0)))[0]
 
