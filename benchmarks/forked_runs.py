@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ready import write_ready
 from safetensors.torch import load_file
 
 import parts2whole as p2w
 from parts2whole.methods.base import Method
 from parts2whole.scans.preprocess import Preprocess
+from parts2whole.scans.volume import Volume
 from parts2whole.store.store import Store
 from parts2whole.training.runtime import Hardware
 
@@ -30,7 +30,7 @@ def make_store(path: Path) -> None:
         generator = np.random.default_rng(case)
         coarse = generator.integers(0, 30000, (6, 6, 6)).astype(np.int16)
         voxels = coarse.repeat(4, 0).repeat(4, 1).repeat(4, 2)
-        write_ready(store, f"case{case}", voxels, patient=f"p{case}")
+        store.write_volume(f"case{case}", Volume(voxels, (1.0, 1.0, 1.0)), patient=f"p{case}")
     store.finish()
 
 

@@ -29,14 +29,13 @@ import pydicom
 import SimpleITK
 import torch
 from findings import Finding, keep, show
-from ready import write_ready
 
 from parts2whole.methods.base import Method, MethodError
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.report.runs import read_run
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.read import ReadError, find_scans, read_scan, read_volume
-from parts2whole.scans.volume import Box, VolumeError
+from parts2whole.scans.volume import Box, Volume, VolumeError
 from parts2whole.spec import SpecError, spec_from_yaml
 from parts2whole.store.store import Store, StoreError
 from parts2whole.training.checkpoint import CheckpointError, load_checkpoint
@@ -96,7 +95,7 @@ def make_targets(work: Path) -> list[Target]:
     for suffix in ("mha", "nrrd"):
         SimpleITK.WriteImage(image, str(work / f"a.{suffix}"))
     store = Store.create(work / "store", preprocess=Preprocess(modality="unit"))
-    write_ready(store, "case", array, patient="p")
+    store.write_volume("case", Volume(array, (1.0, 1.0, 1.0)), patient="p")
     store.finish()
     network = UNet3D(size="tiny")
     method = {"class_path": "parts2whole.methods.parts2whole.Parts2Whole", "init_args": {"skips": False}}

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.networks.nets import BasicUNet, DynUNet
-from ready import write_ready
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -27,7 +26,7 @@ from parts2whole.errors import is_out_of_memory
 from parts2whole.methods.base import Method, make_views
 from parts2whole.networks.base import Network, count_parameters
 from parts2whole.scans.preprocess import Preprocess
-from parts2whole.scans.volume import Size
+from parts2whole.scans.volume import Size, Volume
 from parts2whole.store.store import Store
 from parts2whole.training.optim import AdamW, parameter_groups
 from parts2whole.training.runtime import Runtime
@@ -245,7 +244,7 @@ def make_store(path: Path, *, volumes: int, shape: Size, seed: int = 0) -> Path:
         smooth = 12000 + 9000 * z[:, None, None] * y[:, None] * x
         noise = generator.normal(0, 250, shape).astype(np.float32)
         voxels = (smooth + noise).astype(np.int16) & ~np.int16(15)
-        write_ready(store, f"case_{case:03d}", voxels, patient=str(case))
+        store.write_volume(f"case_{case:03d}", Volume(voxels), patient=str(case))
     store.finish()
     return path
 

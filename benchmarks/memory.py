@@ -118,14 +118,13 @@ def peak_mb() -> float:
 
 def make_store(path: Path, shape: tuple[int, ...], count: int) -> Path:
     """A store whose cases share the files of the first."""
-    from ready import write_ready
-
     from parts2whole.scans.preprocess import Preprocess
+    from parts2whole.scans.volume import Volume
     from parts2whole.store.store import Store
 
     store = Store.create(path, preprocess=Preprocess(modality="CT"))
     voxels = np.random.default_rng(0).integers(0, 32767, shape).astype(np.int16)
-    first = write_ready(store, "case_00000", voxels, patient="0")
+    first = store.write_volume("case_00000", Volume(voxels), patient="0", source=("scan.nii.gz",))
     origin = path / "cases" / "case_00000.zarr"
     files = [file.relative_to(origin) for file in (origin / "0").rglob("*") if file.is_file()]
     for number in range(1, count):

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import scaling_exchange
 import torch
-from ready import write_ready
 from scipy.ndimage import gaussian_filter
 
 import parts2whole as p2w
 from parts2whole.scans.preprocess import Preprocess
+from parts2whole.scans.volume import Volume
 from parts2whole.store.chunks import CHUNK
 from parts2whole.store.store import Store
 from parts2whole.training.checkpoint import Progress, save_checkpoint
@@ -87,7 +87,7 @@ def measure(work: Path, given: argparse.Namespace) -> dict[str, float]:
         smooth = gaussian_filter(generator.normal(size=SHAPE).astype(np.float32), 3)
         noisy = smooth / smooth.std() * 4000 + generator.normal(size=SHAPE) * 200 + 12000
         voxels = np.clip(noisy, 0, 32767).astype(np.int16)
-        write_ready(store, f"c{case}", voxels, patient=f"p{case}")
+        store.write_volume(f"c{case}", Volume(voxels, (1.0, 1.0, 1.0)), patient=f"p{case}")
     store.finish()
     voxels = MEASURED_CASES * float(np.prod(SHAPE))
     stored = sum(path.stat().st_size for path in (work / "store" / "cases").rglob("*") if path.is_file())
