@@ -207,7 +207,9 @@ def test_every_study_of_the_short_results_has_all_its_runs_on_the_long_page():
     assert set(places) <= headings
     assert long.count("### Every seed") == len(places)
     assert "| seed 39 |" in long
-    assert len(short.splitlines()) < 120  # a minute's reading
+    summary, *sections = short.split("\n## ")
+    assert len(summary.splitlines()) < 35  # a minute's reading
+    assert all(len(section.splitlines()) < 45 for section in sections)
 
 
 def test_the_readme_begins_with_picture_result_and_commands():
