@@ -12,6 +12,7 @@ from parts2whole.jobs.run import run_jobs
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.phantom.ct import Resolution, make_ct
+from parts2whole.progress import fill
 from parts2whole.report.contrast import correlate, paired_curves
 from parts2whole.report.formats import to_text
 from parts2whole.report.judge import measure_endpoints
@@ -50,7 +51,8 @@ class Demo:
     def summary(self) -> str:
         """The table, what it and the pre-training show, and where the report is."""
         minutes = f"{self.seconds / 60:.1f} minutes"
-        return f"{self.table}\n{self.ending}\nDone in {minutes}. Open the report: {self.report.resolve()}"
+        ending = "\n".join(map(fill, self.ending.splitlines()))
+        return f"{self.table}\n{ending}\nDone in {minutes}. Open the report: {self.report.resolve()}"
 
 
 def demo(
