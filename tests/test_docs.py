@@ -197,6 +197,15 @@ def test_what_is_said_of_the_gain_is_in_the_results(page):
         assert p in said
     if " to " in said.split("points of Dice")[0].rpartition("gains")[2]:
         assert f"gains {gain} to {rows['2,000'][0]} points" in said
+    planned, methods = (
+        results.split(f"\n## {name}\n")[1].split("\n## ")[0]
+        for name in ("Hippocampus, as start plans it", "Hippocampus")
+    )
+    (two,) = re.findall(r"^\| Parts2Whole \| .*?<br>\+([\d.]+)", planned, re.MULTILINE)
+    assert re.search(rf"`start` writes .*?gains {float(two):.1f}\b", said)
+    (masked,) = re.findall(r"^\| Masked autoencoder \| (.*)$", methods, re.MULTILINE)
+    one, three = (f"{float(found):.1f}" for found in re.findall(r"<br>\+([\d.]+)", masked))
+    assert f"{one} and {three} points with one and three labels" in said
 
 
 def test_every_study_of_the_short_results_has_all_its_runs_on_the_long_page():
