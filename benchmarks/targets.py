@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import statistics
@@ -21,9 +22,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import inference
 import memory
+import numpy as np
 import prepare
 import sampling_limit
 import torch
@@ -33,6 +36,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import parts2whole as p2w
 from parts2whole.networks.blocks import build_norm
+from parts2whole.scans.nifti import write_nifti
+from parts2whole.scans.volume import LabelVolume, Volume
+from parts2whole.tasks.base import Examination
 from parts2whole.training.runtime import Hardware, Runtime, to_channels_last
 
 KNOWN = Path(__file__).with_name("targets.json")
@@ -199,6 +205,54 @@ def sampling_over_floor(rounds: int) -> Rounds:
     return [own / sum(parts) for own, parts in zip(costs[sampling_limit.OURS], floors, strict=True)]
 
 
+@dataclasses.dataclass(frozen=True)
+class Watched(p2w.Segmentation):
+    """Labelled volumes, and how long each look at them took, in seconds."""
+
+    def examine(self, *arguments: Any, **settings: Any) -> Examination:
+        """Look at cases, and at the clock."""
+        began = time.perf_counter()
+        try:
+            return super().examine(*arguments, **settings)
+        finally:
+            LOOKS.append(time.perf_counter() - began)
+
+
+LOOKS: Rounds = []
+
+
+def validation_share(rounds: int) -> Rounds:
+    """Share of a fine-tuning with default settings on 40 balls, 8 of them to validate on, in percent."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        axes = np.ogrid[-24:24, -32:32, -32:32]
+        for number in range(40):
+            noise = np.random.default_rng(number).normal(0, 40, (48, 64, 64))
+            ball = sum(axis.astype(float) ** 2 for axis in axes) < (10 + number / 4) ** 2
+            write_nifti(Volume((noise + 300 * ball).astype(np.int16)), place / "images" / f"{number}.nii")
+            write_nifti(LabelVolume(ball.astype(np.uint8)), place / "labels" / f"{number}.nii")
+        task = Watched(
+            place,
+            preprocess=p2w.Preprocess(modality="MR"),
+            patch_size=(32, 32, 32),
+            validation_fraction=0.2,
+            test_fraction=0.0,
+        )
+        for number in range(min(rounds, 2)):
+            LOOKS.clear()
+            done = p2w.finetune(
+                task,
+                out=place / f"run{number}",
+                network=p2w.UNet3D(size="tiny"),
+                steps=150,
+                cache=place / "cache",
+                progress=False,
+            )
+            found.append(100 * sum(LOOKS[:-1]) / done.result["duration_s"])  # the last is of the best step
+    return found
+
+
 def two_processes(rounds: int) -> Rounds:
     """Largest difference of a loss of three steps, in percent; the same in every round, so there is one."""
     losses = []
@@ -246,6 +300,7 @@ TARGETS: dict[str, tuple[Callable[[int], Rounds], float, bool]] = {
     "inference: patches that overlap by half / ours": (inference_ratio(HALF, EIGHTH), 4, True),
     "inference: MONAI / ours, same windows": (inference_ratio(f"{EIGHTH}, MONAI", EIGHTH), 0.95, True),
     NNUNET: (inference_ratio(f"{EIGHTH}, nnU-Net", EIGHTH), 0.95, True),
+    "validation: % of the time of a default fine-tuning": (validation_share, 10, False),
     f"prepare, {prepare.SCANS} scans: 1 process / 2, {prepare.CLOCK}": (
         prepare_processes(prepare.CLOCK),
         1.8,

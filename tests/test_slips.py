@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -171,6 +172,69 @@ def test_labelled_cases_among_the_scans_are_told(place, tmp_path, capsys):
     assert len(store.cases) == 4
     assert "labelled/labels holds labels" in told
     assert "--held-out" in told
+
+
+@pytest.fixture(scope="module")
+def pretrained(place, tmp_path_factory):
+    """What a pre-training on the labelled scans leaves, as far as a look at it goes."""
+    run = tmp_path_factory.mktemp("pretrained")
+    store = p2w.prepare(place / "labelled" / "images", out=run / "store", modality="MR", progress=False)
+    (run / "weights").mkdir()
+    card = {"network": {"class_path": "UNet3D"}, "seen": [record.content_hash for record in store.cases]}
+    (run / "weights" / "card.json").write_text(json.dumps(card))
+    (run / "config.yaml").write_text(f"store: {run / 'store'}\n")
+    return run
+
+
+def test_weights_that_have_seen_all_labelled_scans_are_told_before_torch_is_imported(place, pretrained):
+    script = f"""
+import sys
+from parts2whole.cli import main
+code = main(["finetune", *{TASK!r}, "--init", {str(pretrained)!r}, "--task.preprocess.modality", "MR"])
+assert code == 2 and "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=place, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stderr.split())
+    assert f"{pretrained} was trained on all 4 labelled scans, those to validate and to test on" in said
+    assert "Pre-train again with --held-out" in said
+    assert not (place / "run").exists()
+
+
+@pytest.mark.parametrize(("compared", "copies"), [(0, False), (look.COMPARED, False), (look.COMPARED, True)])
+def test_scans_are_known_by_their_files_and_copies_by_their_voxels(
+    pretrained, place, tmp_path, compared, copies, monkeypatch
+):
+    monkeypatch.setattr(look, "COMPARED", compared)
+    data, init = place / "labelled", pretrained
+    if copies:  # under other names, turned, and without the store
+        data, init = tmp_path / "copies", pretrained / "weights"
+        for number in range(4):
+            scan = np.random.default_rng(number).integers(0, 500, (16, 16, 16)).astype(np.float32) + 1
+            turned = Volume(scan[::-1], direction=((0, 0, 1), (0, 1, 0), (-1, 0, 0)))
+            write_nifti(turned, data / "images" / f"c{number}.nii")
+    assert look.tell_all_seen(init, data).startswith(f"{init} was trained on all 4 labelled scans")
+
+
+def test_scans_that_need_not_have_been_seen_are_left_to_the_command(pretrained, place, tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    shutil.copytree(place / "labelled", data)
+    assert look.tell_all_seen(pretrained, data)
+    for nothing in (tmp_path, place / "weights", place / "finished"):
+        assert not look.tell_all_seen(nothing, data)
+    assert not look.tell_all_seen(pretrained, place / "scans")
+    monkeypatch.setattr(look, "COMPARED", 0)
+    assert look.tell_all_seen(pretrained, data), "copies with the time of their files are the same files"
+    (data / "images" / "l3.nii.gz").touch()
+    assert not look.tell_all_seen(pretrained, data)
+    monkeypatch.undo()
+    scan = Volume(np.ones((16, 16, 16), np.int16))
+    write_nifti(scan, data / "images" / "l3.nii.gz")
+    assert not look.tell_all_seen(pretrained, data), "one is new"
+    task = p2w.Segmentation(place / "labelled", preprocess=p2w.Preprocess("MR"))
+    finetune = load_outline(COMMANDS["finetune"])
+    for fine in ({"accept_leak": "yes"}, {"resume": True, "out": "finished"}, {"init": "scratch"}):
+        slips.check("finetune", (), finetune, {"task": task, "out": "run", "init": str(pretrained)} | fine)
 
 
 def test_a_folder_that_another_run_is_at(place, tmp_path, monkeypatch, capsys):

@@ -1,11 +1,15 @@
-"""What a look at scans and disks tells before a command begins: their modality, and whether there is room."""
+"""What a look at scans and disks tells before a command begins.
+
+That is their modality, whether there is room, and whether weights have seen all that is labelled.
+"""
 
 from __future__ import annotations
 
 import glob
+import json
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ import yaml
 
 from parts2whole.errors import Parts2WholeError
 from parts2whole.scans.layout import files_below
+from parts2whole.scans.stamps import say_scan, stamp_case, stamp_files
 from parts2whole.store.location import MANIFEST
 
 NIFTI = (".nii", ".nii.gz")
@@ -21,6 +26,8 @@ LOOKED_AT = 3
 """Scans that are read to see whether they say what they are."""
 SMALL = 12_000_000
 """Bytes of files that are read for it, so that it takes less than a second."""
+COMPARED = 20_000_000
+"""Bytes of files that are read to see whether weights have seen them, so that it takes about a second."""
 
 LEAST = 10_000_000
 """Bytes that any run or store takes."""
@@ -120,3 +127,73 @@ def room_for_study(spec: Path, out: Path) -> float:
     return sum(
         room_for_store([spec.parent / Path(s).expanduser() for s in scans], one) for scans, one in listed
     )
+
+
+def tell_all_seen(init: Path, data: Path) -> str:
+    """What is wrong where weights were trained on every labelled scan, so that any split leaks; else nothing.
+
+    A scan is known by its file, as the store of the weights has it, or by its voxels, as long as files are
+    few or small.  Where one isn't known so, nothing is said: `parts2whole.training.leak` compares them all.
+
+    Args:
+        init: a run folder of a pre-training, or a folder of weights.
+        data: with ``images`` or ``imagesTr``, as segmentation takes it.
+    """
+    weights = init / "weights" if (init / "weights").is_dir() else init
+    images = data / ("imagesTr" if (data / "dataset.json").is_file() else "images")
+    if not (weights / "card.json").is_file() or not images.is_dir():
+        return ""
+    files = sorted(files_below(images), key=lambda file: file.stat().st_size)
+    if not files or not all(file.name.lower().endswith(NIFTI) for file in files):
+        return ""
+    try:
+        seen = frozenset(json.loads((weights / "card.json").read_text(encoding="utf-8"))["seen"])
+        known = _records_of(init) if seen else {}
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, Parts2WholeError):
+        return ""  # what is wrong with weights and stores is told when they are opened
+    left = COMPARED
+    for file in files if seen else files[:1]:
+        found = _hashes_by_stamp(file, known)
+        if not found:
+            left -= file.stat().st_size
+            found = _hashes_by_voxels(file) if left >= 0 else frozenset()
+        if not found & seen:
+            return ""
+    count = "the only labelled scan" if len(files) == 1 else f"all {len(files)} labelled scans"
+    return f"{init} was trained on {count}, those to validate and to test on among them"
+
+
+def _records_of(init: Path) -> dict[str, list[dict[str, Any]]]:
+    """What the store of a pre-training says of its scans, by the names of their files, where it is there."""
+    config = init / "config.yaml"
+    store = yaml.safe_load(config.read_text(encoding="utf-8")).get("store") if config.is_file() else None
+    found: dict[str, list[dict[str, Any]]] = {}
+    for file in Path(store).glob("records/*.json") if isinstance(store, str) else ():
+        record = json.loads(file.read_text(encoding="utf-8"))
+        found.setdefault("/".join(record["source"]), []).append(record)
+    return found
+
+
+def _hashes_by_stamp(file: Path, known: Mapping[str, Sequence[Mapping[str, Any]]]) -> frozenset[str]:
+    """Hashes of the scan that was made from this very file, unchanged; nothing where there is none."""
+    files = stamp_files([(file.name, [file.stat()])])
+    for record in known.get(file.name, ()):
+        stamps = [stamp_case(files, patient, said=say_scan()) for patient in (None, record["patient"])]
+        if record["stamp"] in stamps:  # None where a name alone tells the patient
+            return frozenset((record["content_hash"], *record["channel_hashes"]))
+    return frozenset()
+
+
+def _hashes_by_voxels(file: Path) -> frozenset[str]:
+    """The hash of a scan as `prepare` makes it; nothing for several channels, or where it can't be read."""
+    from parts2whole.scans.nifti import read_nifti
+    from parts2whole.scans.volume import Volume, content_hash, to_canonical
+
+    try:
+        raw = read_nifti(file)
+        if len(raw.array) > 1:
+            return frozenset()
+        scan = Volume(raw.array[0], raw.spacing_mm, raw.origin_mm, raw.direction, raw.modality)
+        return frozenset((content_hash(to_canonical(scan).array),))
+    except Parts2WholeError:
+        return frozenset()

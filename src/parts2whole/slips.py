@@ -19,6 +19,7 @@ from parts2whole.spec import Spec
 from parts2whole.store.location import MANIFEST, tell_used
 from parts2whole.study.read import COMMAND_LINE, ArgumentsError, at, leaves_of
 from parts2whole.training.cluster import is_first_process
+from parts2whole.training.leak import WAYS_OUT
 from parts2whole.training.lock import refuse_begun, refuse_busy
 
 OUTPUTS = frozenset({"out", "cache"})
@@ -36,7 +37,8 @@ def check(
 ) -> None:
     """Raise `ArgumentsError` for what can't work: missing paths, a used out folder, sizes that don't divide.
 
-    Also for a disk without room, and for scans that don't say whether they are CT or MR.
+    Also for a disk without room, scans that don't say whether they are CT or MR, and weights that have seen
+    every labelled scan.
 
     Args:
         command: its name.
@@ -56,6 +58,7 @@ def check(
     if command in ROOM and is_first_process():
         _check_room(command, function, values)
     _check_modality(command, values)
+    _check_seen(values)
 
 
 def place_of(parameter: str, positional: Sequence[str]) -> str:
@@ -148,6 +151,16 @@ def _check_modality(command: str, values: Mapping[str, Any]) -> None:
         places = [root / "images"] if unsaid and not known and not (root / "dataset.json").is_file() else []
     if places and (told := look.tell_unknown_modality(places)):
         raise ArgumentsError(f"{option} is missing: {told}; add {option} CT or {option} MR")
+
+
+def _check_seen(values: Mapping[str, Any]) -> None:
+    """Weights must not have seen all that is labelled, unless that is accepted, or was when the run began."""
+    task, init = values.get("task"), values.get("init")
+    asked = not (init is None or values.get("accept_leak") or values.get("resume"))
+    if not asked or type(task).__name__ != "Segmentation":
+        return
+    if told := look.tell_all_seen(Path(str(init)), Path(str(getattr(task, "data", "")))):
+        raise ArgumentsError(f"{told}. {WAYS_OUT}")
 
 
 def _as_list(scans: Any) -> list[str | Path]:

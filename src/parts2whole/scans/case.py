@@ -18,8 +18,8 @@ from parts2whole.scans.read import (
     read_scan,
     read_volume,
 )
+from parts2whole.scans.stamps import say_scan, stamp_case
 from parts2whole.scans.volume import Box, LabelVolume, Volume, orientation_code
-from parts2whole.spec import digest
 
 SAME_GRID_VOXELS = 0.05
 """Image and label may lie this far apart, in voxels, and still be one grid."""
@@ -110,12 +110,10 @@ class SourceCase:
             files = file_stamp(self.files())
         except OSError as error:
             raise ReadError(f"{error.filename} can't be read: {error.strerror}") from error
-        said = "".join(
-            f"{source.problem}{source.series}{source.frames or ''}" for source in self.scan_sources()
-        )
+        said = "".join(say_scan(scan.problem, scan.series, scan.frames) for scan in self.scan_sources())
         made = repr(self.label) if isinstance(self.label, LabelSource) else ""
         box = self.box and self.box.slices  # as stores of version 0.1.0 have it
-        return digest([files, self.patient, str(box), self.which, said, *([made] if made else [])])
+        return stamp_case(files, self.patient, box=box, which=self.which, said=said, made=made)
 
     def _label_files(self) -> tuple[Path, ...]:
         if self.label is None:

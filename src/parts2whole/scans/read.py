@@ -7,7 +7,6 @@ anything is allocated, so that a broken or hostile file costs a line in a report
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from parts2whole.scans.matlab import read_matlab
 from parts2whole.scans.nifti import read_nifti, smallest_integer, write_mask_like, write_nifti
 from parts2whole.scans.ome_zarr import files_of, is_ome_zarr, read_ome_zarr
 from parts2whole.scans.source import Raw, ReadError, ScanSource, Which, safe_name
+from parts2whole.scans.stamps import stamp_files
 from parts2whole.scans.volume import LabelVolume, Volume, from_canonical_array
 
 __all__ = [
@@ -134,16 +134,15 @@ def file_stamp(paths: Sequence[Path]) -> str:
         OSError: a file is missing.
         ReadError: a data file is missing.
     """
-    hasher = hashlib.sha256()
+    found = []
     for path in paths:
         stats = [path.stat()]
         if is_ome_zarr(path):
             stats += [file.stat() for file in files_of(path)]
         if path.name.lower().endswith(ITK_SUFFIXES):
             stats += [file.stat() for file in data_files(path)[1:]]
-        text = " ".join(f"{stat.st_size} {stat.st_mtime_ns}" for stat in stats)
-        hasher.update(f"{path.name}\0{text}\n".encode(errors="surrogateescape"))
-    return hasher.hexdigest()[:32]
+        found.append((path.name, stats))
+    return stamp_files(found)
 
 
 def _read(path: Path) -> Raw:

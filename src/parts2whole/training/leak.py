@@ -9,12 +9,19 @@ by `prepare`, they are compared too, and find those.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 from parts2whole.errors import Parts2WholeError, name_some
-from parts2whole.tasks.labelled import LabelledData
+
+if TYPE_CHECKING:
+    from parts2whole.tasks.labelled import LabelledData
 
 ACCEPTANCE = "I know that training saw these cases"
 """What a user must write to go on all the same."""
+WAYS_OUT = (
+    "Pre-train again with --held-out and this task, use other weights, or go on with --accept-leak "
+    f'"{ACCEPTANCE}"; the result is then marked'
+)
 
 
 class LeakError(Parts2WholeError, ValueError):
@@ -60,7 +67,6 @@ def check_leaks(leaks: Sequence[str], *, accept_leak: str | None, where: str) ->
     if accept_leak is None:
         raise LeakError(
             f"{len(leaks)} {where} cases were seen in training, so a result on them would flatter it: "
-            f"{name_some(leaks, 20)}. Pre-train again with --held-out and this task, use other weights, or "
-            f'go on with --accept-leak "{ACCEPTANCE}"; the result is then marked'
+            f"{name_some(leaks, 20)}. {WAYS_OUT}"
         )
     return f"LEAK, accepted: {len(leaks)} {where} cases were seen in training: {name_some(leaks, 20)}"
