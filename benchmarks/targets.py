@@ -334,9 +334,10 @@ Written by `{command}`.
 {table}
 
 *Share of the peak* counts the multiplications of a step against those of products of large matrices.
-*Prepare* by processor time is what one process needs over the parent's and half of what two workers need:
-the ratio that two cores give which nothing else disturbs. By the clock, other work on the machine and the
-disk are in it. *nnU-Net* passes windows one at a time, and PyTorch has a slower way for a single small map.
+*Prepare* by the clock sets one process on one core against two on two. Left alone, one process compresses in
+threads, too, and with a second core idle two are only half as fast again. By processor time it is what one
+process needs over the parent's and half of what two workers need: the ratio that two cores give which nothing
+else disturbs. *nnU-Net* passes windows one at a time, and PyTorch has a slower way for a single small map.
 
 ## Why sampling isn't four times as fast as from memory
 

@@ -71,7 +71,9 @@ def sliding_window(
     weights = image.new_zeros(size_of(padded))
     blended: Tensor | None = None
     while places:
-        boxes = [_box(place, window) for place in places[:batch]]
+        # In batches of about the same size: one window alone at the end takes as long as several.
+        count = math.ceil(len(places) / math.ceil(len(places) / batch))
+        boxes = [_box(place, window) for place in places[:count]]
         try:
             logits = model(torch.cat([padded[:, :, z, y, x] for z, y, x in boxes]))
         except RuntimeError as error:
@@ -94,7 +96,7 @@ def sliding_window(
             assert blended is not None
             blended[0, :, z, y, x].addcmul_(found, weight)
             weights[z, y, x] += weight
-        del places[:batch]
+        del places[:count]
     assert blended is not None
     blended = blended if alone else blended.div_(weights)
     z, y, x = (slice(n // 2, n // 2 + size) for n, size in zip(short, shape, strict=True))
