@@ -168,4 +168,8 @@ def test_what_is_not_told_apart_is_grey(browser: Any, tmp_path: Path, finetuned:
     red, green, blue = map(int, colour[4:-1].split(","))
     assert max(red, green, blue) - min(red, green, blue) < 30
     assert page.locator(".charts.finetuning .chart svg path").count() > 0
+    page.set_viewport_size({"width": 400, "height": 900})
+    table = page.locator("table.results").first
+    assert table.locator("th").last.inner_text() == "p"
+    assert table.evaluate("e => e.scrollWidth") <= 400 - 2 * 16, "difference and p are on a phone, too"
     page.close()

@@ -309,7 +309,8 @@ def _duration(run: Run) -> str | None:
 def _machine(environment: Mapping[str, Any]) -> str | None:
     parts = [str(gpu) for gpu in environment.get("gpus") or ()]
     if environment.get("processor"):
-        parts.append(f"{environment['processor']}, {environment.get('cpu_count', '?')} cores")
+        cores = environment.get("cpu_count", "?")
+        parts.append(f"{environment['processor']}, {cores} core{'s' * (cores != 1)}")
     parts += [str(environment[key]) for key in ("precision",) if environment.get(key)]
     return "; ".join(parts) or None
 
