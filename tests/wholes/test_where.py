@@ -7,8 +7,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+import parts2whole as p2w
+from parts2whole.scans.nifti import write_nifti
 from parts2whole.scans.preprocess import Preprocess
-from parts2whole.scans.volume import CANONICAL
+from parts2whole.scans.volume import CANONICAL, Volume
 from parts2whole.store.histogram import BINS, CELL, bins_between, count_intensities, count_labels
 from parts2whole.store.store import CaseRecord, Store
 from parts2whole.wholes.sampler import SamplerError, WholeSampler, WholeSize
@@ -82,6 +84,44 @@ def test_a_scan_full_of_body_is_drawn_from_anywhere(tmp_path):
     assert usual_where(full, []) == Anywhere()
     wholes = draw(full, Anywhere())
     assert wholes == draw(full, None)
+
+
+def prepared(folder, window):
+    """A block of soft tissue in air, which is 2 % of the scan, through `prepare`."""
+    hu = np.full((60, 120, 130), -1000, np.int16)
+    hu[32:48, 64:96, 64:96] = 40
+    write_nifti(Volume(hu), folder / "scans" / "body.nii.gz")
+    return p2w.prepare(
+        folder / "scans", out=folder / "store", modality="CT", window_hu=window, workers=0, progress=False
+    )
+
+
+@pytest.mark.parametrize("window", [(-200.0, 300.0), (-500.0, 500.0), (-499.0, 40.0), (-1000.0, 1000.0)])
+def test_body_is_found_in_windows_that_begin_above_its_threshold(tmp_path, window):
+    store = prepared(tmp_path, window)
+    (case,) = (record.case_id for record in store.cases)
+    assert usual_where(store, [case]) == Body()
+    assert Body().counts(store, store.record(case)).sum() == 16 * 32 * 32
+    places = centres(draw(store, Body(), n=20))
+    assert (places >= (32, 64, 64)).all()
+    assert (places < (48, 96, 96)).all()
+
+
+def test_what_a_window_does_not_show_is_refused(tmp_path):
+    soft, lung = prepared(tmp_path / "soft", (-200.0, 300.0)), prepared(tmp_path / "lung", (-1000.0, -600.0))
+    assert usual_where(lung, [lung.cases[0].case_id]) == Anywhere()
+    for store, rule in (
+        (soft, Lungs()),
+        (soft, Body(above_hu=300.0)),
+        (soft, GenesisTissue(tissue_hu=-200.0, border_voxels=(0, 0, 0))),
+        (lung, Lungs()),
+        (lung, Body()),
+        (lung, GenesisTissue(border_voxels=(0, 0, 0))),
+    ):
+        with pytest.raises(SamplerError, match=r"can't be told in .*store, whose window is -\d+ to -?\d+ HU"):
+            draw(store, rule)
+    with pytest.raises(WhereError, match="above_share of at least 0 and below 1, got 1"):
+        Body(above_share=1.0)
 
 
 def test_body_is_where_tissue_or_lung_is(store):

@@ -21,7 +21,7 @@ from parts2whole.errors import Parts2WholeError
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import Box, Size
 from parts2whole.spec import Spec
-from parts2whole.store.histogram import bins_between, draw_voxel
+from parts2whole.store.histogram import BINS, bins_between, draw_voxel
 from parts2whole.store.store import CaseRecord, Store
 
 
@@ -64,12 +64,17 @@ class Body(Where):
     """A whole centred on a voxel that is no air.
 
     Attributes:
-        above_hu: CT voxels above are body, to a twentieth of the window.
+        above_hu: CT voxels above are body, to a twentieth of the window.  Where that is below the window,
+            which shows all that is darker alike, those above its lowest twentieth are.
         above_share: in other modalities, voxels above this share of the intensity range are.
     """
 
     above_hu: float = -500.0
     above_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.above_share < 1:
+            raise WhereError(f"Body needs above_share of at least 0 and below 1, got {self.above_share}")
 
     def place(
         self, store: Store, record: CaseRecord, size: Size, generator: np.random.Generator
@@ -79,8 +84,12 @@ class Body(Where):
 
     def counts(self, store: Store, record: CaseRecord) -> npt.NDArray[np.float64]:
         """Voxels of the body in every cell of the scan."""
-        low = _share(self.above_hu, store.preprocess) if record.modality == "CT" else self.above_share
-        return _intensities(store, record, low, 1.0)
+        if record.modality != "CT":
+            return _intensities(store, record, self.above_share, 1.0)
+        low = _share(self.above_hu, store.preprocess)
+        if low >= 1:
+            raise WhereError(f"Body above {self.above_hu:g} HU {_not_in(store)}")
+        return _intensities(store, record, max(low, 1 / BINS), 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +109,8 @@ class Lungs(Where):
         if record.modality != "CT":
             raise WhereError(f"Lungs needs CT, but case {record.case_id!r} is {record.modality}")
         low, high = (_share(hu, store.preprocess) for hu in self.hu)
+        if low < 0 or high > 1:  # all that is beyond looks like what is at the end
+            raise WhereError(f"Lungs of {self.hu[0]:g} to {self.hu[1]:g} HU {_not_in(store)}")
         return _centred(_intensities(store, record, low, high), record, size, generator)
 
 
@@ -170,6 +181,8 @@ class GenesisTissue(Where):
         if any(end < border for end, border in zip(last, self.border_voxels, strict=True)):
             return None
         threshold = _share(self.tissue_hu, store.preprocess)
+        if not 0 < threshold <= 1:
+            raise WhereError(f"GenesisTissue from {self.tissue_hu:g} HU on {_not_in(store)}")
         for _ in range(self.tries):
             z, y, x = (
                 int(generator.integers(b, e + 1)) for b, e in zip(self.border_voxels, last, strict=True)
@@ -192,7 +205,10 @@ def usual_where(store: Store, cases: Sequence[str]) -> Where:
         cases: ids; some, evenly spaced, are looked at.
     """
     records = [store.record(case) for case in cases[:: max(1, len(cases) // LOOKED_AT)]]
-    shares = [Body().counts(store, record).sum() / math.prod(record.shape) for record in records]
+    try:
+        shares = [Body().counts(store, record).sum() / math.prod(record.shape) for record in records]
+    except WhereError:  # a window that ends below what is body
+        return Anywhere()
     return Body() if shares and 0 < statistics.median(shares) < 0.5 else Anywhere()
 
 
@@ -214,6 +230,14 @@ def _share(hu: float, preprocess: Preprocess) -> float:
     """Hounsfield units as a value in [0, 1]."""
     low, high = preprocess.window_hu
     return (hu - low) / (high - low)
+
+
+def _not_in(store: Store) -> str:
+    """What is wrong with a threshold, after it."""
+    low, high = store.preprocess.window_hu
+    return (
+        f"can't be told in {store.path}, whose window is {low:g} to {high:g} HU; prepare it with a wider one"
+    )
 
 
 def _intensities(store: Store, record: CaseRecord, low: float, high: float) -> npt.NDArray[np.float64]:
