@@ -141,13 +141,29 @@ def test_lungs_are_where_lung_is_and_wholes_are_moved_inside(store):
     assert (places[:, 2] < 32).all()
 
 
-def test_labelled_is_near_a_label(store):
+def test_labelled_is_on_a_label(store):
     wholes = draw(store, Labelled(), n=200)
-    cells = Counter(tuple(np.minimum(place // CELL, (3, 3, 4))) for place in centres(wholes))
-    assert set(cells) == {(0, 3, 3), (2, 0, 0)}
-    assert min(cells.values()) > 70
-    (only,) = {tuple(place // CELL) for place in centres(draw(store, Labelled((7, 9))))}
-    assert only == (0, 3, 3)
+    places = Counter(map(tuple, centres(wholes).tolist()))
+    assert set(places) == {(5, 100, 100), (40, 8, 8)}  # the second is moved inside: it lies at (40, 3, 3)
+    assert min(places.values()) > 70
+    (only,) = set(map(tuple, centres(draw(store, Labelled((7, 9)))).tolist()))
+    assert only == (5, 100, 100)
+
+
+def test_the_centre_is_what_is_looked_for_not_only_near_it(tmp_path):
+    """A thin oblique plate: most of every cell that it crosses is air, and each of its voxels is as likely."""
+    store = Store.create(tmp_path / "s", preprocess=Preprocess(modality="CT"))
+    z, y, x = np.indices((48, 96, 96))
+    plate = np.abs(z - y // 2 + x // 8) < 2
+    add(store, "plate", np.where(plate, 40, -1000), label=plate.astype(np.uint8))
+    store.finish()
+    for rule in (Body(), Lungs(hu=(0.0, 100.0)), Labelled()):
+        sampler = WholeSampler(store, size=WholeSize((1, 1, 1)), where=rule, seed=0)
+        places = np.array([sampler.draw(0, index).box.start for index in range(400)])
+        assert plate[tuple(places.T)].all()
+        expected = np.array([z[plate].mean(), y[plate].mean(), x[plate].mean()])
+        spread = np.array([z[plate].std(), y[plate].std(), x[plate].std()])
+        assert (np.abs(places.mean(axis=0) - expected) < 4 * spread / 20).all()  # four standard errors
 
 
 def test_a_rule_that_finds_nothing_ends(store):

@@ -2,7 +2,7 @@
 
 A volume is divided into cells of `CELL` voxels.  For each is counted how many voxels lie in every twentieth
 of the intensity range, and, of a label map, how many carry every label.  Counts are made once, when a case is
-stored.  Drawing a voxel from them costs the same in a small scan and in a large one.
+stored.  Drawing a cell by them, and a voxel in it, costs the same in a small scan and in a large one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parts2whole.scans.preprocess import to_unit
+from parts2whole.scans.volume import Box, Size
 
 CELL = (16, 32, 32)
 """Voxels (z, y, x) of a cell."""
@@ -37,9 +38,7 @@ def count_intensities(array: npt.NDArray[Any], *, scale: float, offset: float) -
     bits = np.dtype(f"u{array.itemsize}")
     every = np.nan_to_num(np.arange(np.iinfo(bits).max + 1, dtype=bits).view(array.dtype))
     unit = to_unit(every, scale=scale, offset=offset)
-    # A value on the border of two bins, but for rounding, belongs to the upper one.
-    bins = np.clip(np.floor(unit * BINS + 1e-4), 0, BINS - 1).astype(np.intp)
-    return _count(array[0].view(bits), bins.take, BINS)
+    return _count(array[0].view(bits), bins_of(unit).take, BINS)
 
 
 def count_labels(label: npt.NDArray[Any], values: Sequence[int]) -> Counts:
@@ -53,21 +52,20 @@ def bins_between(low: float, high: float) -> slice:
     return slice(first, int(np.clip(round(high * BINS), first + 1, BINS)))
 
 
-def draw_voxel(
-    chances: npt.NDArray[np.float64], shape: tuple[int, int, int], generator: np.random.Generator
-) -> tuple[int, int, int] | None:
-    """A voxel: its cell by ``chances`` (z, y, x), its place in the cell uniformly; None without chances."""
+def bins_of(unit: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+    """The bin of every value in [0, 1]; one on the border of two, but for rounding, is in the upper one."""
+    return np.clip(np.floor(unit * BINS + 1e-4), 0, BINS - 1).astype(np.intp)
+
+
+def draw_cell(chances: npt.NDArray[np.float64], shape: Size, generator: np.random.Generator) -> Box | None:
+    """The voxels of a cell of a volume of ``shape``, drawn by ``chances`` (z, y, x); None without chances."""
     sums = np.cumsum(chances)
     if not sums[-1] > 0:
         return None
     number = int(np.searchsorted(sums, generator.random() * sums[-1], side="right"))
-    cell = np.unravel_index(number, chances.shape)
-    low = [int(index) * edge for index, edge in zip(cell, CELL, strict=True)]
-    z, y, x = (
-        int(generator.integers(first, min(first + edge, end)))
-        for first, edge, end in zip(low, CELL, shape, strict=True)
-    )
-    return z, y, x
+    z, y, x = (int(index) * n for index, n in zip(np.unravel_index(number, chances.shape), CELL, strict=True))
+    d, h, w = (min(n, edge - at) for n, edge, at in zip(CELL, shape, (z, y, x), strict=True))
+    return Box((z, y, x), (d, h, w))
 
 
 def _count(

@@ -1,9 +1,9 @@
 """Where wholes come from: rules for their place in a scan.  `usual_where` is the rule where none is given.
 
 A rule draws a place with the random numbers of one whole, so it stays a function of (seed, step, index).
-`Body`, `Lungs` and `Labelled` centre a whole on a voxel drawn from counts that the store keeps (`cells`), at
-the same cost in scans of any size.  `GenesisTissue` is the rule by which Models Genesis cut its cubes; it
-looks at the voxels of each candidate.
+`Body`, `Lungs` and `Labelled` draw a cell by counts that the store keeps (`cells`), and centre a whole on one
+of the voxels in it that they look for, at the same cost in scans of any size.  `GenesisTissue` is the rule by
+which Models Genesis cut its cubes; it looks at the voxels of each candidate.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import abc
 import dataclasses
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from parts2whole.errors import Parts2WholeError
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import Box, Size
 from parts2whole.spec import Spec
-from parts2whole.store.histogram import BINS, bins_between, draw_voxel
+from parts2whole.store.histogram import BINS, bins_between, bins_of, draw_cell
 from parts2whole.store.store import CaseRecord, Store
 
 
@@ -80,16 +80,19 @@ class Body(Where):
         self, store: Store, record: CaseRecord, size: Size, generator: np.random.Generator
     ) -> Size | None:
         """See `Where.place`."""
-        return _centred(self.counts(store, record), record, size, generator)
+        return _centred_on_bins(store, record, self._bins(store, record), size, generator)
 
     def counts(self, store: Store, record: CaseRecord) -> npt.NDArray[np.float64]:
         """Voxels of the body in every cell of the scan."""
+        return _count_bins(store, record, self._bins(store, record))
+
+    def _bins(self, store: Store, record: CaseRecord) -> slice:
         if record.modality != "CT":
-            return _intensities(store, record, self.above_share, 1.0)
+            return bins_between(self.above_share, 1.0)
         low = _share(self.above_hu, store.preprocess)
         if low >= 1:
             raise WhereError(f"Body above {self.above_hu:g} HU {_not_in(store)}")
-        return _intensities(store, record, max(low, 1 / BINS), 1.0)
+        return bins_between(max(low, 1 / BINS), 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,12 +114,12 @@ class Lungs(Where):
         low, high = (_share(hu, store.preprocess) for hu in self.hu)
         if low < 0 or high > 1:  # all that is beyond looks like what is at the end
             raise WhereError(f"Lungs of {self.hu[0]:g} to {self.hu[1]:g} HU {_not_in(store)}")
-        return _centred(_intensities(store, record, low, high), record, size, generator)
+        return _centred_on_bins(store, record, bins_between(low, high), size, generator)
 
 
 @dataclasses.dataclass(frozen=True)
 class Labelled(Where):
-    """A whole centred on a labelled voxel, or near: to the cell of 16 x 32 x 32 voxels, by how many it holds.
+    """A whole centred on a labelled voxel.
 
     Attributes:
         values: label values; empty takes all but 0.
@@ -134,8 +137,14 @@ class Labelled(Where):
             )
         wanted = self.values or tuple(value for value in record.label_values if value)
         kinds = [record.label_values.index(value) for value in wanted if value in record.label_values]
-        counts = store.read_cells(record.case_id, label=True)[kinds]
-        return _centred(counts.sum(axis=0, dtype=np.float64), record, size, generator)
+        counts = store.read_cells(record.case_id, label=True)[kinds].sum(axis=0, dtype=np.float64)
+        return _centred(
+            counts,
+            lambda cell: np.isin(store.read_label(record.case_id, cell), wanted),
+            record,
+            size,
+            generator,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,22 +249,48 @@ def _not_in(store: Store) -> str:
     )
 
 
-def _intensities(store: Store, record: CaseRecord, low: float, high: float) -> npt.NDArray[np.float64]:
+def _count_bins(store: Store, record: CaseRecord, bins: slice) -> npt.NDArray[np.float64]:
     """Voxels in a range of values in every cell."""
-    chosen = bins_between(low, high)
-    counts: npt.NDArray[np.float64] = store.read_cells(record.case_id)[chosen].sum(axis=0, dtype=np.float64)
+    counts: npt.NDArray[np.float64] = store.read_cells(record.case_id)[bins].sum(axis=0, dtype=np.float64)
     return counts
 
 
-def _centred(
-    chances: npt.NDArray[np.float64], record: CaseRecord, size: Size, generator: np.random.Generator
+def _centred_on_bins(
+    store: Store, record: CaseRecord, bins: slice, size: Size, generator: np.random.Generator
 ) -> Size | None:
-    """A whole around a voxel drawn by ``chances``, moved inside the scan."""
-    centre = draw_voxel(chances, record.shape, generator)
-    if centre is None:
+    """A whole around a voxel in a range of values."""
+
+    def inside(cell: Box) -> npt.NDArray[np.bool_]:
+        found = bins_of(store.read_unit(record.case_id, cell)[0])
+        chosen: npt.NDArray[np.bool_] = (found >= bins.start) & (found < bins.stop)
+        return chosen
+
+    return _centred(_count_bins(store, record, bins), inside, record, size, generator)
+
+
+def _centred(
+    chances: npt.NDArray[np.float64],
+    looked_for: Callable[[Box], npt.NDArray[np.bool_]],
+    record: CaseRecord,
+    size: Size,
+    generator: np.random.Generator,
+) -> Size | None:
+    """A whole around one of the voxels that are ``looked_for``, moved inside the scan.
+
+    Args:
+        chances: how many there are in every cell.
+        looked_for: which they are in a cell.
+        record: of the scan.
+        size: of the whole.
+        generator: of random numbers.
+    """
+    cell = draw_cell(chances, record.shape, generator)
+    if cell is None:
         return None
+    places = np.argwhere(looked_for(cell))
+    centre = places[generator.integers(len(places))] + cell.start
     z, y, x = (
-        min(max(0, middle - wanted // 2), edge - wanted) if edge > wanted else (edge - wanted) // 2
+        int(min(max(0, middle - wanted // 2), edge - wanted)) if edge > wanted else (edge - wanted) // 2
         for middle, wanted, edge in zip(centre, size, record.shape, strict=True)
     )
     return z, y, x
