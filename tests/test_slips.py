@@ -220,7 +220,10 @@ def test_scans_that_need_not_have_been_seen_are_left_to_the_command(pretrained, 
     data = tmp_path / "data"
     shutil.copytree(place / "labelled", data)
     assert look.tell_all_seen(pretrained, data)
-    for nothing in (tmp_path, place / "weights", place / "finished"):
+    odd = tmp_path / "odd"
+    shutil.copytree(pretrained / "weights", odd / "weights")
+    (odd / "config.yaml").write_text("[]")
+    for nothing in (tmp_path, place / "weights", place / "finished", odd):
         assert not look.tell_all_seen(nothing, data)
     assert not look.tell_all_seen(pretrained, place / "scans")
     monkeypatch.setattr(look, "COMPARED", 0)

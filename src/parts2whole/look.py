@@ -149,7 +149,7 @@ def tell_all_seen(init: Path, data: Path) -> str:
     try:
         seen = frozenset(json.loads((weights / "card.json").read_text(encoding="utf-8"))["seen"])
         known = _records_of(init) if seen else {}
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, Parts2WholeError):
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError):
         return ""  # what is wrong with weights and stores is told when they are opened
     left = COMPARED
     for file in files if seen else files[:1]:
@@ -178,9 +178,9 @@ def _hashes_by_stamp(file: Path, known: Mapping[str, Sequence[Mapping[str, Any]]
     """Hashes of the scan that was made from this very file, unchanged; nothing where there is none."""
     files = stamp_files([(file.name, [file.stat()])])
     for record in known.get(file.name, ()):
-        stamps = [stamp_case(files, patient, said=say_scan()) for patient in (None, record["patient"])]
-        if record["stamp"] in stamps:  # None where a name alone tells the patient
-            return frozenset((record["content_hash"], *record["channel_hashes"]))
+        patients = (None, record.get("patient"))  # None where a name alone tells who it is
+        if record.get("stamp") in [stamp_case(files, patient, said=say_scan()) for patient in patients]:
+            return frozenset((record["content_hash"], *record.get("channel_hashes", ())))
     return frozenset()
 
 
