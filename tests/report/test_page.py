@@ -258,7 +258,7 @@ def test_the_page_is_alive_in_a_browser(tmp_path: Path, pretrained: MakeRun) -> 
     flags = (
         "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     )
-    flags += "--disable-component-update --disable-sync --window-size=1200,900 --virtual-time-budget=5000 --dump-dom"
+    flags += "--disable-component-update --disable-sync --window-size=1200,900 --virtual-time-budget=60000 --dump-dom"
     done = subprocess.run(
         [chromium, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", tried.as_uri()],
         capture_output=True,
