@@ -101,6 +101,63 @@ def test_a_person_can_use_the_page(browser: Any, page_file: Path, scheme: str) -
     page.close()
 
 
+LISTEN = """<script>
+const errors = [];
+console.error = (...words) => errors.push(words.join(" "));
+addEventListener("error", (event) => errors.push(event.message), true);
+addEventListener("unhandledrejection", (event) => errors.push(String(event.reason)));
+addEventListener("securitypolicyviolation", (event) => errors.push(event.violatedDirective));
+</script>"""
+
+ACT = """<script>
+setTimeout(() => {
+  const seen = {};
+  const pixels = (canvas) => Array.from(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data)
+    .filter((_, i) => i % 4 === 0);
+  const slider = document.querySelector("#slice-axial");
+  const whole = document.querySelectorAll(".plane canvas")[2];
+  seen.before = pixels(whole);
+  slider.value = 0;
+  slider.dispatchEvent(new Event("input", { bubbles: true }));
+  seen.after = pixels(whole);
+  seen.told = document.querySelector(".plane output").textContent;
+  seen.coronal = pixels(document.querySelectorAll(".plane")[1].querySelectorAll("canvas")[2]);
+  const chart = document.querySelector(".chart svg");
+  const box = chart.getBoundingClientRect();
+  chart.dispatchEvent(new PointerEvent("pointermove", { clientX: box.right - 150, clientY: box.top + 50 }));
+  seen.tip = document.querySelector(".tip").innerText;
+  document.querySelector(".tools .scale").click();
+  document.querySelector(".tools button").click();
+  seen.lines = document.querySelectorAll(".chart path").length;
+  seen.errors = errors;
+  document.body.replaceChildren(JSON.stringify(seen));
+}, 1000);
+</script>"""
+
+
+def test_the_page_is_alive_in_a_browser(browser: Any, tmp_path: Path, pretrained: MakeRun) -> None:
+    folder = pretrained(tmp_path / "run")
+    text = write_report(folder).read_text()
+    head, rest = text.split("<title>", 1)
+    tried = tmp_path / "tried.html"
+    tried.write_text(head + LISTEN + "<title>" + rest.replace("</body>", ACT + "</body>"))
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.goto(tried.as_uri())
+    page.locator("body:not(:has(*))").wait_for()  # `ACT` has left nothing but what it saw
+    seen = json.loads(page.inner_text("body"))
+    page.close()
+    assert seen["errors"] == []
+    panel = np.load(folder / "panels" / "latest.npz")
+    errors = ((panel["reconstruction"] - panel["whole"]) ** 2).mean(axis=(1, 2, 3))
+    expected = np.rint(panel["whole"][errors.argmin()] * 255)  # the median of two is the better one
+    np.testing.assert_array_equal(seen["before"], expected[2].ravel())
+    np.testing.assert_array_equal(seen["after"], expected[0].ravel())
+    np.testing.assert_array_equal(seen["coronal"], expected[::-1, 2].ravel())  # the box is 1 to 4 along y
+    assert seen["told"] == "slice 1 of 4"
+    assert "stretched part" in seen["tip"]
+    assert seen["lines"] >= 5
+
+
 def test_the_page_fits_a_phone(browser: Any, page_file: Path) -> None:
     page = browser.new_page(viewport={"width": 390, "height": 800})
     page.goto(page_file.as_uri())
