@@ -197,7 +197,7 @@ assert code == 2 and "torch" not in sys.modules
     assert done.returncode == 0, done.stderr
     said = " ".join(done.stderr.split())
     assert f"{pretrained} was trained on all 4 labelled scans, those to validate and to test on" in said
-    assert "Pre-train again with --held-out" in said
+    assert "among them; pre-train again with --held-out" in said
     assert not (place / "run").exists()
 
 

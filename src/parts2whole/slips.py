@@ -160,7 +160,7 @@ def _check_seen(values: Mapping[str, Any]) -> None:
     if not asked or type(task).__name__ != "Segmentation":
         return
     if told := look.tell_all_seen(Path(str(init)), Path(str(getattr(task, "data", "")))):
-        raise ArgumentsError(f"{told}. {WAYS_OUT}")
+        raise ArgumentsError(f"{told}; {WAYS_OUT[0].lower()}{WAYS_OUT[1:]}")
 
 
 def _as_list(scans: Any) -> list[str | Path]:
