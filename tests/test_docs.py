@@ -206,6 +206,16 @@ def test_what_is_said_of_the_gain_is_in_the_results(page):
     (masked,) = re.findall(r"^\| Masked autoencoder \| (.*)$", methods, re.MULTILINE)
     one, three = (f"{float(found):.1f}" for found in re.findall(r"<br>\+([\d.]+)", masked))
     assert f"{one} and {three} points with one and three labels" in said
+    large = results.split("\n## Hippocampus, large patches\n")[1].split("\n## ")[0]
+    alone, ours = (
+        [float(found.replace("−", "-")) for found in re.findall(r"<br>(.[\d.]+)", row)]
+        for name in ("Autoencoder", "Parts2Whole")
+        for row in re.findall(rf"^\| {name} \| (.*)$", large, re.MULTILINE)
+    )
+    assert f"{alone[0]:.1f} with one" in said
+    if "doesn't show it again" in said:
+        low, high = (f"{found:+.1f}".replace("-", "−") for found in (min(ours), max(ours)))
+        assert f"({low} to {high} with one to three labels)" in said
 
 
 def test_every_study_of_the_short_results_has_all_its_runs_on_the_long_page():

@@ -151,8 +151,10 @@ def tell_all_seen(init: Path, data: Path) -> str:
         known = _records_of(init) if seen else {}
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError):
         return ""  # what is wrong with weights and stores is told when they are opened
+    if not seen:
+        return ""
     left = COMPARED
-    for file in files if seen else files[:1]:
+    for file in files:
         found = _hashes_by_stamp(file, known)
         if not found:
             left -= file.stat().st_size
