@@ -169,6 +169,25 @@ def test_every_format_says_which_test_it_is(table: Table, write: Any) -> None:
     assert "α" in written or r"\alpha" in written
 
 
+def test_a_table_wider_than_the_terminal_has_a_line_an_arm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    names = ("scratch", *(f"Some quite long method {n}" for n in range(1, 7)), "Parts2Whole")
+    values = {name: [0.50 + n / 100, 0.51 + n / 100] for n, name in enumerate(names)}
+    wide = make_table(rows_of(values) + rows_of(values, fraction=1.0, labelled=120))
+    lines = to_text(wide).splitlines()
+    assert max(map(len, lines)) <= 80
+    for n, name in enumerate(names):  # in both blocks, with its own mean
+        assert len([line for line in lines if name in line and f"{50.5 + n:.2f} ± 0.71" in line]) == 2
+    assert len([line for line in lines if "Parts2Whole − scratch" in line and "+7.00" in line]) == 2
+    assert (
+        len([line for line in lines if "Parts2Whole − Some quite long method 6" in line and "+1.00" in line])
+        == 2
+    )
+    flat = to_text(wide, width=400).splitlines()
+    assert [len([line for line in flat if f"{50.5 + n:.2f}" in line]) for n in range(8)] == [2] * 8
+    assert len([line for line in flat if "56.50" in line and "57.50" in line]) == 2  # a line for all arms
+
+
 def test_markdown(table: Table) -> None:
     lines = to_markdown(table).splitlines()
     assert lines[0].startswith("| Task | Metric | Labels | scratch | Autoencoder | Parts2Whole |")

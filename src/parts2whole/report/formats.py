@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from collections.abc import Callable, Sequence
 from html import escape
 from typing import TypeVar
@@ -80,29 +81,71 @@ def metric_label(row: Row) -> str:
     return metric_title(row.metric) + (", %" if row.percent else "")
 
 
-def to_text(table: Table, *, title: str = "", width: int = 120) -> str:
-    """The table as plain text, with the best marked by ``*``; as wide as it must be to lose nothing."""
+def to_text(table: Table, *, width: int | None = None) -> str:
+    """The table as plain text, with the best marked by ``*``.
 
-    def style(text: str, cell: Cell) -> Text:
-        return Text(f"{text} *" if cell.best else f"{text} ≈" if cell.equivalent else f"{text}  ")
-
-    common, first = _common(table)  # what all rows have in common moves into the title
-    heading = "\n".join(text for text in (title, common) if text)
-    made = RichTable(
-        title=Text(heading, style="bold") if heading else None, title_justify="left", box=SIMPLE_HEAD
-    )
-    notes = [note.replace("Bold:", "Marked *:") for note in table.notes]
-    made.caption, made.caption_justify = Text("\n".join(notes), style="dim"), "left"
-    for place, name in enumerate(_headings(table)[first:], start=first):
-        made.add_column(Text(name), justify="right" if place > 2 else "left")
-    for line in _lines(table, style, Text):
-        made.add_row(*line[first:])
-    console = Console(file=io.StringIO(), width=10_000, color_system=None)
-    wide = console.measure(made).maximum
-    console = Console(file=io.StringIO(), width=max(width, wide), color_system=None)
+    Args:
+        table: the table.
+        width: columns, default those of the terminal.  Where a line of all arms is wider, every arm has a
+            line of its own; names and numbers are never cut.
+    """
+    width = shutil.get_terminal_size().columns if width is None else width
+    made = _flat_text(table)
+    measure = Console(file=io.StringIO(), width=10_000, color_system=None).measure
+    if measure(made).minimum > width:
+        made = _upright_text(table)
+    console = Console(file=io.StringIO(), width=max(width, measure(made).minimum), color_system=None)
     with console.capture() as captured:
         console.print(made)
     return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+
+
+def _flat_text(table: Table) -> RichTable:
+    """A line a row of the table, a column an arm."""
+    made, first = _frame(table)
+    for place, name in enumerate(_headings(table)[first:], start=first):
+        made.add_column(Text(name), justify="right" if place > 2 else "left", no_wrap=place > 2)
+    for line in _lines(table, _style_text, Text):
+        made.add_row(*line[first:])
+    return made
+
+
+def _upright_text(table: Table) -> RichTable:
+    """A block a row of the table, in it a line an arm and a line a comparison."""
+    made, first = _frame(table)
+    made.add_column(Text(", ".join(_headings(table)[first:3])))
+    for heading in ("", "p"):
+        made.add_column(Text(heading), justify="right", no_wrap=True)
+    lines = _lines(table, _style_text, Text)
+    for row, line in zip(table.rows, lines, strict=True):
+        if made.rows:
+            made.add_row()
+        made.add_row(Text(", ").join(line[first:3]))
+        for arm, score in zip(table.arms, line[3:], strict=False):
+            made.add_row(Text(f"  {arm}"), score)
+        for rival, difference in row.differences.items():
+            named = ", the best other" if rival == BEST_OTHER else ""
+            made.add_row(
+                Text(f"  {table.focus} − {difference.against}{named}"),
+                Text(f"{format_difference(difference, row)}  "),  # as wide as a score's mark
+                Text(format_p(difference.p)),
+            )
+    return made
+
+
+def _frame(table: Table) -> tuple[RichTable, int]:
+    """A table without columns, and the first heading that is not told in its title."""
+    common, first = _common(table)
+    made = RichTable(
+        title=Text(common, style="bold") if common else None, title_justify="left", box=SIMPLE_HEAD
+    )
+    notes = [note.replace("Bold:", "Marked *:") for note in table.notes]
+    made.caption, made.caption_justify = Text("\n".join(notes), style="dim"), "left"
+    return made, first
+
+
+def _style_text(text: str, cell: Cell) -> Text:
+    return Text(f"{text} *" if cell.best else f"{text} ≈" if cell.equivalent else f"{text}  ")
 
 
 def to_markdown(table: Table) -> str:
