@@ -14,9 +14,10 @@ from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.study.check import check_paths
+from parts2whole.study.file import Verbs
 from parts2whole.study.plan import Study
 from parts2whole.study.read import StudyError
-from parts2whole.study.resolve import Verbs, read_study
+from parts2whole.study.resolve import read_study
 from parts2whole.study.work import make_jobs
 from parts2whole.tasks.brain_tumour_segmentation import BrainTumourSegmentation
 from parts2whole.tasks.segmentation import Segmentation

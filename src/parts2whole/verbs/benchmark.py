@@ -30,10 +30,11 @@ from parts2whole.report.study import Listing, name_endpoints
 from parts2whole.report.tables import Table
 from parts2whole.report.verdict import Conclusion
 from parts2whole.study.check import check_paths
+from parts2whole.study.file import Verbs, load_generator
 from parts2whole.study.job import do_job
 from parts2whole.study.plan import Generated, Study
 from parts2whole.study.progress import Reporter
-from parts2whole.study.resolve import Verbs, load_generator, read_study
+from parts2whole.study.resolve import read_study
 from parts2whole.study.work import Job, Outcome, is_finished, make_jobs
 from parts2whole.tasks.base import default_cache
 from parts2whole.training.stop import INTERRUPTED, Interrupted
