@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 import parts2whole as p2w
-from parts2whole.cli import COMMANDS, main
+from parts2whole.cli import main
+from parts2whole.commands import COMMANDS
 
 OWN = """
 import dataclasses

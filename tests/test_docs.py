@@ -15,7 +15,8 @@ import torch
 import yaml
 
 import parts2whole
-from parts2whole.cli import COMMANDS, load, main, read, split_name
+from parts2whole.cli import load, main, read, split_name
+from parts2whole.commands import COMMANDS
 from parts2whole.contracts import Contract, keep
 from parts2whole.phantom.example import write_pairs
 from parts2whole.study.read import Reader

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from parts2whole.cli import COMMANDS, load, read
+from parts2whole.cli import load, read
+from parts2whole.commands import COMMANDS
 from parts2whole.presets import PRESETS
 from parts2whole.study.read import ArgumentsError, Reader, StudyError
 from parts2whole.study.resolve import read_study

@@ -14,7 +14,8 @@ import pytest
 
 import parts2whole as p2w
 from parts2whole import look, slips
-from parts2whole.cli import COMMANDS, load_outline, main
+from parts2whole.cli import load_outline, main
+from parts2whole.commands import COMMANDS
 from parts2whole.files import DiskFullError
 from parts2whole.networks.base import Network
 from parts2whole.scans.read import write_nifti

@@ -13,8 +13,8 @@ import yaml
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.scans.preprocess import Preprocess
+from parts2whole.study.asked import Verbs
 from parts2whole.study.check import check_paths
-from parts2whole.study.file import Verbs
 from parts2whole.study.plan import Study
 from parts2whole.study.read import StudyError
 from parts2whole.study.resolve import read_study

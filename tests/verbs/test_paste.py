@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import parts2whole as p2w
-from parts2whole.cli import COMMANDS, load, read, split_name
+from parts2whole.cli import load, read, split_name
+from parts2whole.commands import COMMANDS
 from parts2whole.own import import_own
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.study.read import Reader

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import importlib
 import os
@@ -19,6 +18,7 @@ from parts2whole.presets import PresetError, read_preset
 from parts2whole.report.endpoints import DEFAULT, ENDPOINTS
 from parts2whole.report.make_table import make_table
 from parts2whole.spec import digest, members, to_plain
+from parts2whole.study.asked import Arm, TargetTask, Verbs
 from parts2whole.study.plan import DATA, STORES, Generated, Settings, StorePlan, folder_name, settings_digest
 from parts2whole.study.read import Reader, StudyError, read_mapping, refuse_unknown
 from parts2whole.tasks.base import Task
@@ -48,71 +48,6 @@ SOURCE = re.compile(r"[a-z0-9_]{2,}:.*")
 def _methods() -> list[str]:
     """Names of the methods."""
     return sorted(member.__name__ for member in members(Method))  # type: ignore[type-abstract]
-
-
-@dataclasses.dataclass(frozen=True)
-class Verbs:
-    """What a study calls: functions whose signatures say which settings there are.
-
-    Attributes:
-        prepare: makes stores.
-        pretrain: of every pre-training.
-        finetune: of every fine-tuning.
-        generators: ``module:function`` that makes data, by the word that a study calls it by.
-    """
-
-    prepare: Callable[..., Any]
-    pretrain: Callable[..., Any]
-    finetune: Callable[..., Any]
-    generators: Mapping[str, str]
-
-
-@dataclasses.dataclass(frozen=True)
-class Arm:
-    """What is compared: a method to pre-train with, or an ``init`` that needs no pre-training.
-
-    Attributes:
-        name: of the arm.
-        method: None where ``init`` is given.
-        init: scratch, a run folder, or a source and its path.
-        network: of its own; None takes the study's.
-        pretrain: settings of its own.
-        finetune: settings of its own.
-    """
-
-    name: str
-    method: Method | None
-    init: str | None
-    network: Network | None
-    pretrain: Settings
-    finetune: Settings
-
-
-@dataclasses.dataclass(frozen=True)
-class TargetTask:
-    """A task, and what its cells are laid out over.
-
-    Attributes:
-        name: of the task.
-        task: the task itself.
-        metric: what it is judged by; None leaves it to custom.
-        pretrain: settings of its own.
-        finetune: settings of its own.
-        labels: ``fraction`` or ``cases``, one each.
-        lengths: steps of fine-tuning, where there are several; else None.
-        seeds: of the runs.
-        folds: which fold is tested, and of how many; None without folds.
-    """
-
-    name: str
-    task: Task
-    metric: str | None
-    pretrain: Settings
-    finetune: Settings
-    labels: Sequence[Settings]
-    lengths: Sequence[int | None]
-    seeds: Sequence[int]
-    folds: Sequence[tuple[int, int] | None]
 
 
 def load_generator(word: str, place: str) -> Callable[..., Any]:

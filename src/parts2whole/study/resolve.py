@@ -10,7 +10,8 @@ from pathlib import Path
 import yaml
 
 from parts2whole.study.aliases import NoAlias, plain_010
-from parts2whole.study.file import THIS_FOLD, THIS_SEED, THIS_TASK, Arm, StudyFile, TargetTask, Verbs
+from parts2whole.study.asked import Arm, TargetTask, Verbs
+from parts2whole.study.file import THIS_FOLD, THIS_SEED, THIS_TASK, StudyFile
 from parts2whole.study.plan import (
     CELLS,
     PRETRAININGS,

@@ -29,8 +29,8 @@ from parts2whole.report.runs import read_run
 from parts2whole.scans.case import SourceCase
 from parts2whole.scans.itk import SUFFIXES, data_files
 from parts2whole.scans.read import strip_suffix
+from parts2whole.study.asked import Verbs
 from parts2whole.study.devices import end_with
-from parts2whole.study.file import Verbs
 from parts2whole.study.plan import Settings
 from parts2whole.training.folder import RESULT, SPLIT
 from parts2whole.training.model import as_function, load_model

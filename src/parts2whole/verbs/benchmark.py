@@ -29,8 +29,9 @@ from parts2whole.report.runs import Run
 from parts2whole.report.study import Listing, name_endpoints
 from parts2whole.report.tables import Table
 from parts2whole.report.verdict import Conclusion
+from parts2whole.study.asked import Verbs
 from parts2whole.study.check import check_paths
-from parts2whole.study.file import Verbs, load_generator
+from parts2whole.study.file import load_generator
 from parts2whole.study.job import do_job
 from parts2whole.study.plan import Generated, Study
 from parts2whole.study.progress import Reporter
