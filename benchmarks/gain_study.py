@@ -214,7 +214,7 @@ def explain_table(study: Gain, place: int) -> str:
     deviation = " ± deviation over seeds" if endpoint.name == "final" else ""
     return (
         f"{metric}: {ENDPOINTS[endpoint.name]}{deviation}; below it the difference to *{study.reference}* "
-        f"and its p ({endpoint.test}{corrected}, not over arms), bold where it is told; "
+        f"and its p ({endpoint.test}{corrected}, not over arms), bold where p ≤ α; "
         f"n = {max(row.n for row in rows)}."
     )
 
@@ -264,22 +264,21 @@ def contrast_table(studies: Sequence[Gain]) -> list[str]:
 
 def tell_contrast(studies: Sequence[Gain]) -> str:
     """How often InfoNCE falls where it is not trained on, and how often further than with an autoencoder."""
-    fallen = [
-        {
-            method_name(run): pairs[0][2] - pairs[-1][2]
-            for run in study.pretrainings
-            if rebuilds(run) and "ontrast" not in method_name(run) and len(pairs := paired_curves(run)) > 1
-        }
-        for study in studies
-    ]
-    falls = [fall > 0 for found in fallen for fall in found.values()]
-    further = [
-        found["Parts2Whole"] > found["Autoencoder"]
-        for found in fallen
-        if {"Parts2Whole", "Autoencoder"} <= found.keys()
-    ]
+    falls: dict[
+        tuple[tuple[float, ...], ...], float
+    ] = {}  # studies may share a pre-training, which counts once
+    further = []
+    for study in studies:
+        found = {}
+        for run in study.pretrainings:
+            pairs = paired_curves(run)
+            if rebuilds(run) and "ontrast" not in method_name(run) and len(pairs) > 1:
+                found[method_name(run)] = falls[tuple(map(tuple, pairs))] = pairs[0][2] - pairs[-1][2]
+        if {"Parts2Whole", "Autoencoder"} <= found.keys():
+            further.append(found["Parts2Whole"] > found["Autoencoder"])
+    fallen = sum(fall > 0 for fall in falls.values())
     told = (
-        f"In {sum(falls)} of {len(falls)} pre-trainings that rebuild images and see no contrastive loss, "
+        f"In {fallen} of {len(falls)} pre-trainings that rebuild images and see no contrastive loss, "
         "that of parts of held-out wholes falls"
     )
     if not further:

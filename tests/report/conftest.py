@@ -117,7 +117,8 @@ def finetuned() -> MakeRun:
         **changes: Any,
     ) -> Path:
         folder.mkdir(parents=True)
-        config = {"task": TASK, "init": init, "seed": seed, "steps": 100}
+        share: dict[str, Any] = {"fraction": 1.0, "cases": cases}
+        config = {"task": TASK, "init": init, "seed": seed, "steps": 100, **share}
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
         write_json(folder / "environment.json", ENVIRONMENT)
         lines = [
@@ -136,8 +137,7 @@ def finetuned() -> MakeRun:
             "kind": "finetune",
             "task": TASK,
             "init": init,
-            "fraction": 1.0,
-            "cases": cases,
+            "fraction": 1.0 if cases is None else None,
             "seed": seed,
             "train_cases": [f"t{i}" for i in range(cases or 7)],
             "validation_cases": ["v0"],

@@ -14,9 +14,9 @@ bottleneck: skip connections would let details of the part pass around it.
     loss = mean (sigmoid(D(E(part))) - W)^2
 
 What is ours.  The paper's part sizes, whole size and optimiser could not be read in a public source.
-The band of part sizes here is a preset chosen on validation data of our own (docs/results.md), not the
-paper's.  Trilinear interpolation, several parts per whole, and parts in the whole's proportions are choices
-(stretching a part differently along each axis gave worse features, docs/results.md).
+The band of part sizes here is a preset chosen on validation data of our own (docs/results-0.1.0.md), not
+the paper's.  Trilinear interpolation, several parts per whole, and parts in the whole's proportions are
+choices (stretching a part differently along each axis gave worse features, docs/results-0.1.0.md).
 """
 
 from __future__ import annotations

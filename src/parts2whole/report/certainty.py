@@ -155,9 +155,8 @@ def _score(row: Plain, metric: str, positive: str) -> Any:
 
 
 def _labels_fit(run: Run, row: Row) -> bool:
-    fraction = None if run.result.get("cases") else as_number(run.result.get("fraction"))
-    count = len(run.result.get("train_cases") or ())
-    return fraction == row.fraction and row.labelled[0] <= count <= row.labelled[1]
+    fraction = as_number(run.result.get("fraction"))
+    return fraction == row.fraction and row.labelled[0] <= run.labelled <= row.labelled[1]
 
 
 def _can_see(difference: Difference, row: Row, alpha: float) -> str:

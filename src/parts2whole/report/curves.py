@@ -189,7 +189,7 @@ def comparison_charts(runs: Sequence[Run]) -> list[Chart]:
     colours = arm_colours(set(arms.values()))
     groups: dict[tuple[str, int, int], list[Run]] = {}
     for run in done:
-        count, steps = len(run.result.get("train_cases") or ()), lengths[run.folder] or 0
+        count, steps = run.labelled, lengths[run.folder] or 0
         groups.setdefault((tasks[run.folder], count, steps), []).append(run)
     charts = []
     for (task, count, steps), members in sorted(groups.items()):

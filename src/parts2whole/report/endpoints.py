@@ -36,7 +36,7 @@ class Judged:
         task: its name.
         metric: what was measured.
         labels: in words, such as ``5 cases``, with steps where there are several.
-        counts: smallest and largest number of labelled cases.
+        counts: smallest and largest number of labels, see `parts2whole.report.runs.Run.labelled`.
         fraction: share of the labels; None where the number of cases was chosen.
         steps: of the runs, where there are several.
         figures: by arm, over the seeds that count.

@@ -27,14 +27,16 @@ def pool_folds(runs: Iterable[Run]) -> list[Run]:
         result = run.result
         key: tuple[Any, ...] = (run.folder,)
         if result.get(FOLD):
-            cell = (result.get(name) for name in ("arm", "task_name", "cases", "fraction", "seed"))
-            key = (*map(str, cell), run.config.get("steps"), result[FOLD][1])
+            cell = (result.get(name) for name in ("arm", "task_name", "fraction", "seed"))
+            told = (run.config.get(name) for name in ("cases", "steps"))
+            key = (*map(str, cell), *told, result[FOLD][1])
         groups.setdefault(key, []).append(run)
     found = []
     for members in groups.values():
-        if not members[0].result.get(FOLD):
+        folds = {run.result[FOLD][0] for run in members} if members[0].result.get(FOLD) else set()
+        if len(folds) < len(members):  # not of folds, or of one that was run twice, which a table refuses
             found += members
-        elif len({run.result[FOLD][0] for run in members}) == members[0].result[FOLD][1]:
+        elif len(folds) == members[0].result[FOLD][1]:
             found.append(_pool(sorted(members, key=lambda run: int(run.result[FOLD][0]))))
     return found
 

@@ -209,9 +209,8 @@ def show_pairs(runs: Sequence[Run], table: Table, reference: str | None) -> list
         row = next(row for row in table.rows if row.task == task)
         sides: dict[str, dict[Any, Run]] = {str(reference): {}, str(table.focus): {}}
         for run in done:
-            count = len(run.result.get("train_cases") or ())
             of_row = (tasks[run.folder], lengths[run.folder]) == (task, row.steps)
-            if of_row and row.labelled[0] <= count <= row.labelled[1]:
+            if of_row and row.labelled[0] <= run.labelled <= row.labelled[1]:
                 sides.get(arms[run.folder], {})[run.result.get("seed", 0)] = run
         found = _median_pair(sides[str(reference)], sides[str(table.focus)], row.metric)
         if found is not None and len(made) < MOST_PAIRS:

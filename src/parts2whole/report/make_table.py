@@ -48,7 +48,7 @@ def make_table(
 
     Args:
         rows: mappings with ``task``, ``arm``, ``seed``, ``value``, and optionally ``metric``, ``fraction``,
-            ``labelled`` (number of labelled cases), ``steps`` (where several tell rows apart), ``subset``
+            ``labelled`` (number of labels), ``steps`` (where several tell rows apart), ``subset``
             (which cases), ``weights`` (initial ones), ``run`` (what to call it) and ``settings`` (what it was
             made with). A value that is nan is undefined: it is named under the table and left out.
         metric: keep rows of this metric only; default: the main one of each task, if rows say which that is

@@ -205,7 +205,7 @@ def _describe(run: Run, root: Path) -> Plain:
     result = run.result
     seed = result.get("seed", run.config.get("seed", "–"))
     fraction = as_number(result.get("fraction"))
-    count = len(result.get("train_cases") or ()) if run.kind == "finetune" else None
+    count = run.labelled if run.kind == "finetune" else None
     labels = f"{count} cases" if count else f"{100 * fraction:.3g} %" if fraction is not None else "–"
     return {
         "folder": _place(run, root),

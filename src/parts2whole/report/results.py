@@ -61,7 +61,7 @@ def result_rows(runs: Iterable[Run]) -> list[Plain]:
     """Test metrics of finished fine-tuning runs, one row a metric: the input of the tables.
 
     Returns:
-        Rows with ``task``, ``metric``, ``fraction``, ``labelled`` (cases trained on), ``steps`` (see
+        Rows with ``task``, ``metric``, ``fraction``, ``labelled`` (see `Run.labelled`), ``steps`` (see
         `told_steps`), ``arm``, ``seed``, ``value`` (nan where it is undefined), ``main`` (whether the metric
         is the task's main one), ``subset`` (which cases were trained on), ``weights`` (where the initial
         weights are), ``run`` (its name), ``folder`` (where it is) and ``settings`` (what it was made with,
@@ -76,8 +76,8 @@ def result_rows(runs: Iterable[Run]) -> list[Plain]:
             "task": tasks[run.folder],
             "metric": metric,
             "main": place == 0,
-            "fraction": None if run.result.get("cases") else as_number(run.result.get("fraction")),
-            "labelled": len(run.result.get("train_cases") or ()),
+            "fraction": as_number(run.result.get("fraction")),
+            "labelled": run.labelled,
             "steps": steps[run.folder],
             "arm": arms[run.folder],
             "seed": run.result.get("seed", 0),
@@ -105,7 +105,7 @@ def told_steps(runs: Sequence[Run]) -> dict[Path, int | None]:
     planned = {run.folder: int(as_number(run.config.get("steps")) or run.steps) for run in runs}
     found: dict[tuple[object, ...], set[int]] = {}
     for run in runs:
-        labels = (run.result.get("fraction"), len(run.result.get("train_cases") or ()))
+        labels = (run.result.get("fraction"), run.labelled)
         cell = (tasks[run.folder], arms[run.folder], *labels, run.result.get("seed", 0))
         found.setdefault(cell, set()).add(planned[run.folder])
     several = {cell[0] for cell, steps in found.items() if len(steps) > 1}
@@ -192,7 +192,7 @@ def _title(run: Run, root: Path | None) -> str:
         return _place(run, root)
     if run.kind != "finetune":
         return str(arm)
-    labels = f", {len(run.result['train_cases'])} labelled" if run.result.get("train_cases") else ""
+    labels = f", {run.labelled} labelled" if run.labelled else ""
     labels += f", {run.config.get('steps')} steps" if run.result.get(BY_STEPS) else ""
     return f"{task_names([run])[run.folder]}{labels}, {arm}, seed {run.result.get('seed', 0)}"
 

@@ -111,6 +111,12 @@ class Run:
         return int(self.result.get("steps") or last)
 
     @property
+    def labelled(self) -> int:
+        """Labels of a fine-tuning: patients, where so many were asked for, else cases trained on."""
+        asked = as_number(self.config.get("cases"))
+        return int(asked) if asked else len(self.result.get("train_cases") or ())
+
+    @property
     def duration_s(self) -> float | None:
         """Seconds it took, as far as it got."""
         last = self.records[-1].get("time_s") if self.records else None

@@ -90,7 +90,7 @@ class Row:
         task: its name.
         metric: what was measured.
         fraction: share of the labels; None where the number of cases was chosen instead.
-        labelled: smallest and largest number of labelled cases.
+        labelled: smallest and largest number of labels, see `parts2whole.report.runs.Run.labelled`.
         cells: by arm, for every arm that has results.
         differences: the arm of interest against each of `Table.rivals`, where both have results.
         percent: all values are shares, shown as percentages.
