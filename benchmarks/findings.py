@@ -33,8 +33,8 @@ CLOSING = """
 
 - **Exact resume** holds on CPUs at the same number of threads and processes, in the same versions of the
   libraries. On GPUs add `--hardware.deterministic true`: on an H100, resumed runs of `UNet3D` and
-  `ResEncUNet3D` were then equal to unbroken ones, to the bit ([measured](gpu.md)); the decoder of `SegResNet` has no
-  deterministic way.
+  `ResEncUNet3D` were then equal to unbroken ones, to the bit ([measured](gpu.md)); the decoder of
+  `SegResNet` has no deterministic way.
 - **Several processes** give the curve of one to float tolerance, not to the bit: sums are made in another
   order. Dropout draws other numbers on every process. Segmentation's Dice is over the rows of one process.
 - **Two checkpoints** stay, so a damaged one costs one interval. Each is written beside its place, forced to

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -56,6 +57,32 @@ def test_a_series_without_a_structure_is_set_aside_unless_it_may_lack_it(example
     assert reason.startswith("it has no Liver but")
     assert "join names of one structure by |" in reason
     lax = example.replace(structures=("Liver", "Spleen"), may_lack=("Liver", "Spleen")).sources()
+    assert len(lax.cases) == 5
+
+
+@pytest.mark.parametrize("left", ["no item", "an empty item", "a line", "nothing"])
+def test_a_region_that_is_named_but_not_drawn_is_one_that_isnt_there(left, task):
+    path = task.data / "p0/RTSTRUCT/1.dcm"
+    content = pydicom.dcmread(path)
+    numbers = {str(item.ROIName): item.ROINumber for item in content.StructureSetROISequence}
+    region = next(item for item in content.ROIContourSequence if item.ReferencedROINumber == numbers["Liver"])
+    if left == "no item":
+        content.ROIContourSequence.remove(region)
+    elif left == "an empty item":
+        del region.ContourSequence
+    elif left == "a line":  # of two points, which encloses nothing
+        region.ContourSequence = region.ContourSequence[:1]
+        region.ContourSequence[0].ContourData = region.ContourSequence[0].ContourData[:6]
+    else:
+        del content.ROIContourSequence
+    content.save_as(path)
+    strict = task.sources()
+    assert len(strict.cases) == 4
+    (reason,) = strict.set_aside.values()
+    assert re.match(
+        r"it has no Liver but (Lesion|nothing) \(named, but not drawn: (Lesion, )?Liver\)", reason
+    )
+    lax = task.replace(may_lack=("Liver", "Lesion")).sources()
     assert len(lax.cases) == 5
 
 

@@ -325,3 +325,24 @@ def test_joined_patients_are_counted(tmp_path):
     assert labelled.patients_by == (
         "names, each image a patient of its own; scans equal voxel for voxel make 1 of them one with another"
     )
+
+
+def test_a_separator_counts_for_every_case_before_the_folders(tmp_path):
+    """Two visits of eight people in a BIDS tree, of which the cases of a data set take one name with a suffix."""
+    listed = {}
+    for number in range(8):
+        for case, visit in ((f"sub-{number:02d}", "ses-1"), (f"sub-{number:02d}_fu", "ses-2")):
+            stem = f"raw/sub-{number:02d}/{visit}/sub-{number:02d}_{visit}"
+            listed[case] = {"images": [f"{stem}_T1w.nii.gz"], "label": f"{stem}_seg.nii.gz"}
+            for kind in ("T1w", "seg"):
+                (tmp_path / f"{stem}_{kind}.nii.gz").parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / f"{stem}_{kind}.nii.gz").touch()
+    said = {"labels": {"background": 0, "x": 1}, "channel_names": {"0": "T1"}, "dataset": listed}
+    (tmp_path / "dataset.json").write_text(json.dumps(said))
+
+    def people(separator):
+        task = Segmentation(tmp_path, patient_separator=separator)
+        return {case.case_id: case.patient for case in task.tell_patients(task.sources().cases)}
+
+    assert people("_") == {case: case[:6] for case in listed}
+    assert people("+") == people(None) == {case: f"raw/{case[:6]}" for case in listed}  # as the folders say

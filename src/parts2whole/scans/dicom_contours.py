@@ -33,6 +33,15 @@ def structure_names(header: Any) -> dict[int, str]:
     }
 
 
+def drawn_regions(header: Any) -> set[int]:
+    """Numbers of the regions that somebody drew; templates name regions that nobody did."""
+    return {
+        int(item.ReferencedROINumber)
+        for item in header.get("ROIContourSequence") or ()
+        if any(_is_drawn(contour) for contour in item.get("ContourSequence") or ())
+    }
+
+
 def read_contours(structures: Any, number: int, scan: Volume) -> Mask:
     """The voxels (z, y, x) of one region of a structure set, on the scan's grid; all False if it is empty.
 
@@ -86,6 +95,12 @@ def fill_polygon(points: Points, shape: tuple[int, ...]) -> Mask:
     np.add.at(crossings, (row, column), 1)
     inside: Mask = np.cumsum(crossings[:, :columns], axis=1) % 2 == 1
     return inside
+
+
+def _is_drawn(contour: Any) -> bool:
+    """Whether a contour encloses something, or is of another kind, which reading it refuses."""
+    kind, values = str(contour.get("ContourGeometricType")), contour.get("ContourData") or ()
+    return len(values) >= 3 * SHORTEST if kind in CLOSED else len(values) > 0
 
 
 def _contours(structures: Any, number: int) -> Iterable[Points]:

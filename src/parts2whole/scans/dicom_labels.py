@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 
 from parts2whole.scans.case import IngestError, LabelSource
-from parts2whole.scans.dicom_contours import Mask, read_contours, structure_names
+from parts2whole.scans.dicom_contours import Mask, drawn_regions, read_contours, structure_names
 from parts2whole.scans.dicom_segments import read_segment, segment_names
 from parts2whole.scans.dicom_voxels import BROKEN
 from parts2whole.scans.source import ReadError, ScanSource, first_line
@@ -21,7 +21,7 @@ SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 TAGS: list[Any] = [
     *("SOPClassUID", "SegmentSequence", "ReferencedSeriesSequence"),
-    *("StructureSetROISequence", "ReferencedFrameOfReferenceSequence"),
+    *("StructureSetROISequence", "ROIContourSequence", "ReferencedFrameOfReferenceSequence"),
 ]
 OR = "|"
 """Between the names that a structure has in different files."""
@@ -35,13 +35,15 @@ class LabelObject:
         path: its file.
         kind: ``SEG`` or ``RTSTRUCT``.
         series: UIDs of the series it refers to.
-        names: of its segments or regions, by their numbers.
+        names: of its segments, or of the regions that are drawn, by their numbers.
+        undrawn: names of regions that nobody drew.
     """
 
     path: Path
     kind: str
     series: tuple[str, ...]
     names: dict[int, str]
+    undrawn: tuple[str, ...] = ()
 
 
 def find_label_objects(sources: Iterable[ScanSource]) -> list[LabelObject]:
@@ -120,7 +122,7 @@ def holds(objects: Sequence[LabelObject], structure: str) -> bool:
 
 def _label_object(path: Path, header: Any) -> list[LabelObject]:
     """What a file is, if it is a segmentation or a structure set."""
-    kind = header.get("SOPClassUID")
+    kind, undrawn = header.get("SOPClassUID"), ()
     if kind in SEGMENTATIONS:
         series = header.get("ReferencedSeriesSequence") or ()
         names = segment_names(header)
@@ -131,8 +133,10 @@ def _label_object(path: Path, header: Any) -> list[LabelObject]:
             for study in frame.get("RTReferencedStudySequence") or ()
             for item in study.get("RTReferencedSeriesSequence") or ()
         ]
-        names = structure_names(header)
+        named, drawn = structure_names(header), drawn_regions(header)
+        names = {number: name for number, name in named.items() if number in drawn}
+        undrawn = tuple(name for number, name in named.items() if number not in drawn)
     else:
         return []
     uids = tuple(dict.fromkeys(str(item.get("SeriesInstanceUID") or "") for item in series))
-    return [LabelObject(path, "SEG" if kind in SEGMENTATIONS else "RTSTRUCT", uids, names)]
+    return [LabelObject(path, "SEG" if kind in SEGMENTATIONS else "RTSTRUCT", uids, names, undrawn)]

@@ -20,6 +20,7 @@ from parts2whole.errors import Parts2WholeError
 from parts2whole.scans.find import strip_suffix
 
 BY_PATTERN = "patient_pattern"
+BY_SEPARATOR = "patient_separator"
 BY_DICOM = "DICOM PatientID (hashed)"
 BY_BIDS = "BIDS subjects"
 BY_PARTICIPANTS = "participants.tsv"

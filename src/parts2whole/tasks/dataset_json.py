@@ -34,7 +34,7 @@ from parts2whole.store.ingest import SourceCase
 from parts2whole.tasks.dataset_labels import read_labels
 from parts2whole.tasks.labelled import FoundCases, TaskError
 from parts2whole.tasks.labels import LabelMeaning
-from parts2whole.tasks.pairs import pair_folders, patient_of
+from parts2whole.tasks.pairs import pair_folders, separate_patients
 
 FILE = "dataset.json"
 READERS = ("SimpleITKIO", "SimpleITKIOWithReorient", "NibabelIO", "NibabelIOWithReorient")
@@ -140,10 +140,10 @@ class DatasetJson:
             lost = [str(file) for file in (*(files or images), label) if not file.exists()]
             missing += lost
             if not lost:
-                cases.append(SourceCase(name, tuple(files), label, patient_of(name, separator)))
+                cases.append(SourceCase(name, tuple(files), label))
         if missing:
             raise TaskError(f"{self.path} names files that don't exist: {name_some(missing)}")
-        return FoundCases(cases, set_aside)
+        return FoundCases(separate_patients(cases, separator), set_aside)
 
 
 def read_dataset_json(root: Path) -> DatasetJson | None:

@@ -133,8 +133,10 @@ class DicomSegmentation(SegmentationTask):
         ]
         if absent:
             there = sorted({name for one in objects for name in one.names.values()})
+            undrawn = sorted({name for one in objects for name in one.undrawn})
+            named = f" (named, but not drawn: {name_some(undrawn)})" if undrawn else ""
             return (
-                f"it has no {name_some(absent)} but {name_some(there) or 'nothing'}; join names of one "
+                f"it has no {name_some(absent)} but {name_some(there) or 'nothing'}{named}; join names of one "
                 f"structure by {OR}, and list what a series may lack in --task.may-lack"
             )
         return None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from parts2whole.errors import name_some
 from parts2whole.scans.find import name_twins
+from parts2whole.scans.patients import BY_SEPARATOR
 from parts2whole.scans.read import SUFFIXES, ReadError, scan_files, strip_suffix
 from parts2whole.store.ingest import SourceCase
 from parts2whole.tasks.labelled import FoundCases, TaskError
@@ -70,7 +73,7 @@ def _complete(
         names = set(files)
         if names == wanted or (channels and names == {""}):
             paths = tuple(files[name] for name in sorted(names))
-            cases.append(SourceCase(case, paths, labels[case], patient_of(case, separator)))
+            cases.append(SourceCase(case, paths, labels[case]))
             continue
         lack, more = (
             ", ".join(_say(case, each) for each in sorted(s)) for s in (wanted - names, names - wanted)
@@ -80,16 +83,27 @@ def _complete(
             for text in (lack and f"it has no {lack}", more and f"{more} isn't a channel of the others")
             if text
         )
-    return FoundCases(cases, set_aside)
+    return FoundCases(separate_patients(cases, separator), set_aside)
 
 
 def _say(case: str, channel: str) -> str:
     return f"{case}_{channel}" if channel else case
 
 
-def patient_of(case: str, separator: str | None) -> str:
-    """The patient's part of a name."""
-    return case.partition(separator)[0] if separator else case
+def separate_patients(cases: Sequence[SourceCase], separator: str | None) -> list[SourceCase]:
+    """The cases with their patients, the part of their names before ``separator``.
+
+    Where some names have it, the others are the patient's name alone, and folders don't count.
+    """
+    told = BY_SEPARATOR if separator and any(separator in case.case_id for case in cases) else ""
+    return [
+        dataclasses.replace(
+            case,
+            patient=case.case_id.partition(separator)[0] if separator else case.case_id,
+            patient_by=told,
+        )
+        for case in cases
+    ]
 
 
 def by_stem(folder: Path, ending: str | None = None) -> dict[str, Path]:
