@@ -127,3 +127,18 @@ def test_splits_and_data_are_compared(tmp_path: Path, finetuned: MakeRun) -> Non
     for name in ("training cases (a #", "test cases (a #", "data (a aaaa; b bbbb)"):
         assert name in sentence
     assert "validation cases" not in sentence
+
+
+def test_labels_that_were_corrected_and_scans_that_were_added_between_runs_are_told(
+    tmp_path: Path, finetuned: MakeRun
+) -> None:
+    def settings(name: str, labels: str, scans: str) -> dict[str, str]:
+        about = {"labels_fingerprint": labels, "pretrained_on": scans}
+        return read_settings(read_run(finetuned(tmp_path / name, **about)))
+
+    before, after = settings("a", "1" * 32, "3" * 32), settings("b", "2" * 32, "4" * 32)
+    unknown = settings("c", "", "")  # of a run that was made before this was kept
+    (sentence,) = told(("a", 0, before), ("b", 0, after))
+    assert "labels (a 11111111; b 22222222)" in sentence
+    assert "scans of the pre-training (a 33333333; b 44444444)" in sentence
+    assert told(("a", 0, before), ("c", 0, unknown)) == []

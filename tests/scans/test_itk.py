@@ -173,6 +173,23 @@ def test_units_of_axes_without_a_space(folder):
     assert volume.spacing_mm == pytest.approx((2, 0.6, 0.5))
 
 
+@pytest.mark.parametrize(
+    ("space", "noted"),
+    [
+        ("space: left-posterior-superior", False),
+        ("space: RAS", False),
+        ("space: left-anterior-superior", False),
+        ("space: scanner-xyz", True),
+        ("space: 3D-right-handed", True),
+        ("space dimension: 3", True),
+    ],
+)
+def test_an_nrrd_whose_space_is_not_the_patients_is_noted(folder, space, noted):
+    text = NRRD.replace("space: left-posterior-superior", space)
+    volume = read_volume(write(folder, f"{text}data file: LIST\n{SLICES}", ".nhdr"))
+    assert any("axes are taken as left, posterior, superior" in note for note in volume.notes) == noted
+
+
 def test_units_that_are_unknown_are_noted_and_those_that_differ_refused(folder):
     path = write(
         folder, f'{NRRD}space units: "furlong" "furlong" "furlong"\ndata file: LIST\n{SLICES}', ".nhdr"

@@ -124,6 +124,14 @@ def test_the_file_is_believed_and_contradiction_refused():
     assert guess_modality(Volume(scan().array, modality="PT"))[0] is None
 
 
+@pytest.mark.parametrize("named", ["PT", "NM", "US"])
+def test_what_is_named_otherwise_has_no_hounsfield_units(named):
+    tagged = Volume(scan().array, modality=named)
+    with pytest.raises(PreprocessError, match=f"the file says {named}"):
+        prepare_volume(tagged, Preprocess(modality="CT"))
+    assert prepare_volume(tagged, Preprocess(modality="MR")).modality == "MR"  # by its own percentiles
+
+
 def test_ct_without_air_is_noted():
     notes = prepare_volume(scan(low=0, high=4000), Preprocess(modality="CT")).notes
     assert any("Hounsfield" in note for note in notes)

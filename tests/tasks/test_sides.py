@@ -346,3 +346,37 @@ def test_a_separator_counts_for_every_case_before_the_folders(tmp_path):
 
     assert people("_") == {case: case[:6] for case in listed}
     assert people("+") == people(None) == {case: f"raw/{case[:6]}" for case in listed}  # as the folders say
+
+
+def test_the_fingerprint_of_labels_is_that_of_labels_alone(tmp_path):
+    def found(folder, **settings):
+        task = segmentation(tmp_path / folder, {0}, count=3, **settings)
+        return task.labelled(cache=tmp_path / "cache", workers=0, progress=False)
+
+    first, again = found("a"), found("b")
+    assert first.fingerprint() == again.fingerprint() != ""
+    resampled = segmentation(tmp_path / "d", {0}, count=3).replace(
+        preprocess=MR.replace(spacing_mm=(2, 2, 2))
+    )
+    coarse = resampled.labelled(cache=tmp_path / "cache", workers=0, progress=False)
+    assert coarse.fingerprint() == first.fingerprint()
+    task = segmentation(tmp_path / "e", {0}, count=3)
+    corrected = np.zeros((9, 10, 11), np.uint8)
+    corrected[2:6, 3:7, 4:7] = 1
+    save(tmp_path / "e/labels/c1.nii.gz", corrected)
+    other = task.labelled(cache=tmp_path / "cache", workers=0, progress=False)
+    assert other.store.fingerprint() == first.store.fingerprint()
+    assert other.fingerprint() != first.fingerprint()
+
+
+def test_the_fingerprint_of_classes_changes_with_a_class(tmp_path):
+    for number in range(4):
+        save(tmp_path / f"s{number}.nii.gz", noise(number))
+
+    def found(*classes):
+        task = Classification(
+            listed(tmp_path, [f"s{n}.nii.gz,{name}" for n, name in enumerate(classes)]), preprocess=MR
+        )
+        return task.labelled(cache=tmp_path / "cache", workers=0, progress=False).fingerprint()
+
+    assert found("a", "b", "a", "b") == found("a", "b", "a", "b") != found("a", "b", "b", "b")

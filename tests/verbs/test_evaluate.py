@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -13,6 +14,7 @@ import pytest
 import parts2whole as p2w
 from parts2whole.cli import main
 from parts2whole.scans.preprocess import Preprocess
+from parts2whole.training.leak import LeakError
 from parts2whole.training.runtime import Hardware
 
 EXACT = Hardware(accelerator="cpu", precision="32-true")
@@ -109,3 +111,14 @@ def test_a_case_that_fails_is_listed_and_the_others_are_measured(tuned, tmp_path
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
     assert list(metrics["set_aside"]) == [cases[0]]
     assert metrics["grid"] == "native"
+
+
+def test_scans_that_the_step_was_chosen_on_count_as_seen(tuned, tmp_path):
+    cases = json.loads((tuned / "run/split.json").read_text())["validation"]
+    for kind in ("images", "labels"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+        for case in cases:
+            shutil.copy(tuned / f"data/{kind}/{case}.nii.gz", tmp_path / "data" / kind)
+    about = {"data": tmp_path / "data", "cache": tmp_path / "cache", "hardware": EXACT, "progress": False}
+    with pytest.raises(LeakError, match=f"{len(cases)} cases were seen in training"):
+        p2w.evaluate(tuned / "run", out=tmp_path / "out", **about)

@@ -45,6 +45,8 @@ def read_settings(run: Run) -> dict[str, str]:
     code = str(run.environment.get("commit") or run.result.get("commit") or "")
     said = {
         "data": str(run.result.get("data_fingerprint") or "")[:8],
+        "labels": str(run.result.get("labels_fingerprint") or "")[:8],
+        "scans of the pre-training": str(run.result.get("pretrained_on") or "")[:8],
         "code": COMMIT.sub(r"\1", code),
         "precision": run.environment.get("precision"),
     }

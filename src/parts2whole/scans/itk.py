@@ -32,6 +32,11 @@ UNITS_MM = {
     **dict.fromkeys(("in", "inch", "inches"), 25.4),
 }
 
+SPACES = frozenset(
+    ("lps", "left-posterior-superior", "ras", "right-anterior-superior", "las", "left-anterior-superior")
+)
+"""Spaces of NRRD that are fixed to the patient; those with time end in ``t`` or ``-time``."""
+
 LONGEST_FIELD = 500
 """Bytes in a field of an NRRD header, free text excepted; sizes and directions of four axes take a fifth."""
 
@@ -78,6 +83,7 @@ def read_itk(path: Path) -> Raw:
     directions = np.reshape(image.GetDirection(), (len(size), len(size)))[:3, :3]
     columns = (directions * np.array(image.GetSpacing()[:3]))[:, ::-1]
     mm, notes = header.unit_mm()
+    notes = (*notes, *(header.place_notes() if is_nrrd else ()))
     spacing, origin, direction = geometry(columns * mm, np.array(image.GetOrigin()[:3]) * mm, path.name)
     return Raw(array.reshape(-1, *size[2::-1]), spacing, origin, direction, notes=notes)
 
@@ -122,6 +128,14 @@ class _Header:
     def data(self) -> str:
         """What it says of its data."""
         return self.fields.get("elementdatafile", self.fields.get("datafile", "LOCAL"))
+
+    def place_notes(self) -> tuple[str, ...]:
+        """What to know of the axes of an NRRD whose space isn't fixed to the patient."""
+        space = self.fields.get("space", "").lower()
+        if space.removesuffix("-time").removesuffix("t") in SPACES:
+            return ()
+        said = f"its space, {space[:60]!r}, says nothing of the patient" if space else "it names no space"
+        return (f"{said}: axes are taken as left, posterior, superior",)
 
     def names_parts(self) -> bool:
         """Whether its data lies in many files."""

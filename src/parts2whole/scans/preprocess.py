@@ -25,6 +25,9 @@ AIR_HU = -200
 """Voxels at or below are air or lung in CT, and rare in any other modality."""
 
 
+NOT_IN_HU = ("MR", "PT", "NM", "US")
+"""Modalities of files whose values are no Hounsfield units, whatever is asked for."""
+
 GUESSED = "modality guessed: "
 """How the note on a guessed modality begins."""
 
@@ -301,7 +304,8 @@ def _resolve_modality(volume: Volume, preprocess: Preprocess) -> tuple[str, list
                 "(of a task, --task.preprocess.modality)"
             )
         return guess, [] if volume.modality else [f"{GUESSED}{guess} ({reason})"]
-    if wanted != "unit" and volume.modality in ("CT", "MR") and volume.modality != wanted:
+    others = {"CT": NOT_IN_HU, "MR": ("CT",)}.get(wanted, ())
+    if volume.modality in others:
         raise PreprocessError(f"the file says {volume.modality}, but modality={wanted!r} was asked for")
     return wanted, []
 

@@ -349,6 +349,7 @@ def _write_scan(
         stamp=job.stamp,
         labels_lost=lost,
         patient_by=case.patient_by,
+        label_hash="" if label is None else content_hash(to_canonical(label).array),
         file_spacing_mm=canonical.spacing_mm,
     )
     return write_case(job.folder, record, stored.array, None if mask is None else mask.array, dtype=job.dtype)

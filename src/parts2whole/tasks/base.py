@@ -291,6 +291,10 @@ class Task(Spec, abc.ABC):
         """Settings of a task, as plain data, that change what is stored: other settings, another cache."""
         return None
 
+    def takes_boxes(self) -> bool:
+        """Whether every labelled item is a box of a scan that the data name; here none is."""
+        return False
+
     def find_inputs(self, scans: Sequence[str | Path]) -> list[SourceCase]:
         """New scans to predict for: here one a file or DICOM series, with its series UID as it is."""
         found = find_scans(list(scans), keep_series_uids=True)

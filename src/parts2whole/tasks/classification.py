@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import Self
 
 from parts2whole.errors import name_some, tell_reasons
 from parts2whole.scans.patients import BY_DICOM
 from parts2whole.scans.preprocess import Preprocess
-from parts2whole.scans.read import find_scans
+from parts2whole.scans.read import find_scans, strip_suffix
 from parts2whole.scans.volume import Box, Volume
 from parts2whole.store.ingest import SourceCase, store_cases, store_scans
 from parts2whole.store.split import split_by_patient
@@ -23,6 +23,7 @@ from parts2whole.tasks.spreadsheet import Row, read_rows
 
 BOX_COLUMNS = ("z_min", "z_max", "y_min", "y_max", "x_min", "x_max")
 PLACE_COLUMNS = ("path", *BOX_COLUMNS)
+TABLES = (".csv", ".tsv")
 BY_COLUMN = "the column patient"
 
 
@@ -50,9 +51,28 @@ class Classification(ClassificationTask):
         folder = self.cache_folder(cache)
         if path.suffix.lower() == ".npz":
             return self._from_npz(path, folder)
-        if path.suffix.lower() in (".csv", ".tsv"):
+        if path.suffix.lower() in TABLES:
             return self._from_csv(path, folder, workers=workers, progress=progress)
         raise TaskError(f"{path} must be a .csv or an .npz file")
+
+    def takes_boxes(self) -> bool:
+        """Whether every row of the table names a box."""
+        path = Path(self.data)
+        return path.suffix.lower() in TABLES and all(_box(row, path) for row in _read_rows(path))
+
+    def find_inputs(self, scans: Sequence[str | Path]) -> list[SourceCase]:
+        """New scans, and of every table with a column ``path`` its rows, with boxes where they name them."""
+        tables = [Path(scan) for scan in scans if str(scan).lower().endswith(TABLES)]
+        others = [scan for scan in scans if not str(scan).lower().endswith(TABLES)]
+        found = super().find_inputs(others) if others else []
+        for table in tables:
+            rows = read_rows(table, ("path",), optional=BOX_COLUMNS)
+            names = [strip_suffix(PurePath(row.cells["path"]).name) for row in rows]
+            for row, name in zip(rows, names, strict=True):
+                case_id = f"{name}-line{row.line}" if names.count(name) > 1 else name
+                image = _find_image(table.parent, row.cells["path"])
+                found.append(SourceCase(case_id, (image,), box=_box(row, table)))
+        return found
 
     def _from_csv(self, path: Path, folder: Path, *, workers: int | None, progress: bool) -> LabelledData:
         rows = _read_rows(path)

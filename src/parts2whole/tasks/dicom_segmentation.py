@@ -136,8 +136,8 @@ class DicomSegmentation(SegmentationTask):
             undrawn = sorted({name for one in objects for name in one.undrawn})
             named = f" (named, but not drawn: {name_some(undrawn)})" if undrawn else ""
             return (
-                f"it has no {name_some(absent)} but {name_some(there) or 'nothing'}{named}; join names of one "
-                f"structure by {OR}, and list what a series may lack in --task.may-lack"
+                f"it has no {name_some(absent)} but {name_some(there) or 'nothing'}{named}; join names of "
+                f"one structure by {OR}, and list what a series may lack in --task.may-lack"
             )
         return None
 

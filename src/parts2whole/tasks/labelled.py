@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 
 from parts2whole.errors import Parts2WholeError
@@ -122,6 +123,18 @@ class LabelledData:
     def occurring(self) -> dict[str, frozenset[int]]:
         """Classes that occur in every item, by index: its own, or those in its label map."""
         return {i.item_id: i.holds if i.target is None else frozenset((i.target,)) for i in self.items}
+
+    def fingerprint(self) -> str:
+        """A hash over what is labelled, and how; empty where the store, of version 0.1.0, doesn't know it.
+
+        That of the scans is `Store.fingerprint`.
+        """
+        records = [self.store.record(case) for case in sorted({item.case_id for item in self.items})]
+        if any(record.has_label and not record.label_hash for record in records):
+            return ""
+        lines = [f"{item.item_id} {item.target}" for item in self.items]
+        lines += [f"{record.case_id} {record.label_hash}" for record in records]
+        return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:32]
 
     @property
     def patients_by(self) -> str:

@@ -64,9 +64,7 @@ def check_leaks(leaks: Sequence[str], *, accept_leak: str | None, where: str) ->
         raise LeakError(f'accept_leak must be exactly "{ACCEPTANCE}", got {accept_leak!r}')
     if not leaks:
         return None
+    seen = f"{len(leaks)} {'' if where == 'all' else f'{where} '}cases were seen in training"
     if accept_leak is None:
-        raise LeakError(
-            f"{len(leaks)} {where} cases were seen in training, so a result on them would flatter it: "
-            f"{name_some(leaks, 20)}. {WAYS_OUT}"
-        )
-    return f"LEAK, accepted: {len(leaks)} {where} cases were seen in training: {name_some(leaks, 20)}"
+        raise LeakError(f"{seen}, so a result on them would flatter it: {name_some(leaks, 20)}. {WAYS_OUT}")
+    return f"LEAK, accepted: {seen}: {name_some(leaks, 20)}"

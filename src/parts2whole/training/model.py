@@ -50,12 +50,14 @@ class ModelCard:
         seen: content hashes of the scans its encoder was pre-trained on.
         series: series UIDs of these scans, hashed unless they were kept.
         trained: content hashes of the scans it was fine-tuned on.
+        chosen_on: content hashes of the scans that its step was chosen on.
         decoder: what is on the encoder.
         mask_values: of a segmentation, the value of every class in written masks; empty in cards of version
             0.1.0, where values are names.
         spacing_range_mm: smallest and largest spacing (z, y, x) of the files it was fine-tuned on; None in
             cards of version 0.1.0.
         channel_names: what files of single channels are called after ``_``; empty if a file holds them all.
+        boxed: whether every item was a box of a scan, so that a whole scan is nothing that it knows.
     """
 
     task: Task
@@ -70,6 +72,8 @@ class ModelCard:
     mask_values: tuple[int, ...] = ()
     channel_names: tuple[str, ...] = ()
     spacing_range_mm: tuple[Triple, Triple] | None = None
+    boxed: bool = False
+    chosen_on: tuple[str, ...] = ()
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -215,6 +219,8 @@ def read_card(target: Path) -> ModelCard:
             mask_values=from_plain(plain.get("mask_values", []), tuple[int, ...]),
             channel_names=from_plain(plain.get("channel_names", []), tuple[str, ...]),
             spacing_range_mm=from_plain(plain.get("spacing_range_mm"), tuple[Triple, Triple] | None),
+            boxed=bool(plain.get("boxed", False)),
+            chosen_on=from_plain(plain.get("chosen_on", []), tuple[str, ...]),
         )
     except UnknownClassError as error:
         raise ModelError(f"{target / CARD}: {error}") from error

@@ -114,13 +114,13 @@ class Transfer:
 
         The modality is the one the scans have, so that a guess and an order of the same aren't told apart.
         """
-        modality = self.labelled.store.cases[0].modality
+        modality, card = self.labelled.store.cases[0].modality, self.start.card if self.start else None
         task = self.task.replace(preprocess=self.task.preprocess.replace(modality=modality))
         return {
             "task": task.to_dict(),
             "init": self.init,
-            "init_fetched": self.start.card.fetched if self.start else "",
-            "method": self.start.card.method if self.start else None,
+            "init_fetched": card.fetched if card else "",
+            "method": card.method if card else None,
             "network": self.network.to_dict(),
             "classes": list(self.labelled.classes),
             "train_cases": list(split.train),
@@ -128,6 +128,8 @@ class Transfer:
             "test_cases": list(split.test),
             "leaks": list(self.leaks),
             "data_fingerprint": self.labelled.store.fingerprint(),
+            "labels_fingerprint": self.labelled.fingerprint(),
+            "pretrained_on": card.fingerprint if card and card.seen else "",
         }
 
     def make_card(self, train: Sequence[str], *, decoder: Decoder) -> ModelCard:
@@ -147,6 +149,8 @@ class Transfer:
             mask_values=values,
             channel_names=channel_names,
             spacing_range_mm=spacing_range(self.labelled, train),
+            boxed=self.task.takes_boxes(),
+            chosen_on=hashes_of(self.labelled, self.split.validation),
         )
 
     def choose_labels(self, *, fraction: float, cases: int | None, seed: int) -> tuple[str, ...]:

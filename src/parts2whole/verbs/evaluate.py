@@ -132,7 +132,7 @@ def evaluate(
         reasons = "; ".join(tell_reasons(set_aside, of=len({*wanted, *set_aside})))
         raise TaskError(f"there is no {side} case to evaluate. {reasons}".rstrip(". "))
     fresh = items if data is not None else [i for i in items if i in {*split.validation, *split.test}]
-    known = (*card.seen, *(card.trained if data is not None else ()))
+    known = (*card.seen, *((*card.trained, *card.chosen_on) if data is not None else ()))
     leaks = find_leaks(labelled, fresh, seen=known, series=card.series)
     leak = check_leaks(leaks, accept_leak=accept_leak, where=side)
     if progress:

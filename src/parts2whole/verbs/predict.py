@@ -17,7 +17,7 @@ from parts2whole.files import DiskFullError, write_rows
 from parts2whole.progress import watch, watching
 from parts2whole.scans.case import SourceCase, read_channels
 from parts2whole.scans.nifti import smallest_integer
-from parts2whole.scans.preprocess import onto_grid, spacing_text
+from parts2whole.scans.preprocess import crop, onto_grid, spacing_text
 from parts2whole.scans.read import user_salt
 from parts2whole.scans.source import hashed
 from parts2whole.scans.volume import Box, LabelVolume, Volume, to_canonical
@@ -25,6 +25,7 @@ from parts2whole.spec import digest
 from parts2whole.tasks.base import Predictor
 from parts2whole.tasks.candidates import CLASSES, CandidateTask, to_world
 from parts2whole.tasks.channels import group_channels
+from parts2whole.tasks.classification import PLACE_COLUMNS
 from parts2whole.tasks.classifying import ClassificationTask
 from parts2whole.tasks.places import Places, Points, places_in, read_places
 from parts2whole.tasks.segmenting import SegmentationTask
@@ -100,7 +101,8 @@ def predict(
 
     Args:
         run: folder of a finished `finetune`.
-        scans: files, folders or globs; for a task of several channels, its case folders.
+        scans: files, folders or globs; for a task of several channels, its case folders; for `Classification`
+            also a CSV of its columns ``path`` and, where it learned from boxes, those of the box.
         out: folder to write to; existing masks of the same name are refused.
         points: a CSV with ``seriesuid,coordX,coordY,coordZ``: LPS positions in mm, as in LUNA16, in scans
             named by file name without suffix or by series UID.  Candidates are classified there, and a
@@ -116,13 +118,16 @@ def predict(
         The files written, and the scans set aside with their reasons.
 
     Raises:
-        PredictError: no scan could be used, or ``out`` holds a ``probabilities.csv``.
+        PredictError: no scan could be used, ``out`` holds a ``probabilities.csv``, or points are given to a
+            model that classifies scans.
         parts2whole.training.model.ModelError: ``run`` holds no finished model.
         parts2whole.verbs.masks.MaskError: the model or the options don't go with the format.
         parts2whole.scans.codes.CodesError: a class has no code.
     """
     module, card = load_model(Path(run))
     writer = mask_writer(format, None if codes is None else Path(codes), card, Path(run))
+    if points is not None and not isinstance(card.task, SegmentationTask | CandidateTask):
+        raise PredictError(f"{type(card.task).__name__} classifies scans as they are: leave --points out")
     runtime = Runtime(hardware.replace(devices=1, nodes=1))
     model = as_function(runtime.place_module(module), runtime)
     inputs = group_channels(card.task.find_inputs(scans), card.in_channels, card.channel_names)
@@ -190,7 +195,12 @@ def _predict_one(
     path = writer.path(folder, case.case_id)
     if isinstance(card.task, SegmentationTask) and path.exists():
         raise PredictError(f"{path} exists already; choose another --out")
+    if card.boxed and case.box is None:
+        columns = ", ".join(PLACE_COLUMNS)
+        raise PredictError(f"the model learned from boxes of scans: name them in a CSV ({columns})")
     scan = read_channels(case)
+    if case.box is not None:
+        scan = crop(scan, case.box)
     image = network_input(scan, card.preprocess, card.in_channels)
     where = None if named is None else places_in(named, case, image.volume)
     far = _far_spacing(scan, card)
