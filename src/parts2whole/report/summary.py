@@ -267,7 +267,8 @@ def _labels(run: Run) -> str:
     counts = {side: len(run.result.get(f"{side}_cases") or ()) for side in ("train", "validation", "test")}
     fraction = as_number(run.result.get("fraction", run.config.get("fraction")))
     share = f"{100 * fraction:.3g} % of the labels" if fraction is not None else ""
-    if asked := run.config.get("cases"):
+    asked = run.config.get("cases")
+    if asked and asked != counts["train"]:
         share = f"{asked} labelled patient{'s' * (asked != 1)}"
     sides = ", ".join(f"{n} {side}" for side, n in counts.items() if n)
     return "; ".join(part for part in (share, sides, f"seed {run.result.get('seed', 0)}") if part)

@@ -122,7 +122,8 @@ def holds(objects: Sequence[LabelObject], structure: str) -> bool:
 
 def _label_object(path: Path, header: Any) -> list[LabelObject]:
     """What a file is, if it is a segmentation or a structure set."""
-    kind, undrawn = header.get("SOPClassUID"), ()
+    kind = header.get("SOPClassUID")
+    undrawn: tuple[str, ...] = ()
     if kind in SEGMENTATIONS:
         series = header.get("ReferencedSeriesSequence") or ()
         names = segment_names(header)
