@@ -38,6 +38,7 @@ from parts2whole.study.read import (
     choices_of,
     class_and_fields,
     read_mapping,
+    read_yaml,
 )
 from parts2whole.training.cluster import is_first_process
 from parts2whole.training.stop import INTERRUPTED, stopping_at_once
@@ -181,7 +182,7 @@ def read_config(path: str, function: Callable[..., Any], reader: Reader) -> dict
                 raise PresetError("presets are settings of finetune")
             plain = read_preset(path.removeprefix(PREFIX))
         else:
-            plain = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            plain = read_yaml(Path(path).read_text(encoding="utf-8"))
     except PresetError as error:
         raise ArgumentsError(f"--config {path}: {error}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -192,6 +192,9 @@ def test_a_pretraining_may_be_repeated_with_every_seed(tmp_path: Path) -> None:
         ("endpoints", [], r"endpoints must be one or more of"),
         ("pretrain", {"steps": 3}, r"needs store: one of pool, or a folder"),
         ("arms", {}, r"arms is missing"),
+        ("arms.given", {"init": "runs/p2w", "pretrain": {"steps": 9}}, r"arms.given has init, so nothing is pre-trained for it, and pretrain"),
+        ("table", {"test": "wilcoxon", "margin": 0.01}, r"table: a margin needs a test by t"),
+        ("table", {"margin": -0.01}, r"table: a margin must be above 0"),
     ],
 )  # fmt: skip
 def test_every_mistake_is_named_by_its_place(tmp_path: Path, path: str, value: Any, message: str) -> None:
@@ -369,3 +372,49 @@ def test_endpoints_are_named_in_the_file_and_an_area_needs_a_curve(tmp_path: Pat
         read(tmp_path, flat)
     flat["finetune"]["steps"] = [8, 16]
     assert read(tmp_path, flat).endpoints == ("area",)
+
+
+@pytest.mark.parametrize(
+    ("twice", "key"),
+    [
+        ("finetune: {steps: 30}", "'finetune'"),
+        ("seeds: {2: a, 2: b}", "2"),
+        ("arms: {P: SimCLR, P: MoCo}", "'P'"),
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused_with_its_line(tmp_path: Path, twice: str, key: str) -> None:
+    text = yaml.safe_dump(PLAIN)
+    if key != "'finetune'":
+        text = yaml.safe_dump(
+            {name: value for name, value in PLAIN.items() if name != twice.partition(":")[0]}
+        )
+    (tmp_path / "study.yaml").write_text(f"{text}{twice}\n")
+    with pytest.raises(StudyError, match=rf"study.yaml is not YAML: {key} is given twice.*line \d+"):
+        read_study(tmp_path / "study.yaml", out=tmp_path / "out", verbs=VERBS)
+
+
+def test_anchors_and_merges_of_yaml_stay_what_they_are(tmp_path: Path) -> None:
+    text = yaml.safe_dump({name: value for name, value in PLAIN.items() if name != "finetune"})
+    (tmp_path / "study.yaml").write_text(f"{text}finetune: {{<<: &few {{steps: 3}}, steps: 8}}\n")
+    study = read_study(tmp_path / "study.yaml", out=tmp_path / "out", verbs=VERBS)
+    assert {c.settings["steps"] for c in study.finetunings if c.task != "Own"} == {8}
+
+
+def test_the_network_of_an_arm_with_given_weights_is_told_to_fine_tuning(tmp_path: Path) -> None:
+    study = read(
+        tmp_path, changed("arms.given", {"init": "runs/p2w", "network": {"UNet3D": {"size": "base"}}})
+    )
+    given = [c.settings["network"] for c in study.finetunings if c.arm == "given"]
+    assert given
+    assert {str(network) for network in given} == {str(UNet3D(size="base"))}
+
+
+def test_a_renamed_arm_finds_its_pretraining_again(tmp_path: Path) -> None:
+    first = read(tmp_path, PLAIN)
+    for pretraining in first.pretrainings.values():
+        pretraining.folder.mkdir(parents=True)
+    plain = copy.deepcopy(PLAIN)
+    plain["arms"] = {f"{name}-again": arm for name, arm in plain["arms"].items()}
+    second = read(tmp_path, plain)
+    assert second.pretrainings.keys() == first.pretrainings.keys()
+    assert {p.folder for p in second.pretrainings.values()} == {p.folder for p in first.pretrainings.values()}

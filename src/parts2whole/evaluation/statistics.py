@@ -104,6 +104,8 @@ class TestResult:
         confidence: its level.
         margin: of an equivalence test.
         detail: how p was computed, where that isn't plain.
+        side: +1 where the first is ahead in what the test looks at, -1 behind, 0 neither: by the mean, or by
+            ranks, which may say otherwise.
     """
 
     __test__: ClassVar[bool] = False  # no test case, whatever pytest makes of the name
@@ -121,6 +123,11 @@ class TestResult:
     confidence: float = 0.95
     margin: float | None = None
     detail: str = ""
+    side: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.side and self.test != "wilcoxon":
+            object.__setattr__(self, "side", int(np.sign(self.difference)))
 
     def describe(self) -> str:
         """Everything in one line: test, sidedness, n, difference, interval, statistic, p."""
@@ -187,16 +194,19 @@ def compare(
     if test == "permutation":
         p, detail = flip_signs(pairs, alternative, generator)
         statistic = difference
+        side = 0
     else:
         pairs = pairs[pairs != 0]
         ranks = stats.rankdata(np.abs(pairs)) * np.sign(pairs)
-        statistic = float(ranks[ranks > 0].sum())
+        statistic, side = float(ranks[ranks > 0].sum()), int(np.sign(ranks.sum()))
         if 2 ** len(pairs) <= EXACT_LIMIT:
             p, detail = flip_signs(ranks, alternative, generator)
         else:
             p = float(stats.wilcoxon(pairs, alternative=ALTERNATIVES[alternative]).pvalue)
             detail = f"{len(pairs)} pairs differ"
-    return TestResult(test, sidedness, len(x), statistic, p, difference, alternative, detail=detail)
+    return TestResult(
+        test, sidedness, len(x), statistic, p, difference, alternative, detail=detail, side=side
+    )
 
 
 def equivalence(

@@ -27,6 +27,9 @@ OWN = frozenset(
 BY_SEED = "training cases"
 """What changes with the seed by design, so that only runs of one seed are compared."""
 
+BETWEEN_SEEDS = (BY_SEED, "test cases", "code")
+"""What may change between seeds: it is told elsewhere, or does no harm where all arms have it alike."""
+
 COMMIT = re.compile(r"\b([0-9a-f]{10})[0-9a-f]{30}\b")
 """So many digits tell commits apart."""
 
@@ -79,12 +82,50 @@ class Alike:
         for text, rows in said.items():
             together.setdefault(tuple(rows), []).append(text)
         everywhere = tuple(row for row, runs in self._rows.items() if len(runs) > 1)
+        return [*self._among_seeds(names), *self._among_arms(together, everywhere, names)]
+
+    def _among_seeds(self, names: Mapping[Any, str]) -> list[str]:
+        """What sets seeds of an arm apart beside their labelled cases: one sentence for all rows."""
+        said: dict[str, list[Hashable]] = {}
+        for row, arms in self._rows.items():
+            for text in dict.fromkeys(text for runs in arms.values() for text in _changes(runs)):
+                said.setdefault(text, []).append(row)
+        whole = len(self._rows)
+        return [
+            "Not all seeds were made alike"
+            + ("" if len(rows) == whole else f" in {_join(names, rows)}")
+            + f": {text}."
+            for text, rows in said.items()
+        ]
+
+    @staticmethod
+    def _among_arms(
+        together: Mapping[tuple[Hashable, ...], Sequence[str]],
+        everywhere: tuple[Hashable, ...],
+        names: Mapping[Any, str],
+    ) -> list[str]:
         return [
             "Arms differ in more than their start"
-            + ("" if rows == everywhere else f" in {'; '.join(names[row] for row in rows)}")
+            + ("" if rows == everywhere else f" in {_join(names, rows)}")
             + f": {', '.join(texts)}."
             for rows, texts in together.items()
         ]
+
+
+def _join(names: Mapping[Any, str], rows: Sequence[Hashable]) -> str:
+    return "; ".join(names[row] for row in rows)
+
+
+def _changes(runs: Mapping[Any, Settings]) -> Iterator[str]:
+    """``labels (1111 of seeds 0, 1; 2222 of seed 2)`` for every setting that changes among seeds."""
+    for name in dict.fromkeys(name for settings in runs.values() for name in settings):
+        seeds: dict[str, list[str]] = {}
+        for seed, settings in runs.items():
+            if name in settings:
+                seeds.setdefault(settings[name], []).append(str(seed))
+        if len(seeds) > 1 and name not in BETWEEN_SEEDS:
+            told = (f"{text} of seed{'s' * (len(of) > 1)} {', '.join(of)}" for text, of in seeds.items())
+            yield f"{name} ({'; '.join(told)})"
 
 
 def _differences(arms: Mapping[str, Mapping[Any, Settings]]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from scipy import stats
 
 from parts2whole.evaluation.bootstrap import Bootstrap, BootstrapError, bootstrap
 from parts2whole.evaluation.power import detectable_difference, sample_size
-from parts2whole.report.results import arm_names, task_names, told_steps
+from parts2whole.report.results import arm_names, has_labels_of, task_names, told_steps
 from parts2whole.report.runs import Plain, Run, as_number
 from parts2whole.report.tables import Difference, Row, Table, metric_title
 
@@ -81,7 +81,7 @@ def compare_patients(
     for row in table.rows:
         by_arm: dict[str, list[Run]] = {}
         for run in done:
-            if (tasks[run.folder], steps[run.folder]) == (row.task, row.steps) and _labels_fit(run, row):
+            if (tasks[run.folder], steps[run.folder]) == (row.task, row.steps) and has_labels_of(run, row):
                 cell = row.cells.get(arms[run.folder])
                 if cell is not None and run.result.get("seed", 0) in cell.values:
                     by_arm.setdefault(cell.arm, []).append(run)
@@ -152,11 +152,6 @@ def _score(row: Plain, metric: str, positive: str) -> Any:
         return (as_number(row.get(f"p_{positive}")), float(str(row["target"]) == positive))
     value = as_number(row.get(metric))
     return float("nan") if value is None else value
-
-
-def _labels_fit(run: Run, row: Row) -> bool:
-    fraction = as_number(run.result.get("fraction"))
-    return fraction == row.fraction and row.labelled[0] <= run.labelled <= row.labelled[1]
 
 
 def _can_see(difference: Difference, row: Row, alpha: float) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from parts2whole.report.results import arm_names, main_metric, task_names, told_steps
-from parts2whole.report.runs import Run
+from parts2whole.report.runs import Run, as_number
 from parts2whole.report.summary import BASELINES
 from parts2whole.report.tables import arm_colours, higher_is_better, metric_title
 
@@ -187,12 +187,13 @@ def comparison_charts(runs: Sequence[Run]) -> list[Chart]:
     done = [run for run in runs if run.finished]
     arms, tasks, lengths = arm_names(done), task_names(done), told_steps(done)
     colours = arm_colours(set(arms.values()))
-    groups: dict[tuple[str, int, int], list[Run]] = {}
+    groups: dict[tuple[str, float, int, int], list[Run]] = {}
     for run in done:
-        count, steps = run.labelled, lengths[run.folder] or 0
-        groups.setdefault((tasks[run.folder], count, steps), []).append(run)
+        share, steps = as_number(run.result.get("fraction")), lengths[run.folder] or 0
+        count = run.labelled if share is None else 0
+        groups.setdefault((tasks[run.folder], share or 0.0, count, steps), []).append(run)
     charts = []
-    for (task, count, steps), members in sorted(groups.items()):
+    for (task, share, count, steps), members in sorted(groups.items()):
         metric = main_metric([name for name in members[0].metrics("validation") if name != "loss"]) or "loss"
         lines = []
         for arm, place in colours.items():
@@ -201,7 +202,8 @@ def comparison_charts(runs: Sequence[Run]) -> list[Chart]:
             if seeds:
                 lines += [Series(arm, points, "faint", place) for points in seeds if len(seeds) > 1]
                 lines.append(Series(arm, mean_of(seeds), "main", place))
-        labels = f", {count} labelled case{'s' * (count > 1)}" if count else ""
+        labels = f", {100 * share:.3g} % of the labels" if share else ""
+        labels = f", {count} labelled case{'s' * (count > 1)}" if count else labels
         labels += f", {steps} steps" if steps else ""
         if lines:
             charts.append(

@@ -54,6 +54,7 @@ class Judged:
         percent: values are shares, shown as percentages.
         censored: by arm, runs that never got there.
         why: reason why it could not be tested.
+        side: of what the test looks at, which may be another than the effect's: +1 is larger, -1 smaller.
     """
 
     task: str
@@ -75,6 +76,7 @@ class Judged:
     family: int = 1
     censored: Mapping[str, int] = field(default_factory=dict)
     why: str = ""
+    side: int = 0
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from parts2whole.evaluation.metrics import classification_metrics, mean_over_cases
+from parts2whole.report.marks import TableError
 from parts2whole.report.runs import Plain, Run, as_number
 
 FOLD = "fold"
@@ -21,7 +22,11 @@ FOLD = "fold"
 
 
 def pool_folds(runs: Iterable[Run]) -> list[Run]:
-    """Runs, where the folds of one are one; such of which a fold isn't finished are left out."""
+    """Runs, where the folds of one are one; such of which a fold isn't finished are left out.
+
+    Raises:
+        TableError: folds of one run were run on different data.
+    """
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         result = run.result
@@ -37,8 +42,27 @@ def pool_folds(runs: Iterable[Run]) -> list[Run]:
         if len(folds) < len(members):  # not of folds, or of one that was run twice, which a table refuses
             found += members
         elif len(folds) == members[0].result[FOLD][1]:
+            _check(members)
             found.append(_pool(sorted(members, key=lambda run: int(run.result[FOLD][0]))))
     return found
+
+
+def _check(folds: Sequence[Run]) -> None:
+    """Refuse folds that were run on different data: their test sides wouldn't be those of one deal.
+
+    Raises:
+        TableError: they are.
+    """
+    tested = [case for run in folds for case in run.result.get("test_cases") or ()]
+    prints = [
+        {run.result[key] for run in folds if run.result.get(key)}
+        for key in ("data_fingerprint", "labels_fingerprint")
+    ]
+    if len(set(tested)) < len(tested) or any(len(found) > 1 for found in prints):
+        raise TableError(
+            f"folds of one run were fine-tuned on different data: {', '.join(run.name for run in folds)}; "
+            "delete these folders and run the study again"
+        )
 
 
 def _pool(folds: Sequence[Run]) -> Run:

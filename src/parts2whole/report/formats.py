@@ -226,19 +226,25 @@ def to_csv(table: Table) -> str:
     return out.getvalue()
 
 
+def _against_best(cell: Cell, table: Table) -> str:
+    """What the mark of a cell stands for, or that it has none."""
+    p = "" if cell.p_best is None else f": p = {format_p(cell.p_best)}".replace("= <", "<")
+    if table.margin is not None:
+        how = "" if cell.equivalent else "not shown to be "
+        return f"{how}equivalent to the best within ±{table.margin:g}"
+    return f"not told from the best{p}" if cell.equivalent else f"worse than the best{p}"
+
+
 def to_html(table: Table) -> str:
     """A fragment of HTML; classes ``best`` and ``equivalent`` carry the marks, titles the tests."""
 
     def style(text: str, cell: Cell) -> str:
         if cell.best:
             return f"<strong class='best'>{escape(text)}</strong>"
+        told = f" title='{escape(_against_best(cell, table))}'"
         if cell.equivalent:
-            title = f"not told from the best: p = {format_p(cell.p_best)}"
-            return f"<span class='equivalent' title='{escape(title)}'>{escape(text)}&nbsp;≈</span>"
-        title = (
-            f" title='worse than the best: p = {format_p(cell.p_best)}'" if cell.p_best is not None else ""
-        )
-        return f"<span{title}>{escape(text)}</span>"
+            return f"<span class='equivalent'{told}>{escape(text)}&nbsp;≈</span>"
+        return f"<span{told if cell.p_best is not None else ''}>{escape(text)}</span>"
 
     common, first = _common(table)
     headings = "".join(

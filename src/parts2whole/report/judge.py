@@ -21,7 +21,7 @@ from parts2whole.report.endpoints import ENDPOINTS, Endpoint, Judged
 from parts2whole.report.make_table import make_table
 from parts2whole.report.marks import How
 from parts2whole.report.measure import areas, speeds, worst_tenth
-from parts2whole.report.results import finished_finetunings, result_rows, tabulate
+from parts2whole.report.results import finished_finetunings, result_rows, shown_arms, tabulate
 from parts2whole.report.runs import Plain, Run
 from parts2whole.report.tables import Row, Table, higher_is_better
 
@@ -70,7 +70,7 @@ def measure_endpoints(
     """
     done = finished_finetunings(runs)
     table = tabulate(done, arms=arms, against=against, **how)
-    reference = reference_arm(table, done, against)
+    reference = reference_arm(table, done, shown_arms(done).get(str(against), against))
     if table.focus is None or reference is None:
         return ()
     measured = _Measured(done, table, reference)
@@ -150,24 +150,36 @@ class _Measured:
             self.how.alternative, "one-sided, in favour of the better one"
         )
         test = f"permutation of the arms within pairs of equal seed, {side}, α = {self.how.alpha:g}"
-        return [self._of_pairs(row, self._test_worst) for row in self.final], test, True
+        return [self._of_pairs(row, self._test_worst, notes) for row in self.final], test, True
 
     def _spread(self, notes: list[str]) -> Tested:
         test = f"Brown-Forsythe test, one-sided (is it smaller?), α = {self.how.alpha:g}"
-        return [self._of_pairs(row, _test_spread) for row in self.final], test, True
+        return [self._of_pairs(row, _test_spread, notes) for row in self.final], test, True
 
-    def _of_pairs(self, row: Row, test: Callable[[Row, Plain, list[float], list[float]], Judged]) -> Judged:
+    def _of_pairs(
+        self,
+        row: Row,
+        test: Callable[[Row, Plain, list[float], list[float]], Judged],
+        notes: list[str],
+    ) -> Judged:
         """One figure an arm, made of the seeds that both arms of a row have."""
         values = {arm: dict(cell.values) for arm, cell in row.cells.items()}
         a, b = (values.get(arm, {}) for arm in (self.focus, self.reference))
         both = [seed for seed in a if seed in b]
+        alone = [str(seed) for seed in {**a, **b} if seed not in both]
+        if both and alone:
+            lacking = ", ".join(alone)
+            notes.append(f"Left out of {row.task}, {row.labels}: seeds that one arm lacks ({lacking}).")
+        if both:
+            values |= {self.focus: {seed: a[seed] for seed in both}}
+            values |= {self.reference: {seed: b[seed] for seed in both}}
         about: Plain = {"values": values, "n": len(both)}
         return test(row, about, [a[seed] for seed in both], [b[seed] for seed in both])
 
     def _test_worst(self, row: Row, about: Plain, a: list[float], b: list[float]) -> Judged:
         higher = higher_is_better(row.metric)
         worst = min if higher else max
-        figures = {arm: worst(cell.values.values()) for arm, cell in row.cells.items()}
+        figures = {arm: worst(seeds.values()) for arm, seeds in about["values"].items()}
         if len(a) < 2:
             return _of_row(row, figures, why="fewer than two seeds can be compared", **about)
         effect = worst(a) - worst(b)
@@ -212,7 +224,8 @@ class _Measured:
             sd = math.sqrt(plain_statistics.fmean(variances))
         n = found.n if how.paired else min(sizes)
         why = "" if found.p is not None else "one seed only" if n < 2 else "nothing varies"
-        return _of_row(row, figures, values=values, n=n, effect=found.difference, sd=sd, p=found.p, why=why)
+        about: Plain = {"effect": found.difference, "sd": sd, "p": found.p, "side": found.side, "why": why}
+        return _of_row(row, figures, values=values, n=n, **about)
 
     def _ranks(self, rows: Sequence[Judged], name: str, statistic: Callable[..., Any]) -> dict[str, Rank]:
         """Of the arms that every row has, on the seeds that all of these have."""
@@ -230,7 +243,7 @@ class _Measured:
 
 
 def _test_spread(row: Row, about: Plain, a: list[float], b: list[float]) -> Judged:
-    figures = {arm: cell.sd for arm, cell in row.cells.items() if cell.sd is not None}
+    figures = {arm: plain_statistics.stdev(v.values()) for arm, v in about["values"].items() if len(v) > 1}
     if len(a) < 3:
         return _of_row(row, figures, why="fewer than three seeds can be compared", higher=False, **about)
     found = compare_spread(a, b)

@@ -16,7 +16,13 @@ import numpy as np
 from parts2whole.evaluation.endpoints import mean_interval
 from parts2whole.report.endpoints import ENDPOINTS, Endpoint, Judged, late_words
 from parts2whole.report.formats import format_number, format_p
-from parts2whole.report.results import arm_names, finished_finetunings, task_names, told_steps
+from parts2whole.report.results import (
+    arm_names,
+    finished_finetunings,
+    has_labels_of,
+    task_names,
+    told_steps,
+)
 from parts2whole.report.runs import Plain, Run, as_number
 from parts2whole.report.sections import encode
 from parts2whole.report.tables import Row, Table, arm_colours, metric_title
@@ -210,7 +216,7 @@ def show_pairs(runs: Sequence[Run], table: Table, reference: str | None) -> list
         sides: dict[str, dict[Any, Run]] = {str(reference): {}, str(table.focus): {}}
         for run in done:
             of_row = (tasks[run.folder], lengths[run.folder]) == (task, row.steps)
-            if of_row and row.labelled[0] <= run.labelled <= row.labelled[1]:
+            if of_row and has_labels_of(run, row):
                 sides.get(arms[run.folder], {})[run.result.get("seed", 0)] = run
         found = _median_pair(sides[str(reference)], sides[str(table.focus)], row.metric)
         if found is not None and len(made) < MOST_PAIRS:

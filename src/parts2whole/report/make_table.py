@@ -17,6 +17,7 @@ from parts2whole.report.tables import (
     Row,
     Table,
     higher_is_better,
+    is_scratch,
     metric_title,
     sort_arms,
 )
@@ -132,7 +133,7 @@ def make_table(
         *alike.describe(titles, arms),
         varied.describe(),
     )
-    return Table(arms, tuple(made.values()), focus, rivals, test, alternative, alpha, notes)
+    return Table(arms, tuple(made.values()), focus, rivals, test, alternative, alpha, notes, margin)
 
 
 def _rivals(arms: Sequence[str], focus: str | None, against: str | None) -> tuple[str, ...]:
@@ -142,7 +143,7 @@ def _rivals(arms: Sequence[str], focus: str | None, against: str | None) -> tupl
         return ()
     if against is not None:
         return (against,) if against != focus else ()
-    scratch = [arm for arm in others if arm == "scratch"]
+    scratch = [arm for arm in others if is_scratch(arm)]
     return (others[0],) if len(others) == 1 else (*scratch, BEST_OTHER)
 
 
@@ -176,6 +177,8 @@ def _marked(cell: Cell, best: Cell, sign: int, how: How) -> Cell:
     if math.isclose(cell.mean, best.mean, rel_tol=1e-12):  # of equals none is better
         return Cell(cell.arm, cell.values, best=True)
     result = how.compare(best.values, cell.values, sign)
+    if result is not None and result.side * sign < 0:  # by ranks it is ahead of what has the best mean
+        return Cell(cell.arm, cell.values, equivalent=True)
     p = None if result is None else result.p
     return Cell(cell.arm, cell.values, p_best=p, equivalent=how.equivalent(best.values, cell.values, p))
 
@@ -193,6 +196,7 @@ def _difference(focus: Cell, rival: Cell, sign: int, how: How) -> Difference | N
         sd=plain_statistics.stdev(pairs) if len(pairs) > 1 else None,
         p=None if result is None else result.p,
         description="could not be tested" if result is None else result.describe(),
+        side=0 if result is None else result.side,
     )
 
 

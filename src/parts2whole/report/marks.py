@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics as plain_statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +39,14 @@ class How:
             )
         if not 0 < self.alpha < 1:
             raise TableError(f"alpha must lie between 0 and 1, got {self.alpha}")
+        if self.margin is not None and self.test not in statistics.T_TESTS:
+            raise TableError(
+                f"a margin needs a test by t ({', '.join(statistics.T_TESTS)}), got {self.test!r}"
+            )
+        if self.margin is not None and not (self.margin > 0 and self.alpha < 0.5):
+            raise TableError(
+                f"a margin must be above 0, with alpha below 0.5, got {self.margin} and {self.alpha}"
+            )
 
     def compare(self, a: Values, b: Values, sign: int) -> statistics.TestResult | None:
         """Whether ``a`` is better than ``b``; None with fewer than two seeds, or nothing that varies."""
@@ -48,8 +55,8 @@ class How:
             return None
         better = self.alternative
         if better == "observed":
-            ahead = plain_statistics.fmean(first) >= plain_statistics.fmean(second)
-            better = "greater" if ahead else "less"
+            found = statistics.compare(first, second, test=self.test, alternative="two-sided")
+            better = "greater" if found.side >= 0 else "less"
         elif better == "greater" and sign < 0:
             better = "less"
         result = statistics.compare(first, second, test=self.test, alternative=better)
@@ -66,10 +73,11 @@ class How:
     @property
     def words(self) -> str:
         """The test, its sidedness and alpha."""
+        better = "ranks" if self.test == "wilcoxon" else "mean"
         sided = {
             "two-sided": "two-sided",
             "greater": "one-sided",
-            "observed": "one-sided, in favour of the better mean",
+            "observed": f"one-sided, in favour of the better {better}",
         }[self.alternative]
         return f"{statistics.TESTS[self.test]}, {sided}, α = {self.alpha:g}"
 

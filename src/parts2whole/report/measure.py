@@ -43,6 +43,12 @@ def areas(rows: Sequence[Plain], notes: list[str]) -> Iterator[tuple[list[Plain]
     for task in dict.fromkeys(row["task"] for row in rows):
         mine = [row for row in rows if row["task"] == task]
         labels = {(row["fraction"], row["labelled"] if row["fraction"] is None else 0) for row in mine}
+        if len({fraction is None for fraction, _ in labels}) > 1 and not _in_patients(mine):
+            notes.append(
+                f"{task} has shares of the labels beside numbers of patients, and its runs don't say how "
+                "many patients a share is, so there is no curve."
+            )
+            continue
         lengths = {row["steps"] for row in mine}
         over = "labelled" if len(labels) > 1 else "steps" if len(lengths) > 1 else None
         if over is None:
@@ -68,6 +74,13 @@ def areas(rows: Sequence[Plain], notes: list[str]) -> Iterator[tuple[list[Plain]
             yield whole, (ends[0], ends[-1]), words
 
 
+def _in_patients(rows: Sequence[Plain]) -> bool:
+    """Whether shares of the labels are counted in patients, or patients have one item each."""
+    shares = [row for row in rows if row["fraction"] is not None]
+    asked = [row for row in rows if row["fraction"] is None]
+    return all(row["patients"] for row in shares) or all(row["items"] == row["labelled"] for row in asked)
+
+
 def speeds(rows: Sequence[Plain], runs: Mapping[Path, Run]) -> list[Plain]:
     """First validated step at 90 % of the best; the last step for runs that never get there.
 
@@ -80,7 +93,7 @@ def speeds(rows: Sequence[Plain], runs: Mapping[Path, Run]) -> list[Plain]:
     """
     groups: dict[tuple[Any, ...], list[Plain]] = {}
     for row in rows:
-        labels = row["labelled"] if row["fraction"] is None else row["fraction"]
+        labels = (row["fraction"], row["labelled"] if row["fraction"] is None else 0)
         groups.setdefault((row["task"], row["metric"], labels, row["steps"]), []).append(row)
     found = []
     for (_, metric, *_), members in groups.items():

@@ -12,7 +12,7 @@ from parts2whole.report.alike import read_settings, weights_folders
 from parts2whole.report.make_table import make_table
 from parts2whole.report.marks import TableError
 from parts2whole.report.runs import Plain, Run, as_number, read_mapping
-from parts2whole.report.tables import Table
+from parts2whole.report.tables import Row, Table
 
 BY_STEPS = "by_steps"
 """In a run's result: its study has several numbers of steps for its task."""
@@ -51,7 +51,9 @@ def tabulate(
                 f"{run.name} has no metric {wanted!r}; it has {', '.join(there)}: correct the task's metric "
                 "in the study and run it again; nothing is lost"
             )
-    rows = result_rows(done)
+    rows, shown = result_rows(done), shown_arms(done)
+    arms = None if arms is None else [shown.get(arm, arm) for arm in arms]
+    focus, against = (shown.get(arm, arm) if arm else None for arm in (focus, against))
     waiting = set(arms or ()) - {row["arm"] for row in rows}
     focus, against = (None if arm in waiting else arm for arm in (focus, against))
     return make_table(rows, arms=arms, focus=focus, against=against, **how)
@@ -61,11 +63,12 @@ def result_rows(runs: Iterable[Run]) -> list[Plain]:
     """Test metrics of finished fine-tuning runs, one row a metric: the input of the tables.
 
     Returns:
-        Rows with ``task``, ``metric``, ``fraction``, ``labelled`` (see `Run.labelled`), ``steps`` (see
-        `told_steps`), ``arm``, ``seed``, ``value`` (nan where it is undefined), ``main`` (whether the metric
-        is the task's main one), ``subset`` (which cases were trained on), ``weights`` (where the initial
-        weights are), ``run`` (its name), ``folder`` (where it is) and ``settings`` (what it was made with,
-        see `parts2whole.report.alike`).
+        Rows with ``task``, ``metric``, ``fraction``, ``labelled`` (see `Run.labelled`), ``items`` and
+        ``patients`` trained on (None where the run doesn't say), ``steps`` (see `told_steps`), ``arm``,
+        ``seed``, ``value`` (nan where it is undefined), ``main`` (whether the metric is the task's main one),
+        ``subset`` (which cases were trained on), ``weights`` (where the initial weights are), ``run`` (its
+        name), ``folder`` (where it is) and ``settings`` (what it was made with, see
+        `parts2whole.report.alike`).
     """
     done = finished_finetunings(runs)
     arms, tasks = arm_names(done), task_names(done)
@@ -78,6 +81,8 @@ def result_rows(runs: Iterable[Run]) -> list[Plain]:
             "main": place == 0,
             "fraction": as_number(run.result.get("fraction")),
             "labelled": run.labelled,
+            "items": len(run.result.get("train_cases") or ()),
+            "patients": run.result.get("train_patients"),
             "steps": steps[run.folder],
             "arm": arms[run.folder],
             "seed": run.result.get("seed", 0),
@@ -93,6 +98,12 @@ def result_rows(runs: Iterable[Run]) -> list[Plain]:
         for run in done
         for place, (metric, value) in enumerate(test_figures(run).items())
     ]
+
+
+def has_labels_of(run: Run, row: Row) -> bool:
+    """Whether a fine-tuning has as many labels as a row of a table is about."""
+    fraction = as_number(run.result.get("fraction"))
+    return fraction == row.fraction and row.labelled[0] <= run.labelled <= row.labelled[1]
 
 
 def told_steps(runs: Sequence[Run]) -> dict[Path, int | None]:
@@ -139,7 +150,14 @@ def arm_names(runs: Sequence[Run]) -> dict[Path, str]:
 
     A pre-training run is called by its method; two of one method are told apart by their folders.
     """
-    named = {run.folder: _marked(run, *_arm(run)) for run in runs}
+    marks: dict[object, str] = {}  # an arm of a study is one in all tasks, and marked in all
+    for run in runs:
+        arm = run.result.get("arm") or run.folder
+        marks[arm] = max(marks.get(arm, ""), _marks(run), key=len)
+    named = {}
+    for run in runs:
+        name, source = _arm(run)
+        named[run.folder] = (name + marks[run.result.get("arm") or run.folder], source)
     sources: dict[str, set[str]] = {}
     for name, source in named.values():
         sources.setdefault(name, set()).add(source)
@@ -216,11 +234,16 @@ def spec_name(spec: object) -> str:
     return f"{name}, {Path(str(data)).stem}" if data else name
 
 
-def _marked(run: Run, name: str, source: str) -> tuple[str, str]:
-    """An arm says wherever it is named what sets it apart: its decoder, and test cases its weights saw."""
-    if run.result.get("decoder") == "own":  # of the network as published
-        name = f"{name}, own decoder"
-    return (f"{name} [saw test cases]" if run.result.get("leaks") else name), source
+def shown_arms(runs: Sequence[Run]) -> dict[str, str]:
+    """How arms of a study are called in a table, by their names in its file."""
+    names = arm_names(runs)
+    return {str(run.result["arm"]): names[run.folder] for run in runs if run.result.get("arm")}
+
+
+def _marks(run: Run) -> str:
+    """What an arm says wherever it is named: its decoder, and that its weights saw test cases."""
+    own = ", own decoder" if run.result.get("decoder") == "own" else ""  # of the network as published
+    return own + (" [saw test cases]" if run.result.get("leaks") else "")
 
 
 def _arm(run: Run) -> tuple[str, str]:

@@ -112,9 +112,9 @@ class Run:
 
     @property
     def labelled(self) -> int:
-        """Labels of a fine-tuning: patients, where so many were asked for, else cases trained on."""
-        asked = as_number(self.config.get("cases"))
-        return int(asked) if asked else len(self.result.get("train_cases") or ())
+        """Labels of a fine-tuning: patients, or cases trained on where a run of version 0.1.0 doesn't say."""
+        told = as_number(self.config.get("cases")) or as_number(self.result.get("train_patients"))
+        return int(told) if told else len(self.result.get("train_cases") or ())
 
     @property
     def duration_s(self) -> float | None:

@@ -225,7 +225,7 @@ def _direction(row: Row, difference: Difference, table: Table) -> int:
     """+1 where the arm of interest is shown to be better, -1 worse, 0 neither."""
     if difference.p is None:
         return 0
-    gain = difference.difference if higher_is_better(row.metric) else -difference.difference
+    gain = difference.side if higher_is_better(row.metric) else -difference.side
     if difference.p <= table.alpha:
         return 1 if gain > 0 else -1
     return -1 if table.alternative == "greater" and difference.p >= 1 - table.alpha else 0

@@ -72,6 +72,7 @@ class Difference:
         sd: standard deviation of the paired differences; None where the test isn't paired.
         p: of the test whether the arm of interest is better; None where it could not be tested.
         description: the test in words.
+        side: +1 where the arm of interest has the larger values in what the test looks at, -1 the smaller.
     """
 
     against: str
@@ -80,6 +81,7 @@ class Difference:
     sd: float | None
     p: float | None
     description: str
+    side: int = 0
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ class Table:
         alternative: its direction.
         alpha: level of the marks.
         notes: what must stand under the table.
+        margin: within which arms count as equivalent; None where they are compared by the test alone.
     """
 
     arms: tuple[str, ...]
@@ -143,11 +146,19 @@ class Table:
     alternative: str
     alpha: float
     notes: tuple[str, ...]
+    margin: float | None = None
 
 
 def sort_arms(arms: Iterable[str]) -> tuple[str, ...]:
     """Scratch first, Parts2Whole last, others by name between them."""
-    return tuple(sorted(arms, key=lambda arm: ("parts2whole" in arm.lower(), arm != "scratch", arm.lower())))
+    return tuple(
+        sorted(arms, key=lambda arm: ("parts2whole" in arm.lower(), not is_scratch(arm), arm.lower()))
+    )
+
+
+def is_scratch(arm: str) -> bool:
+    """Whether an arm is called scratch, whatever is marked behind it."""
+    return arm == "scratch" or arm.startswith(("scratch, ", "scratch ["))
 
 
 def arm_colours(arms: Iterable[str]) -> dict[str, int]:

@@ -158,7 +158,7 @@ class _Said:
             return 0
         if self.name == "spread":
             return 1
-        return 1 if (row.effect > 0) == row.higher else -1
+        return 1 if ((row.side or row.effect) > 0) == row.higher else -1
 
     def _clauses(self, rows: Sequence[Judged]) -> str:
         """``with 1 to 3 labelled cases, A gains 2 to 4 points of Dice over B; with 5, nothing is shown``."""
@@ -201,6 +201,9 @@ class _Said:
             return f"that of {focus} is smaller than that of {other}: {self._ratios(rows)}"
         if self.name == "steps_to_90":
             return f"{focus} is {amount} {'sooner' if kind > 0 else 'later'} than {other}{self._never(rows)}"
+        if any((row.side or row.effect or 0) * (row.effect or 0) < 0 for row in rows):
+            told = f"by ranks, though its mean is {self._range(rows, signed=True)} from it"
+            return f"{focus} is {'better' if kind > 0 else 'worse'} than {other} {told}"
         if not all(row.higher for row in rows):
             return f"{focus} is {'better' if kind > 0 else 'worse'} than {other} by {amount}"
         return f"{focus} {'gains' if kind > 0 else 'loses'} {amount} {'over' if kind > 0 else 'to'} {other}"

@@ -200,6 +200,11 @@ class StudyFile:
                 f"{where} needs either init (scratch, a run folder, or SOURCE:PATH) or method (such as "
                 f"{_methods()[0]})"
             )
+        if "init" in plain and "pretrain" in plain:
+            raise StudyError(
+                f"{where} has init, so nothing is pre-trained for it, and pretrain; give it a method, and "
+                "what its pre-training begins with as pretrain.init"
+            )
         method = None
         if "method" in plain:
             method = self.reader.spec(plain["method"], Method, f"{where}.method")

@@ -188,6 +188,31 @@ class Reader:
         return value
 
 
+class _Once(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML silently keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        known: list[Any] = []
+        for place, _ in node.value:
+            if place.tag != "tag:yaml.org,2002:merge":
+                key = self.construct_object(place, deep=True)
+                if key in known:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"{key!r} is given twice", place.start_mark
+                    )
+                known.append(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(text: str) -> Any:
+    """What a file of a user says.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, or gives a key twice.
+    """
+    return yaml.load(text, Loader=_Once)  # a SafeLoader
+
+
 def class_and_fields(value: Any, where: str) -> tuple[str | None, dict[str, Any]]:
     """The class that a value names, None if it has only fields, and its fields.
 

@@ -23,7 +23,7 @@ from parts2whole.study.plan import (
     name_labels,
     settings_digest,
 )
-from parts2whole.study.read import ArgumentsError, StudyError, read_mapping
+from parts2whole.study.read import ArgumentsError, StudyError, read_mapping, read_yaml
 from parts2whole.tasks.base import Task
 from parts2whole.weights.load import SCRATCH
 
@@ -41,7 +41,7 @@ def read_study(path: str | Path, *, out: str | Path, verbs: Verbs) -> Study:
     """
     source = Path(path)
     try:
-        plain = yaml.safe_load(source.read_text(encoding="utf-8"))
+        plain = read_yaml(source.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise StudyError(f"{source} can't be read: {error}") from error
     except yaml.YAMLError as error:
@@ -152,7 +152,7 @@ class _Layout:
             settings["init"] = str(start.folder)
         else:
             settings["init"] = arm.init
-            if arm.init == SCRATCH:
+            if arm.init == SCRATCH or arm.network:
                 settings |= {"network": arm.network} if arm.network else self.from_scratch
         words = [target.name, name_labels(labels), arm.name, f"seed{seed}"]
         words += [f"fold{task.fold[0]}"] if task.fold else []
@@ -199,6 +199,10 @@ class _Layout:
         """The digest of a piece of work, and its folder: that of version 0.1.0 where it was begun by it."""
         key = settings_digest(settings | ({"init": start.digest} if start else {}), roots=self.file.roots)
         folder = self.file.out / parent / folder_name(*words, key)
+        if (
+            parent == PRETRAININGS and not folder.exists()
+        ):  # the arm that it was made for may be called otherwise now
+            folder = next(iter(sorted(folder.parent.glob(f"*-{key}"))), folder)
         try:
             former = settings | ({"init": self.keys_010[start.digest]} if start else {})
             self.keys_010[key] = settings_digest(former, roots=self.file.roots, plain=plain_010)

@@ -124,6 +124,7 @@ class Transfer:
             "network": self.network.to_dict(),
             "classes": list(self.labelled.classes),
             "train_cases": list(split.train),
+            "train_patients": len({self.labelled.item(item).patient for item in split.train}),
             "validation_cases": list(split.validation),
             "test_cases": list(split.test),
             "leaks": list(self.leaks),
