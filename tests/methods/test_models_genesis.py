@@ -7,11 +7,14 @@ import genesis_reference as reference
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from parts2whole.methods.base import MethodError
 from parts2whole.methods.models_genesis import ModelsGenesis, Spoiling, draw_windows, leading, spoil
 from parts2whole.methods.transforms import bend_intensities, flip, paint, shuffle_blocks
 from parts2whole.networks.unet3d import UNet3D
+from parts2whole.training.error_maps import _mean_error
+from parts2whole.training.runtime import Hardware, Runtime
 from parts2whole.wholes.random import BatchGenerator
 
 SHAPE = (2, 16, 20, 30)
@@ -218,3 +221,19 @@ def test_impossible_settings_are_refused():
 def test_a_chain_ends_at_the_first_miss():
     assert leading(np.array([True, True, False, True])) == 2
     assert leading(np.array([False, True])) == 0
+
+
+@pytest.mark.parametrize("flip_rate", [0.0, 0.4, 1.0])
+def test_errors_have_their_place_in_the_scan_although_the_target_is_flipped(flip_rate):
+    class Restored(nn.Module):
+        """Gives back what it sees, which nothing but flips has changed."""
+
+        def forward(self, x):
+            return torch.logit(x.clamp(1e-6, 1 - 1e-6))
+
+    wholes = torch.rand(4, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    method = ModelsGenesis(alone="flip", flip_rate=flip_rate)
+    runtime = Runtime(Hardware(accelerator="cpu", precision="32-true"))
+    generator = BatchGenerator.of_step(0, "maps", rows=4)
+    errors = _mean_error(method, Restored(), wholes, generator, (16, 16, 16), runtime)
+    assert float(errors.max()) < 1e-5

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import Volume
 from parts2whole.tasks.emboli import negatives, positives
 from parts2whole.tasks.embolism_false_positives import EXAM_CLASSES, EmbolismFalsePositives
@@ -144,3 +145,10 @@ def test_negatives_lie_on_tubes_not_on_blobs_or_in_thick_tissue():
     for z, y, x in (row["centre"] for row in rows):
         assert not (y >= 40 and x < 25)
         assert not (13 <= z < 17 and 11 <= y < 15 and 43 <= x < 47)  # the block's edges look like tubes
+
+
+@pytest.mark.parametrize("window", [(-1000.0, 500.0), (-400.0, 1000.0)])
+def test_a_window_without_lung_or_bone_is_refused(window):
+    task = EmbolismFalsePositives(Path("data"), preprocess=Preprocess(modality="CT", window_hu=window))
+    with pytest.raises(TaskError, match=f"a window from {window[0]:g} to {window[1]:g} HU"):
+        task.rules(numbered=True)

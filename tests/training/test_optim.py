@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 from torch import nn
 
+from parts2whole.networks.heads import PooledClassifier
+from parts2whole.networks.swin_unetr import SwinUNETR
 from parts2whole.training.optim import (
     AdamW,
     Cosine,
@@ -115,3 +118,27 @@ def test_a_schedule_may_treat_the_encoder_apart():
 def test_an_optimiser_is_a_spec():
     assert isinstance(AdamW(), Optimiser)
     assert AdamW(lr=1e-4).digest() != AdamW().digest()
+
+
+def test_levels_that_an_encoder_does_not_name_cannot_learn_at_rates_of_their_own():
+    class Flat(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = nn.Linear(2, 2)
+
+    assert {group["scale"] for group in parameter_groups(Flat())} == {1.0}
+    with pytest.raises(
+        OptimiserError, match="layer_decay needs an encoder with levels, and Linear names none"
+    ):
+        parameter_groups(Flat(), layer_decay=0.8)
+
+
+@pytest.mark.parametrize("v2", [False, True])
+def test_a_swin_transformer_decays_by_stage(v2):
+    with torch.device("meta"):
+        encoder = SwinUNETR(feature_size=12, v2=v2).build_encoder(1)
+    groups = parameter_groups(PooledClassifier(encoder, classes=2), layer_decay=0.5)
+    rates = {id(p): group["scale"] for group in groups for p in group["params"]}
+    assert {rates[id(p)] for p in encoder.swinViT.patch_embed.parameters()} == {0.5**4}
+    assert {rates[id(p)] for p in encoder.swinViT.layers4.parameters()} == {1.0}
+    assert {rates[id(p)] for p in encoder.swinViT.layers1.parameters()} == {0.5**3}

@@ -115,3 +115,12 @@ def test_the_card_decides_and_says_what_does_not_fit(tmp_path):
     (tmp_path / "two").mkdir()
     with pytest.raises(ScanEncoderError, match="two holds 0 scans; name one"):
         loaded.encode(tmp_path / "two")
+
+
+def test_a_scan_is_shown_as_wholes_of_physical_size_were(tmp_path):
+    network = p2w.UNet3D(size="tiny")
+    wide = card(network, whole_size=(8, 8, 8), whole_mm=(32.0, 32.0, 16.0))
+    save_encoder(tmp_path / "w", network.build_encoder(1), wide)
+    found = load(tmp_path / "w", hardware=CPU).prepare(scan((16, 32, 32)))
+    assert found.volume.spacing_mm == pytest.approx((4.0, 4.0, 2.0))
+    assert found.volume.shape == (8, 8, 16)

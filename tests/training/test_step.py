@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from lightning_fabric.plugins.precision.amp import MixedPrecision
 from torch import nn
 
-from parts2whole.training.runtime import Hardware, Runtime
+from parts2whole.training.runtime import Hardware, Runtime, resolve_precision
 from parts2whole.training.step import MemoryShortage, TrainStep, check_batch, divide_rows
 from parts2whole.wholes.loader import LoaderError, Share
 
@@ -211,3 +212,50 @@ def test_processes_make_equally_many_passes_or_none(monkeypatch, batch, limit, f
         return
     with pytest.raises(MemoryShortage, match=r"micro_batch is 1, .* choose a batch_size divisible by 2"):
         check_batch(batch, independent=True, runtime=runtime)
+
+
+def small_step(module: nn.Module, optimiser, runtime: Runtime, **changed) -> TrainStep:
+    settings = {"batch_size": 2, "seed": 0, "clip_norm": None, "independent": True, "micro_batches": 1}
+    return TrainStep(
+        module,
+        optimiser,
+        views=lambda batch, generator: {"x": batch},
+        objective=lambda module, views: {"loss": module(views["x"]).float().square().mean()},
+        runtime=runtime,
+        say=print,
+        **settings | changed,
+    )
+
+
+def test_pieces_of_a_checkpoint_are_no_more_than_the_rows_there_are():
+    """A run that was divided into eight for want of memory goes on where a device has two rows."""
+    runtime, found = Runtime(Hardware(accelerator="cpu", precision="32-true")), []
+    for pieces in (1, 8):
+        torch.manual_seed(0)
+        module = nn.Linear(3, 3)
+        step = small_step(module, torch.optim.SGD(module.parameters(), lr=0.1), runtime, micro_batches=pieces)
+        found.append((float(step(torch.ones(2, 3), 0)["loss"]), module.weight.detach().clone()))
+    assert found[1][0] == pytest.approx(found[0][0])
+    torch.testing.assert_close(found[1][1], found[0][1])
+
+
+def test_a_step_that_overflows_in_float16_is_skipped_with_clipping_too():
+    runtime = Runtime(Hardware(accelerator="cpu", precision="32-true"))
+    runtime.fabric.strategy.precision = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu"))
+    module = nn.Linear(3, 3)
+    wrapped, optimiser = runtime.fabric.setup(module, torch.optim.SGD(module.parameters(), lr=0.1))
+    before = module.weight.detach().clone()
+    module.weight.register_hook(lambda gradient: torch.full_like(gradient, float("inf")))
+    scale = runtime.scaler_state()["scale"]
+    small_step(wrapped, optimiser, runtime, clip_norm=1.0)(torch.ones(2, 3), 0)
+    assert torch.equal(module.weight, before)
+    assert runtime.scaler_state()["scale"] < scale
+
+
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "16-mixed")])
+def test_a_gpu_that_only_emulates_bfloat16_takes_float16(monkeypatch, native, precision):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation
+    )
+    assert resolve_precision("auto", "cuda")[0] == precision

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import nibabel as nib
@@ -11,11 +12,14 @@ import torch
 
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.scans.preprocess import Preprocess
+from parts2whole.scans.volume import Volume
+from parts2whole.store.split import Split
+from parts2whole.store.store import Store
 from parts2whole.tasks.classification import Classification
-from parts2whole.tasks.labelled import TaskError
+from parts2whole.tasks.labelled import Item, LabelledData, TaskError
 from parts2whole.tasks.segmentation import Segmentation
 from parts2whole.training.leak import ACCEPTANCE, LeakError
-from parts2whole.training.transfer import Transfer, TransferError, open_transfer
+from parts2whole.training.transfer import Transfer, TransferError, check_contract, open_transfer
 from parts2whole.weights.card import Card
 from parts2whole.weights.native import save_encoder
 
@@ -187,3 +191,42 @@ def test_a_result_says_the_modality_that_the_scans_have(task, folder):
     assert task.preprocess.modality == "auto"
     said = found.describe(found.split)["task"]["init_args"]["preprocess"]["init_args"]["modality"]
     assert said == found.labelled.store.cases[0].modality != "auto"
+
+
+def test_wholes_that_were_cut_by_physical_size_have_another_spacing_than_their_scans(task, folder):
+    start = weights(folder, whole_size=(8, 8, 8), whole_mm=(32.0, 16.0, 16.0))
+    notes = transfer(task, folder, start).notes
+    assert any("was trained at spacing (4.0, 2.0, 2.0), this task uses None" in note for note in notes)
+    assert not any("spacing" in note for note in transfer(task, folder, weights(folder)).notes)
+
+
+@pytest.fixture
+def mixed(tmp_path) -> Store:
+    """A store whose first case is MR, and the others CT."""
+    store = Store.create(tmp_path / "mixed", preprocess=Preprocess())
+    for number, modality in enumerate(("MR", "CT", "CT")):
+        voxels = np.random.default_rng(number).integers(0, 30000, (8, 8, 8)).astype(np.int16)
+        store.write_volume(f"c{number}", Volume(voxels), patient=f"p{number}", modality=modality)
+    store.finish()
+    return store
+
+
+def test_the_window_of_weights_counts_where_any_scan_is_ct(mixed, folder):
+    card = Card.read(weights(folder, preprocess=Preprocess(modality="CT", window_hu=(-175.0, 250.0))))
+    with pytest.raises(TransferError, match=r"trained with window \(-175.0, 250.0\) HU"):
+        check_contract(card, mixed, None)
+    alike = Card.read(weights(folder, preprocess=Preprocess(modality="CT")))
+    assert check_contract(alike, mixed, None) == ["the encoder was trained on CT, these are CT and MR"]
+
+
+def test_the_card_of_a_model_names_a_modality_that_all_scans_have(task, folder, mixed):
+    one = transfer(task, folder)
+    assert one.make_card(one.split.train, decoder="fresh").preprocess.modality != "auto"
+    items = tuple(Item(f"c{number}", f"c{number}", f"p{number}", target=number % 2) for number in range(3))
+    several = dataclasses.replace(
+        one,
+        task=task.replace(preprocess=Preprocess()),
+        labelled=LabelledData(mixed, items, ("x", "y")),
+        split=Split(("c0", "c1"), ("c2",), ()),
+    )
+    assert several.make_card(("c0", "c1"), decoder="fresh").preprocess.modality == "auto"

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
@@ -32,10 +32,11 @@ class Hub:
         self.refuse = 0
         self.url = ""
 
-    def commit(self, repository: str, files: dict[str, bytes]) -> str:
-        """Put files on top of main; returns the hash of the commit."""
+    def commit(self, repository: str, files: Mapping[str, bytes | None]) -> str:
+        """Put files on top of main, and take those of None away; returns the hash of the commit."""
         revisions = self.repositories.setdefault(repository, {})
-        now = self.commits.get(revisions.get("main", ""), {}) | files
+        all_of_them = self.commits.get(revisions.get("main", ""), {}) | dict(files)
+        now = {name: content for name, content in all_of_them.items() if content is not None}
         told = json.dumps({name: hashlib.sha1(content).hexdigest() for name, content in sorted(now.items())})
         revisions["main"] = sha = hashlib.sha1(f"{repository}{told}".encode()).hexdigest()
         self.commits[sha] = now
@@ -206,13 +207,15 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.refuse:
             self.send(self.hub.refuse, {"error": "you may not write here"})
             return
-        files = {}
+        files: dict[str, bytes | None] = {}
         for line in body.splitlines():
             said = json.loads(line)
             if said["key"] == "file":
                 files[said["value"]["path"]] = base64.b64decode(said["value"]["content"])
             elif said["key"] == "lfsFile":
                 files[said["value"]["path"]] = self.hub.uploaded[said["value"]["oid"]]
+            elif said["key"] == "deletedFile":
+                files[said["value"]["path"]] = None
         sha = self.hub.commit(repository, files)
         self.send(
             200, {"commitUrl": f"{self.hub.url}/{repository}/commit/{sha}", "commitOid": sha, "success": True}

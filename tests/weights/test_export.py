@@ -13,11 +13,11 @@ import yaml
 
 import parts2whole as p2w
 from parts2whole.cli import main
-from parts2whole.networks.heads import OwnDecoder
+from parts2whole.networks.heads import EncoderDecoder, LinearDecoder, OwnDecoder, PooledClassifier
 from parts2whole.weights.card import Card
 from parts2whole.weights.formats.model import Exportable, ExportError, compare
 from parts2whole.weights.formats.monai import to_monai
-from parts2whole.weights.formats.nnunet import plan, to_nnunet
+from parts2whole.weights.formats.nnunet import has_decoder, plan, to_nnunet
 from parts2whole.weights.formats.traced import to_onnx
 from parts2whole.weights.native import save_encoder
 
@@ -230,3 +230,25 @@ def test_nothing_is_left_where_an_export_fails(folder, tmp_path):
     (tmp_path / "full" / "file").touch()
     with pytest.raises(ExportError, match="isn't an empty folder"):
         p2w.export_weights(folder, to="safetensors", out=tmp_path / "full")
+
+
+@pytest.mark.parametrize(
+    ("build", "whole"),
+    [
+        (lambda encoder: EncoderDecoder(encoder, out_channels=3, skips=True), True),
+        (lambda encoder: EncoderDecoder(encoder, out_channels=3, skips=True, width=16), False),
+        (lambda encoder: LinearDecoder(encoder, classes=3), False),
+        (lambda encoder: PooledClassifier(encoder, classes=3), False),
+        (lambda encoder: encoder, False),
+    ],
+    ids=["decoder", "light", "linear", "classifier", "encoder"],
+)
+def test_nnunet_is_told_whether_the_decoder_is_the_models(build, whole):
+    network = p2w.UNet3D(size="tiny", norm="instance")
+    classes = ("0", "1", "2")
+    model = Exportable(build(network.build_encoder(1)).eval(), network, 1, (16, 16, 16), classes)
+    state = to_nnunet(model)
+    assert has_decoder(model) == whole
+    kept = {key: value for key, value in model.module.state_dict().items() if key.startswith("decoder.ups.0")}
+    if whole:
+        assert torch.equal(state["decoder.ups.0.weight"], kept["decoder.ups.0.weight"])

@@ -19,7 +19,7 @@ from parts2whole.weights.formats.model import Exportable, ExportError
 from parts2whole.weights.formats.plain import to_plain_torch
 from parts2whole.weights.hub import HubName, fetch, parse_hub
 from parts2whole.weights.load import load_initialisation
-from parts2whole.weights.native import Native, save_native
+from parts2whole.weights.native import Native, save_encoder, save_native, write_tensors
 from weights.hub_server import Hub, serving
 
 hub_library = pytest.importorskip("huggingface_hub")
@@ -245,3 +245,15 @@ def test_a_network_that_cannot_be_traced_says_so(tmp_path):
     network = p2w.DenseVNet()
     encoder = network.build_encoder(1).eval()
     assert to_plain_torch(Exportable(encoder, network, 1, (16, 16, 16))) is None
+
+
+def test_a_push_takes_away_what_an_earlier_one_had_more(hub, weights, tmp_path):
+    card = load_initialisation(weights).card
+    module = p2w.Parts2Whole().build(NETWORK, in_channels=1, whole_size=(16, 16, 16))
+    save_encoder(tmp_path / "p2w", module.encoder, card)
+    write_tensors(tmp_path / "p2w/model.safetensors", module.state_dict())
+    first = export_weights(tmp_path / "p2w", out=tmp_path / "a", push="clinic/hips").pushed
+    assert load_initialisation("hf:clinic/hips").decoder
+    export_weights(weights, out=tmp_path / "b", push="clinic/hips")
+    assert not load_initialisation("hf:clinic/hips").decoder
+    assert load_initialisation(f"hf:clinic/hips@{first.revision}").decoder

@@ -82,6 +82,10 @@ class Reconstruction(Method, abc.ABC):
         """Where `views` cuts parts from, given the same ``generator``; None where parts are no boxes."""
         return None
 
+    def unmoved(self) -> Reconstruction:
+        """The method with a target that lies as the whole does, so that errors have a place in it."""
+        return self
+
     def error(self, image: Tensor, views: Views) -> Tensor:
         """Error of a rebuilt (or any other) ``image`` of ``part``, as the loss counts it; low is good.
 

@@ -111,6 +111,10 @@ class ModelsGenesis(Reconstruction):
         if self.blocks < 1:
             raise MethodError(f"blocks must be at least 1, got {self.blocks}")
 
+    def unmoved(self) -> ModelsGenesis:
+        """Without flips, which the target shares."""
+        return dataclasses.replace(self, flip_rate=0.0)
+
     def build(self, network: Network, *, in_channels: int, whole_size: Size) -> Model:
         """Encoder and decoder, with skip connections unless switched off."""
         self._check_size(whole_size)

@@ -75,6 +75,16 @@ class SwinEncoder(NamedEncoder):
                 use_v2=spec.v2,
             )
 
+    @property
+    def levels(self) -> list[nn.Module]:
+        """The embedding of patches and the four stages, finest first."""
+        swin = self.swinViT
+        stages = [
+            [getattr(swin, f"layers{stage}"), getattr(swin, f"layers{stage}c", None)]
+            for stage in range(1, STAGES + 1)
+        ]
+        return [swin.patch_embed, *(nn.ModuleList(filter(None, parts)) for parts in stages)]
+
     def forward_endpoints(self, x: Tensor) -> dict[str, Tensor]:
         """``hidden0`` to ``hidden4``, each normalised over its channels, as the decoder gets them."""
         maps = self.swinViT(turn(x, self.orientation).contiguous(), normalize=True)

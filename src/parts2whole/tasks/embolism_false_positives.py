@@ -34,7 +34,7 @@ from parts2whole.store.record import OWN_IDS
 from parts2whole.store.store import Store
 from parts2whole.tasks.candidates import CLASSES, CandidateTask, read_points
 from parts2whole.tasks.derived import Rows, derive
-from parts2whole.tasks.emboli import CandidateRules, FumpeLabel, negatives
+from parts2whole.tasks.emboli import BONE_HU, LUNG_HU, CandidateRules, FumpeLabel, negatives
 from parts2whole.tasks.labelled import PUBLIC_SALT, Item, LabelledData, TaskError
 from parts2whole.wholes.random import sample_generator
 
@@ -117,7 +117,18 @@ class EmbolismFalsePositives(CandidateTask):
         return self._with_candidates(store, rows, notes)
 
     def rules(self, *, numbered: bool) -> CandidateRules:
-        """How candidates are made."""
+        """How candidates are made.
+
+        Raises:
+            TaskError: the window of the preprocessing shows neither lung nor bone as such.
+        """
+        low, high = self.preprocess.window_hu
+        if low >= LUNG_HU or high <= BONE_HU:
+            raise TaskError(
+                f"candidates are told by lung (below {LUNG_HU:g} HU) and bone (above {BONE_HU:g} HU), which "
+                f"can't be told in a window from {low:g} to {high:g} HU: give another "
+                "--task.preprocess.window-hu, and weights of it"
+            )
         return CandidateRules(
             per_embolus=self.per_embolus,
             per_scan=self.negatives_per_scan,

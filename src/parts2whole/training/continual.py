@@ -9,6 +9,7 @@ from pathlib import Path
 
 from parts2whole.errors import Parts2WholeError
 from parts2whole.networks.base import Encoder, Network, Own
+from parts2whole.scans.volume import Triple
 from parts2whole.spec import digest
 from parts2whole.store.store import Store
 from parts2whole.tasks.base import Task, default_cache
@@ -74,7 +75,14 @@ class Beginning:
         )
 
 
-def begin_from(init: str | Path, network: Network, scans: Store, *, held_out: Task | None) -> Beginning:
+def begin_from(
+    init: str | Path,
+    network: Network,
+    scans: Store,
+    *,
+    held_out: Task | None,
+    shown_mm: Triple | None = None,
+) -> Beginning:
     """Load the weights that ``init`` names, and check them against network and scans.
 
     Args:
@@ -82,6 +90,7 @@ def begin_from(init: str | Path, network: Network, scans: Store, *, held_out: Ta
         network: of the encoder.
         scans: what will be trained on.
         held_out: a target task whose validation and test scans the weights must not have seen.
+        shown_mm: spacing (z, y, x) at which wholes are shown; default that of the store.
 
     Raises:
         ContinualError: they are of another network, or have seen scans of ``held_out``.
@@ -97,7 +106,7 @@ def begin_from(init: str | Path, network: Network, scans: Store, *, held_out: Ta
         )
     found = found.adapt(scans.cases[0].channels)
     mend = "prepare the scans with the --window-hu of the weights"
-    notes = check_contract(found.card, scans, None, whose="this store", mend=mend)
+    notes = check_contract(found.card, scans, None, whose="this store", mend=mend, shown_mm=shown_mm)
     if held_out is not None:
         leaked = held_out.held_out_hashes(cache=default_cache()) & set(found.card.seen)
         if leaked:

@@ -106,6 +106,7 @@ def _mean_error(
     runtime: Runtime,
 ) -> Tensor:
     """Mean absolute error (B, 1, D, H, W) over `DRAWS` draws of parts, and over channels."""
+    method = method.unmoved()
     seen = wholes if size_of(wholes) == whole_size else resize(wholes, whole_size)
     total = torch.zeros(len(seen), 1, *whole_size)
     for _ in range(DRAWS):

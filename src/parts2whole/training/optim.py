@@ -273,11 +273,18 @@ def parameter_groups(
 
     Returns:
         One group for every combination that occurs; parameters that need no gradient are in none.
+
+    Raises:
+        OptimiserError: levels that learn more slowly, of an encoder that names no levels.
     """
     encoder = getattr(module, "encoder", None)
     depth_of: dict[int, int] = {}
     if isinstance(encoder, nn.Module):
         levels = getattr(encoder, "levels", None) or [encoder]
+        if layer_decay != 1 and len(levels) < 2:
+            raise OptimiserError(
+                f"layer_decay needs an encoder with levels, and {type(encoder).__name__} names none"
+            )
         for level, part in enumerate(levels):
             depth_of |= {id(p): len(levels) - 1 - level for p in part.parameters()}
         for p in encoder.parameters():

@@ -310,7 +310,7 @@ def resolve_precision(precision: Precision, accelerator: str = "auto") -> tuple[
     if precision != "auto":
         return precision, ""
     if accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
-        if torch.cuda.is_bf16_supported():
+        if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16-mixed", "the GPU has it"
         return "16-mixed", "the GPU has no bfloat16"
     chosen = choose_cpu_precision(default_cache())

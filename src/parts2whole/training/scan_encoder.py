@@ -205,6 +205,8 @@ def load(
     if in_channels not in (None, encoder.in_channels):
         raise ScanEncoderError(f"{source} takes {encoder.in_channels} input channels, not {in_channels}")
     preprocess = card.preprocess
+    if isinstance(card, Card):  # at which its wholes were shown to it
+        preprocess = preprocess.replace(spacing_mm=card.shown_mm)
     if preprocess.modality in ("unit", "auto"):
         preprocess = preprocess.replace(modality=modality)
     elif modality not in ("auto", preprocess.modality):

@@ -88,10 +88,11 @@ class TrainStep:
         self.share = Share(runtime.rank, runtime.ranks, runtime.readers)
         self.rows = self.share.rows(batch_size)
         self.weight = len(self.rows) * runtime.ranks / batch_size
-        self.micro_batches = micro_batches
+        fewest = len(Share(runtime.ranks - 1, runtime.ranks).rows(batch_size))  # of all, so that all agree
+        self.micro_batches = min(micro_batches, fewest)
         check_batch(batch_size, independent=independent, runtime=runtime)
         limit, most = runtime.hardware.micro_batch, -(-batch_size // runtime.ranks)
-        if limit is not None and most > limit * micro_batches:
+        if limit is not None and most > limit * self.micro_batches:
             self._divide(-(-most // limit), f"micro_batch is {limit}", agreed=True)
 
     def __call__(self, batch: Any, step: int) -> dict[str, Tensor]:
@@ -104,7 +105,10 @@ class TrainStep:
             seen = self.runtime.place(self.views(self.runtime.place(batch), generator))
         losses = self._gradients(seen, step)
         if self.clip_norm is not None:
-            self.runtime.fabric.clip_gradients(self.module, self.optimiser, max_norm=self.clip_norm)
+            scaled = bool(self.runtime.scaler_state())  # which skips a step that overflows, and scales less
+            self.runtime.fabric.clip_gradients(
+                self.module, self.optimiser, max_norm=self.clip_norm, error_if_nonfinite=not scaled
+            )
         self.optimiser.step()
         return losses
 

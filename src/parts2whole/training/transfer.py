@@ -114,8 +114,8 @@ class Transfer:
 
         The modality is the one the scans have, so that a guess and an order of the same aren't told apart.
         """
-        modality, card = self.labelled.store.cases[0].modality, self.start.card if self.start else None
-        task = self.task.replace(preprocess=self.task.preprocess.replace(modality=modality))
+        card = self.start.card if self.start else None
+        task = self.task.replace(preprocess=self._as_prepared())
         return {
             "task": task.to_dict(),
             "init": self.init,
@@ -142,7 +142,7 @@ class Transfer:
             network=self.network,
             in_channels=self.channels,
             classes=self.labelled.classes,
-            preprocess=self.task.preprocess.replace(modality=self.labelled.store.cases[0].modality),
+            preprocess=self._as_prepared(),
             seen=card.seen if card else (),
             series=card.series if card else (),
             trained=hashes_of(self.labelled, train),
@@ -153,6 +153,12 @@ class Transfer:
             boxed=self.task.takes_boxes(),
             chosen_on=hashes_of(self.labelled, self.split.validation),
         )
+
+    def _as_prepared(self) -> Preprocess:
+        """How scans were prepared, with their modality where all have the same."""
+        modalities = {record.modality for record in self.labelled.store.cases}
+        told = {"modality": modalities.pop()} if len(modalities) == 1 else {}
+        return self.task.preprocess.replace(**told)
 
     def choose_labels(self, *, fraction: float, cases: int | None, seed: int) -> tuple[str, ...]:
         """Training items whose labels are used: of a share of the patients, or of a number of them.
@@ -291,8 +297,17 @@ def check_contract(
     *,
     whose: str = "this task",
     mend: str = "set the task's preprocess.window_hu alike",
+    shown_mm: Triple | None = None,
 ) -> list[str]:
-    """Compare what the weights expect with what the data are, ``whose`` they are, and how a window is set.
+    """Compare what the weights expect with what the data are.
+
+    Args:
+        card: of the weights.
+        store: the data.
+        network: that they should be of; None takes theirs.
+        whose: the data are, in words.
+        mend: how a window is set, in words.
+        shown_mm: spacing (z, y, x) at which the data are shown to the network; default that of the store.
 
     Returns:
         Differences the user should know but that don't make the weights useless.
@@ -300,11 +315,9 @@ def check_contract(
     Raises:
         TransferError: the weights can't be used on these data.
     """
-    record = store.cases[0]
-    if card.in_channels != record.channels:
-        raise TransferError(
-            f"the weights expect {card.in_channels} input channels, the data have {record.channels}"
-        )
+    channels, modalities = store.cases[0].channels, sorted({record.modality for record in store.cases})
+    if card.in_channels != channels:
+        raise TransferError(f"the weights expect {card.in_channels} input channels, the data have {channels}")
     if network is not None and network != card.network:
         raise TransferError(
             f"the weights are of {card.network}, not of {network}; leave the network out to use theirs"
@@ -313,19 +326,19 @@ def check_contract(
     theirs, ours = card.preprocess, store.preprocess
     if theirs.modality == "unit":
         notes.append(f"the encoder expects {card.origin.get('expects', 'voxels in [0, 1]')}")
-    elif theirs.modality != record.modality:
-        notes.append(f"the encoder was trained on {theirs.modality}, these are {record.modality}")
-    if record.modality == "CT" and theirs.modality != "unit" and theirs.window_hu != ours.window_hu:
+    elif [theirs.modality] != modalities:
+        trained = "several modalities" if theirs.modality == "auto" else theirs.modality
+        notes.append(f"the encoder was trained on {trained}, these are {' and '.join(modalities)}")
+    if "CT" in modalities and theirs.modality != "unit" and theirs.window_hu != ours.window_hu:
         raise TransferError(
             f"the encoder was trained with window {theirs.window_hu} HU, "
             f"{whose} uses {ours.window_hu}; {mend}"
         )
-    if record.modality == "MR" == theirs.modality and theirs.percentiles != ours.percentiles:
+    if "MR" in modalities and theirs.modality in ("MR", "auto") and theirs.percentiles != ours.percentiles:
         notes.append(
             f"the encoder was trained with percentiles {theirs.percentiles}, {whose} uses {ours.percentiles}"
         )
-    if theirs.spacing_mm != ours.spacing_mm:
-        notes.append(
-            f"the encoder was trained at spacing {theirs.spacing_mm}, {whose} uses {ours.spacing_mm}"
-        )
+    shown = shown_mm or ours.spacing_mm
+    if card.shown_mm != shown:
+        notes.append(f"the encoder was trained at spacing {card.shown_mm}, {whose} uses {shown}")
     return notes

@@ -222,7 +222,10 @@ def _write_nnunet(model: Exportable, card: Card | ModelCard, folder: Path) -> _W
     from parts2whole.weights.formats import nnunet
 
     size = card.whole_size if isinstance(card, Card) else card.task.patch_size
-    ours = nnunet.adaptation(model, card.preprocess, size)
+    preprocess = card.preprocess
+    if isinstance(card, Card):
+        preprocess = preprocess.replace(spacing_mm=card.shown_mm)
+    ours = nnunet.adaptation(model, preprocess, size)
     content: dict[str, Any] = {"network_weights": nnunet.to_nnunet(model)}
     is_known = ours["pretrain_info"] is not None
     if is_known:
@@ -237,8 +240,9 @@ def _write_nnunet(model: Exportable, card: Card | ModelCard, folder: Path) -> _W
     if ours["normalization"] == nnunet.PERCENTILES:
         text = nnunet.NORMALIZATION.format(name=nnunet.PERCENTILES, percentiles=card.preprocess.percentiles)
         write_text(folder / "p2w_normalization.py", text)
-    has_decoder = model.own is not None or (not is_known and bool(model.classes))
-    fresh = "" if has_decoder else " The decoder's tensors are fresh: nnU-Net wants all of them."
+    fresh = (
+        "" if nnunet.has_decoder(model) else " The decoder's tensors are fresh: nnU-Net wants all of them."
+    )
     kind = ours["architecture"]["network_class_name"].rpartition(".")[2]
     made = f"{len(content['network_weights'])} tensors in the names and shapes of nnU-Net v2's {kind}"
     return _Written(f"{made}.{fresh}", nnunet.usage(ours) + fresh)
@@ -283,10 +287,11 @@ def model_card(model: Exportable, card: Card | ModelCard, written: _Written) -> 
     }
     title = f"{type(model.network).__name__} {'model' if model.classes else 'encoder'}"
     pre = card.preprocess
+    spacing = card.shown_mm if isinstance(card, Card) else pre.spacing_mm
     inputs = (
         f"Axes (batch, channel, z, y, x), {model.in_channels} channel(s), voxels in [0, 1]: modality "
         f"{pre.modality}, window {pre.window_hu} HU (CT), percentiles {pre.percentiles} (MR), spacing "
-        f"{pre.spacing_mm or 'as scanned'}."
+        f"{spacing or 'as scanned'}."
     )
     lines = [
         "---",

@@ -199,7 +199,7 @@ def pretrain(
 
     sides = choose_sides(scans, held_out=held_out, validation_fraction=validation_fraction, seed=seed)
     sides = sides.kept_in(folder.path / SPLIT) if resume else sides
-    beginning = begin_from(init, network, scans, held_out=held_out)
+    beginning = begin_from(init, network, scans, held_out=held_out, shown_mm=size.shown_mm)
     chosen_where = where or sides.choose_where(scans, folder.path / SPLIT if resume else None)
     bank = method.bank if isinstance(method, FixedBank) else None
     sampler_of = partial(WholeSampler, scans, size=size, seed=seed, where=chosen_where, weights=weights)

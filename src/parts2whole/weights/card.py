@@ -66,6 +66,17 @@ class Card:
     begun_from: dict[str, Any] = dataclasses.field(default_factory=dict)
     fetched: str = ""
 
+    @property
+    def shown_mm(self) -> tuple[float, float, float] | None:
+        """Distance in mm between voxels (z, y, x) as the network saw them; None where each scan kept its own.
+
+        Where wholes were cut by physical size, that is another than `preprocess` says.
+        """
+        if self.whole_mm is None:
+            return self.preprocess.spacing_mm
+        z, y, x = (mm / voxels for mm, voxels in zip(self.whole_mm, self.whole_size, strict=True))
+        return z, y, x
+
     def write(self, folder: Path) -> None:
         """Save as ``card.json``."""
         plain = {field.name: to_plain(getattr(self, field.name)) for field in dataclasses.fields(self)}

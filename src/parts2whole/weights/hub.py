@@ -123,7 +123,10 @@ def push(folder: Path, repository: str, *, public: bool) -> HubName:
         made = not api.repo_exists(repository)
         api.create_repo(repository, private=None if not made else not public, exist_ok=True)
         done = api.upload_folder(
-            repo_id=repository, folder_path=folder, commit_message="Weights and their card, by parts2whole"
+            repo_id=repository,
+            folder_path=folder,
+            commit_message="Weights and their card, by parts2whole",
+            delete_patterns=None if made else [*FETCHED, "encoder.py"],  # what an earlier push had more
         )
     except (errors.HTTPError, OSError, RuntimeError, ValueError) as error:
         if made:

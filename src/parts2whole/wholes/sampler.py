@@ -51,6 +51,14 @@ class WholeSize:
             if edges is not None and sum(edge > 0 for edge in edges) != 3:
                 raise SamplerError(f"{name} must be three edges (z, y, x) above 0, got {edges}")
 
+    @property
+    def shown_mm(self) -> Triple | None:
+        """Spacing (z, y, x) of the network input in mm; None where it is that of each scan."""
+        if self.mm is None:
+            return None
+        z, y, x = (mm / voxels for mm, voxels in zip(self.mm, self.voxels, strict=True))
+        return z, y, x
+
     def in_scan(self, spacing_mm: Triple) -> Size:
         """Edge lengths in voxels of a scan with ``spacing_mm``."""
         if self.mm is None:

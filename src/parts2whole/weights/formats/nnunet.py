@@ -268,18 +268,34 @@ def _unet3d(model: Exportable, network: UNet3D, seed: int) -> dict[str, Tensor]:
         made = NnUNet3D(model.in_channels, classes, **plan(network)["arch_kwargs"])
     state = dict(made.state_dict())
     state |= _under("encoder", model.encoder)
-    decoder: dict[str, Tensor] = {}
-    if isinstance(model.module, EncoderDecoder):
-        decoder = {**model.module.decoder.state_dict(), **_under("head", model.module.head)}
-    elif model.own is not None:
-        decoder = {key.removeprefix("decoder."): value for key, value in model.own.state_dict().items()}
-    for key, value in decoder.items():
-        state[f"decoder.{key.replace('head.', 'seg_layers.2.')}"] = value
-    made.load_state_dict(state)
+    decoder = _decoder(model, state)
+    made.load_state_dict(state | decoder)
     if decoder:
         with torch.no_grad():
             compare(model.run(model.example()), [made.eval()(model.example())], UNET3D.name)
     return {key: value.detach().clone() for key, value in made.state_dict().items()}
+
+
+def has_decoder(model: Exportable) -> bool:
+    """Whether the decoder of `to_nnunet` is the model's, and not fresh."""
+    network = check_network(model.network)
+    if not isinstance(network, UNet3D):
+        return model.own is not None
+    with torch.device("meta"):
+        made = NnUNet3D(model.in_channels, max(1, len(model.classes)), **plan(network)["arch_kwargs"])
+    return bool(_decoder(model, made.state_dict()))
+
+
+def _decoder(model: Exportable, made: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The model's decoder by nnU-Net's names; none where it isn't built as nnU-Net's is."""
+    found: dict[str, Tensor] = {}
+    if isinstance(model.module, EncoderDecoder):
+        found = {**model.module.decoder.state_dict(), **_under("head", model.module.head)}
+    elif model.own is not None:
+        found = {key.removeprefix("decoder."): value for key, value in model.own.state_dict().items()}
+    named = {f"decoder.{key.replace('head.', 'seg_layers.2.')}": value for key, value in found.items()}
+    fits = all(key in made and made[key].shape == value.shape for key, value in named.items())
+    return named if fits else {}
 
 
 def _under(name: str, module: nn.Module) -> dict[str, Tensor]:
