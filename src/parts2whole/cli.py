@@ -16,7 +16,7 @@ import inspect
 import os
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -158,7 +158,7 @@ def read(
     typed = options.parse(arguments, function, command.positional)
     values: dict[str, Any] = {}
     for config in typed.configs:
-        values |= read_config(config, function, reader)
+        values |= read_config(config, function, reader, values)
     values |= reader.arguments(typed.settings, function, COMMAND_LINE, defaults=values)
     documents = parameters_of(function.__doc__)
     for key, parameter in inspect.signature(function).parameters.items():
@@ -168,8 +168,10 @@ def read(
     return values
 
 
-def read_config(path: str, function: Callable[..., Any], reader: Reader) -> dict[str, Any]:
-    """Settings of a file, or of a preset of fine-tuning.
+def read_config(
+    path: str, function: Callable[..., Any], reader: Reader, before: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Settings of a file, or of a preset of fine-tuning; fields alone change what was said ``before``.
 
     The file may come from others: of the classes it names, none is imported for it.
 
@@ -189,7 +191,7 @@ def read_config(path: str, function: Callable[..., Any], reader: Reader) -> dict
         raise ArgumentsError(f"--config {path} can't be read: {' '.join(str(error).split())}") from error
     by_name = replace(reader, find=lambda base, text: reader.find(base, split_text(text)[1]))
     try:
-        return by_name.arguments(read_mapping(plain, "it"), function, "")
+        return by_name.arguments(read_mapping(plain, "it"), function, "", defaults=before)
     except ArgumentsError as error:
         raise ArgumentsError(f"--config {path}: {error}") from error
 

@@ -11,7 +11,7 @@ import difflib
 import inspect
 import re
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from parts2whole.spec import Spec
@@ -65,6 +65,10 @@ def parse(arguments: Sequence[str], function: Callable[..., Any], positional: Se
             bare, words = [*bare, *words[count:]], words[:count]
         if off and words:
             raise ArgumentsError(f"{at(COMMAND_LINE, name)} takes no value, got {' '.join(words)}")
+        before = next((place for place, (known, _) in enumerate(found) if known == way), None)
+        if before is not None and len(way) == 1 and not off and _takes_several(hints[way[0]]):
+            found[before] = (way, Words([*found[before][1], *words]))
+            continue
         found.append(([*way[:-1], way[-1][3:]], Words(["false"])) if off else (way, Words(words)))
     settings = _place(bare, left)
     for way, value in sorted(found, key=lambda pair: len(pair[0])):
@@ -139,6 +143,16 @@ def _count(words: Sequence[str], hint: Any) -> int:
                 return len(words)
             return len(items) if count == 1 and "," not in words[0] else count
     return count
+
+
+def _takes_several(hint: Any) -> bool:
+    """Whether an option takes as many values as one gives it, so that a second time adds to the first."""
+    return any(
+        origin not in (None, typing.Literal) and (origin is not tuple or Ellipsis in typing.get_args(choice))
+        for choice in choices_of(hint)
+        for origin in [typing.get_origin(choice)]
+        if not isinstance(origin, type) or not issubclass(origin, Mapping)
+    )
 
 
 def _is_open(text: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,12 @@ class SourceCase:
     which: Which = None
     channels: int | None = None
     patient_by: str = ""
+
+    def place(self) -> str:
+        """A hash of the folder that its first file is in; empty for a DICOM series, which has ids of its own."""
+        if not self.images or any(source.is_series for source in self.scan_sources()):
+            return ""
+        return hashlib.sha256(str(self.files()[0].absolute().parent).encode()).hexdigest()[:16]
 
     def files(self) -> tuple[Path, ...]:
         """Every file of the case."""

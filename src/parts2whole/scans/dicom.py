@@ -150,7 +150,7 @@ class _Series:
         self.others: list[Other] = []
         self.kinds: Counter[tuple[str, ...]] = Counter()
         self.modality = ""
-        self.person = ""
+        self.person, self.is_named = "", True
 
     def add(self, header: Any, path: Path, found: list[Slice] | Other) -> None:
         """Add a file by its header and what that describes."""
@@ -160,6 +160,7 @@ class _Series:
         if not self.person:
             names = ("IssuerOfPatientID", "StudyInstanceUID", "SeriesInstanceUID")
             issuer, study, uid = (str(header.get(name) or "") for name in names)
+            self.is_named = bool(header.get("PatientID"))
             self.person = f"{issuer}/{header.get('PatientID') or study or uid}"
         if isinstance(found, Other):
             self.others.append(found)
@@ -219,6 +220,7 @@ def _sources(
     name = f"{series.modality}-{_hashed(known_by, salt)}"
     common: dict[str, Any] = {
         "patient": _hashed(series.person, salt),
+        "patient_named": series.is_named,
         "series": uid if keep_uids else _hashed(uid, salt),
     }
     problem = series.problem()

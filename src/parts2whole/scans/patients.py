@@ -24,6 +24,7 @@ BY_SEPARATOR = "patient_separator"
 BY_DICOM = "DICOM PatientID (hashed)"
 BY_BIDS = "BIDS subjects"
 BY_PARTICIPANTS = "participants.tsv"
+BY_STUDY = "DICOM studies, as PatientID is empty"
 BY_MODALITY = "equal names in folders of modalities"
 BY_NAME = "names, each image a patient of its own"
 """What patients are told apart by, in words."""
@@ -64,6 +65,7 @@ def tell_patients(
     roots: Iterable[str | Path] = (),
     pattern: str | None = None,
     given: Mapping[str, Told] | None = None,
+    studies: Mapping[str, str] | None = None,
     names: Mapping[str, str] | None = None,
 ) -> dict[str, Told]:
     """Say whose every scan is.
@@ -74,6 +76,7 @@ def tell_patients(
         pattern: a regular expression with one group, which is the patient, searched for in the path from
             there (with ``/`` between folders, and the file's suffix); it counts before all else.
         given: what is known from elsewhere, such as from the files' headers.
+        studies: of DICOM series without a patient id; they count where nothing but the names is left.
         names: what to call a patient that nothing else tells, for every case; default the case's own name.
 
     Returns:
@@ -95,6 +98,7 @@ def tell_patients(
     own = {case: (names or {}).get(case, case) for case in files}
     first = _same_name_in_modalities({case: path for case, path in left.items() if case not in told})
     told |= {case: Told(own[other], BY_MODALITY) for case, other in first.items()}
+    told = {case: Told(study, BY_STUDY) for case, study in (studies or {}).items()} | told
     return {case: told.get(case, Told(own[case], BY_NAME)) for case in files}
 
 
@@ -141,11 +145,22 @@ def _bids_subject(path: PurePosixPath) -> Told | None:
     if subject or within:
         name = subject[1] if subject else str(within)
         before = folders[: folders.index(name)] if name in folders else folders
-        kept = [part for part in before if not (MODALITY.fullmatch(part) or part.lower() in OF_IMAGES)]
-        kept = kept[: next((place for place, part in enumerate(kept) if part in BESIDE_RAW), None)]
-        return Told("/".join([*kept, name]), BY_BIDS)
+        return Told("/".join([*_data_set(before), name]), BY_BIDS)
     session = SESSION.match(str(path))
-    return Told(session[1], BY_BIDS) if session else None
+    if not session:
+        return None
+    *before, name = _without_modalities(session[1].split("/")) or [session[1]]
+    return Told("/".join([*_data_set(before), name]), BY_BIDS)
+
+
+def _data_set(folders: Sequence[str]) -> list[str]:
+    """The folders of a data set above its subjects, without those that hold the same subjects again."""
+    kept = _without_modalities(folders)
+    return kept[: next((place for place, part in enumerate(kept) if part in BESIDE_RAW), None)]
+
+
+def _without_modalities(parts: Iterable[str]) -> list[str]:
+    return [part for part in parts if not (MODALITY.fullmatch(part) or part.lower() in OF_IMAGES)]
 
 
 def _read_participants(base: Path, paths: Iterable[PurePosixPath]) -> list[str]:

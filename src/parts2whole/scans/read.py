@@ -139,6 +139,8 @@ def file_stamp(paths: Sequence[Path]) -> str:
         stats = [path.stat()]
         if is_ome_zarr(path):
             stats += [file.stat() for file in files_of(path)]
+        elif path.is_dir():
+            stats += [file.stat() for file in sorted(path.iterdir()) if file.is_file()]
         if path.name.lower().endswith(ITK_SUFFIXES):
             stats += [file.stat() for file in data_files(path)[1:]]
         found.append((path.name, stats))

@@ -30,7 +30,8 @@ class ScanSource:
         case_id: unique among the scans found, safe as a file name, without names of patients from DICOM.
         paths: the file, or the files of a DICOM series in the order of slices.
         problem: why it can't be used, where that shows before reading.
-        patient: a salted hash of the patient id, where the file holds one.
+        patient: a salted hash of the patient id, or of the study where a DICOM series has an empty one.
+        patient_named: whether it is that of a patient id.
         series: a salted hash of the series UID, or the UID itself if that was asked for.
         notes: what the user should know.
         frames: of multi-frame DICOM objects, for every slice in order the number of its file in ``paths`` and
@@ -44,6 +45,7 @@ class ScanSource:
     series: str = ""
     notes: tuple[str, ...] = ()
     frames: tuple[tuple[int, int], ...] = ()
+    patient_named: bool = True
 
     def slices(self) -> list[tuple[Path, int]]:
         """The file and the frame of every slice of a DICOM volume, in order."""

@@ -143,7 +143,13 @@ def _store_missing(
             unread[case.case_id] = str(error)
             continue
         job = _Job(case.absolute(), store.path.absolute(), store.preprocess, store.dtype, stamp)
-        unchanged = store.has(case.case_id) and store.record(case.case_id).stamp == stamp
+        known = store.record(case.case_id) if store.has(case.case_id) else None
+        unchanged = known is not None and known.stamp == stamp
+        if known is not None and not unchanged and known.place not in ("", case.place()):
+            raise StoreError(
+                f"{case.case_id} is in the store from another folder, and would be replaced by "
+                f"{case.files()[0]}: name all folders in one call, or take another --out"
+            )
         (kept if unchanged else jobs).append(job)
     damaged = _find_damaged(store, kept, hands) if hands.verify else {}
     jobs += [job for job in kept if job.case.case_id in damaged]
@@ -349,6 +355,7 @@ def _write_scan(
         stamp=job.stamp,
         labels_lost=lost,
         patient_by=case.patient_by,
+        place=case.place(),
         label_hash="" if label is None else content_hash(to_canonical(label).array),
         file_spacing_mm=canonical.spacing_mm,
     )

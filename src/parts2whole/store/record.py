@@ -43,6 +43,7 @@ class CaseRecord:
         series: of a DICOM series a salted hash of its UID, or the UID if that was asked for.
         source: names of the files it was made from, without folders.
         has_label: whether a label map is stored.
+        place: a hash of the folder that its files were in; empty for DICOM, and in stores of version 0.1.0.
         label_hash: of the original label map in canonical orientation; empty in stores of version 0.1.0.
         label_values: the values in it, ascending.
         file_spacing_mm: distance between voxels (z, y, x) of the files; None in stores of version 0.1.0.
@@ -76,6 +77,7 @@ class CaseRecord:
     labels_lost: tuple[int, ...] = ()
     patient_by: str = ""
     label_hash: str = ""
+    place: str = ""
     file_spacing_mm: Triple | None = None
 
     def hashes(self) -> frozenset[str]:

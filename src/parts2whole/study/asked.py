@@ -38,6 +38,7 @@ class Arm:
         method: None where ``init`` is given.
         init: scratch, a run folder, or a source and its path.
         network: of its own; None takes the study's.
+        network_from: weights whose network and preprocessing an arm from scratch has; None: it isn't said.
         pretrain: settings of its own.
         finetune: settings of its own.
     """
@@ -46,6 +47,7 @@ class Arm:
     method: Method | None
     init: str | None
     network: Network | None
+    network_from: str | None
     pretrain: Settings
     finetune: Settings
 

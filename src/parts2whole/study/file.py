@@ -28,7 +28,7 @@ from parts2whole.weights.load import SCRATCH
 
 KEYS = ("name", "imports", "data", "network", "arms", "tasks", "fractions", "cases", "seeds", "pretrain")
 MORE_KEYS = ("finetune", "hardware", "table", "endpoints", "keep_models")
-OF_ARM = ("method", "init", "network", "pretrain", "finetune")
+OF_ARM = ("method", "init", "network", "network_from", "pretrain", "finetune")
 OF_TASK = ("task", "metric", "pretrain", "finetune", "fractions", "cases", "seeds", "folds")
 OF_PRETRAIN = frozenset(["out", "method", "network", "hardware", "resume", "progress"])
 OF_FINETUNE = frozenset(
@@ -205,6 +205,8 @@ class StudyFile:
                 f"{where} has init, so nothing is pre-trained for it, and pretrain; give it a method, and "
                 "what its pre-training begins with as pretrain.init"
             )
+        if "network_from" in plain and (plain.get("init") != SCRATCH or "network" in plain):
+            raise StudyError(f"{where}.network_from is for an arm from scratch that names no network")
         method = None
         if "method" in plain:
             method = self.reader.spec(plain["method"], Method, f"{where}.method")
@@ -213,6 +215,7 @@ class StudyFile:
             method,
             self._init(str(plain["init"])) if "init" in plain else None,
             self._network(plain.get("network"), f"{where}.network"),
+            self._init(str(plain["network_from"])) if "network_from" in plain else None,
             self._pretrain(plain, where),
             self._finetune(plain, where, of_arm=True),
         )
@@ -262,7 +265,8 @@ class StudyFile:
             words["init"] = self._init(str(given["init"]))
         rest = {key: value for key, value in given.items() if key not in words}
         here = f"{where}.pretrain".lstrip(".")
-        typed = self.reader.arguments(rest, self.verbs.pretrain, here, barred=OF_PRETRAIN)
+        shared = self.pretrain if where else {}
+        typed = self.reader.arguments(rest, self.verbs.pretrain, here, barred=OF_PRETRAIN, defaults=shared)
         return typed | words
 
     def _finetune(self, plain: Mapping[str, Any], where: str, *, of_arm: bool = False) -> Settings:
@@ -276,7 +280,10 @@ class StudyFile:
             if min(steps, default=0) < 1:
                 raise StudyError(f"{here}.steps must be 1 or more, or a list of such, got {steps}")
             several["steps"] = steps if len(steps) > 1 else steps[0]
-        typed = self.reader.arguments(given, self.verbs.finetune, here, barred=OF_FINETUNE, defaults=preset)
+        shared = self.finetune if where else {}
+        typed = self.reader.arguments(
+            given, self.verbs.finetune, here, barred=OF_FINETUNE, defaults={**shared, **preset}
+        )
         return preset | typed | several
 
     def _preset(self, name: object, here: str) -> Settings:

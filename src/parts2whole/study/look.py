@@ -42,6 +42,8 @@ class Found:
         cases: labelled cases.
         patients: a case of every patient among them.
         targets: what is labelled in them.
+        said: modality that the labelled cases' ``dataset.json`` names; None where it names none.
+        several: how many of the scans hold several volumes, and are left out.
     """
 
     survey: Survey
@@ -51,6 +53,8 @@ class Found:
     cases: tuple[SourceCase, ...] = ()
     patients: tuple[SourceCase, ...] = ()
     targets: tuple[Target, ...] = ()
+    said: str | None = None
+    several: int = 0
 
     def sizes(self) -> Sizes:
         """How many there are of everything."""
@@ -65,7 +69,16 @@ class Found:
 
     def propose(self, modality: Modality, *, voxels: int = WHOLE_VOXELS) -> tuple[Proposal, Modality, str]:
         """Settings for all of the scans, their modality, and why it is that; see `propose_for`."""
-        return choose_modality(propose_for(self.survey.entries, self.targets, voxels=voxels), modality)
+        asked: Modality = "CT" if self.said == "CT" else "MR" if self.said == "MR" else "auto"
+        asked = modality if modality != "auto" else asked
+        entries = [one for one in self.survey.entries if one.facts is None or one.facts.volumes == 1]
+        found = propose_for(
+            entries if self.several else self.survey.entries, self.targets, asked=asked, voxels=voxels
+        )
+        if not found:
+            raise StartError(f"none of the scans can be prepared as {asked}")
+        proposal, chosen, why = choose_modality(found, asked)
+        return proposal, chosen, "dataset.json says so" if asked != modality else why
 
     def few_scans(self) -> list[Path]:
         """Files of a few scans, evenly spread."""
@@ -91,6 +104,7 @@ def look(scans: Path, labelled: Path | None, *, progress: bool) -> Found:
     cases: tuple[SourceCase, ...] = ()
     patients: dict[str, SourceCase] = {}
     targets: tuple[Target, ...] = ()
+    said: str | None = None
     try:
         sources = find_scans([scans])
     except ReadError as error:
@@ -99,6 +113,7 @@ def look(scans: Path, labelled: Path | None, *, progress: bool) -> Found:
         raise StartError(f"no scans found in {scans}")
     if labelled is not None:
         task = Segmentation(labelled)
+        said = task.modality_said()
         cases = tuple(task.tell_patients(task.sources().cases))
         for case in cases:
             patients.setdefault(case.patient or case.case_id, case)
@@ -116,6 +131,13 @@ def look(scans: Path, labelled: Path | None, *, progress: bool) -> Found:
     if not mine:
         why = "; ".join(tell_reasons({e.case_id: str(e.problem) for e in survey.unusable}, of=len(sources)))
         raise StartError(f"none of {len(sources)} scans in {scans} can be used" + (f": {why}" if why else ""))
+    facts_of = {source: usable[_key(str(source.paths[0]), source.case_id)].facts for source in mine}
+    several = [source for source, facts in facts_of.items() if facts is not None and facts.volumes > 1]
+    mine = [source for source in mine if source not in several]
+    if not mine:
+        raise StartError(
+            f"each scan in {scans} holds several volumes: prepare them with --volumes-4d, step by step"
+        )
     labelled_files = {_key(str(file), "") for case in cases for file in case.files()}
     theirs = {
         entry.facts.content_hash
@@ -124,7 +146,8 @@ def look(scans: Path, labelled: Path | None, *, progress: bool) -> Found:
     }
     hashes = [usable[_key(str(source.paths[0]), source.case_id)].facts for source in mine]
     copies = sum(facts is not None and facts.content_hash in theirs for facts in hashes)
-    return Found(survey, tuple(mine), copies, labelled, cases, tuple(patients.values()), targets)
+    of_patients = tuple(patients.values())
+    return Found(survey, tuple(mine), copies, labelled, cases, of_patients, targets, said, len(several))
 
 
 def _key(source: str, case_id: str) -> str:
@@ -140,7 +163,7 @@ def choose_modality(proposals: Sequence[Proposal], asked: Modality) -> tuple[Pro
     """
     most = max(proposals, key=lambda proposal: proposal.scans)
     if asked != "auto":
-        return next((one for one in proposals if one.modality == asked), most), asked, "as --modality said"
+        return most, asked, "as --modality said"
     named = [one for one in proposals if one.modality != "unclear"]
     if len(named) > 1:
         counts = ", ".join(f"{one.scans} {one.modality}" for one in named)
@@ -154,6 +177,11 @@ def choose_modality(proposals: Sequence[Proposal], asked: Modality) -> tuple[Pro
     one = named[0]
     if one.modality != "CT":
         return one, "MR", f"the files say {one.modality}"
-    if len(proposals) > 1:
+    unclear = sum(other.scans for other in proposals if other is not one)
+    if unclear > one.scans:
+        raise StartError(
+            f"{one.scans} scans are CT, of {unclear} it is unclear what they are: say --modality CT or MR"
+        )
+    if unclear:
         return one, "auto", "most are CT; of the others it is unclear, and they are set aside"
     return one, "CT", "what the files say, or their voxels show: air near -1000"

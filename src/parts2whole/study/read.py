@@ -121,6 +121,8 @@ class Reader:
             return value
         if type(None) in choices and value in (None, "null"):
             return None
+        if isinstance(value, str) and {*choices} - {type(None)} == {str}:
+            return value  # whatever YAML would take it for
         for base in choices:
             if isinstance(base, type) and issubclass(base, Spec):
                 return self.spec(value, base, where, default=default)

@@ -108,7 +108,11 @@ class _Layout:
         Raises:
             StudyError: the others differ among themselves, and the study doesn't say which network counts.
         """
-        asking = [arm.name for arm in self.arms if arm.init == SCRATCH and arm.network is None]
+        asking = [
+            arm.name
+            for arm in self.arms
+            if arm.init == SCRATCH and arm.network is None and arm.network_from is None
+        ]
         usual = inspect.signature(self.file.verbs.pretrain).parameters["network"].default
         trained = {arm.name: arm.network or self.file.network for arm in self.arms if arm.method is not None}
         given = {arm.name: arm.init for arm in self.arms if arm.init not in (None, SCRATCH)}
@@ -152,7 +156,9 @@ class _Layout:
             settings["init"] = str(start.folder)
         else:
             settings["init"] = arm.init
-            if arm.init == SCRATCH or arm.network:
+            if arm.network_from:
+                settings["network_from"] = arm.network_from
+            elif arm.init == SCRATCH or arm.network:
                 settings |= {"network": arm.network} if arm.network else self.from_scratch
         words = [target.name, name_labels(labels), arm.name, f"seed{seed}"]
         words += [f"fold{task.fold[0]}"] if task.fold else []

@@ -60,6 +60,7 @@ class Target:
         voxels: how many a case has.
         values: 5th and 95th percentile of the scan inside it.
         ranks: percentiles of all voxels of the scan that these are.
+        modality: of the scans; None where it is unclear.
     """
 
     value: int
@@ -67,6 +68,7 @@ class Target:
     voxels: float
     values: tuple[float, float]
     ranks: tuple[float, float]
+    modality: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

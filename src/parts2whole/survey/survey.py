@@ -18,7 +18,13 @@ import numpy.typing as npt
 
 from parts2whole.progress import watch, watching
 from parts2whole.scans.label_maps import is_label_map, said_to_be_label
-from parts2whole.scans.preprocess import AIR_HU, guess_modality, looks_like_label
+from parts2whole.scans.preprocess import (
+    AIR_HU,
+    NOT_IN_HU,
+    Modality,
+    guess_modality,
+    looks_like_label,
+)
 from parts2whole.scans.read import ReadError, ScanSource, find_scans, read_scan
 from parts2whole.scans.volume import (
     Triple,
@@ -225,21 +231,27 @@ def _compare(entry: Entry, earlier: dict[tuple[str, str], str]) -> Entry:
 
 
 def propose_for(
-    entries: Sequence[Entry], targets: Sequence[Target] = (), *, voxels: int = WHOLE_VOXELS
+    entries: Sequence[Entry],
+    targets: Sequence[Target] = (),
+    *,
+    asked: Modality = "auto",
+    voxels: int = WHOLE_VOXELS,
 ) -> tuple[Proposal, ...]:
     """Settings for each modality, from scans that `prepare` would use; copies count once.
 
     Args:
         entries: of a survey.
         targets: what is labelled in scans among them.
+        asked: what all of them are to be prepared as; scans that it refuses are left out.
         voxels: about so many in a whole.
     """
     groups: dict[str, list[Facts]] = {}
     for entry in entries:
         if entry.problem or entry.passed_over or entry.duplicate_of or entry.facts is None:
             continue
-        if entry.facts.kind == "scan":
-            groups.setdefault(entry.facts.modality or "unclear", []).append(entry.facts)
+        called = _prepared_as(entry.facts.modality, asked)
+        if entry.facts.kind == "scan" and called is not None:
+            groups.setdefault(called, []).append(entry.facts)
     return tuple(
         propose(
             modality,
@@ -248,11 +260,25 @@ def propose_for(
             largest_values=[facts.values[1] for facts in group],
             lung_shares=[facts.lung_share for facts in group],
             body_shares=[facts.body_share for facts in group],
-            targets=targets,
+            targets=[
+                target
+                for target in targets
+                for called in [_prepared_as(target.modality, asked)]
+                if called == modality or (called == "unclear" and called not in groups)
+            ],
             voxels=voxels,
         )
         for modality, group in sorted(groups.items())
     )
+
+
+def _prepared_as(modality: str | None, asked: Modality) -> str | None:
+    """What a scan of a modality is prepared as; None where it is refused."""
+    if asked == "CT":
+        return None if modality in NOT_IN_HU else "CT"
+    if asked == "MR":
+        return None if modality == "CT" else "MR"
+    return modality or "unclear"
 
 
 def _look(source: ScanSource, *, passed_over: bool, picture: bool) -> Entry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from parts2whole.progress import watch, watching
 from parts2whole.scans.case import IngestError, SourceCase, read_case_label, read_channels
+from parts2whole.scans.preprocess import guess_modality
 from parts2whole.scans.read import ReadError
 from parts2whole.scans.volume import VolumeError
 from parts2whole.survey.propose import Target
@@ -31,35 +33,39 @@ def look_inside(
         progress: show a progress bar.
 
     Returns:
-        One entry a label, without 0.
+        One entry a label and modality, without 0.
     """
     chosen = cases[:: -(-len(cases) // LOOKED_AT) or 1]
-    found: dict[int, list[tuple[float, ...]]] = defaultdict(list)
+    found: dict[tuple[str | None, int], list[tuple[float, ...]]] = defaultdict(list)
     with watching("Looking inside the labels", len(chosen), show=progress):
         for case in watch(chosen, len(chosen)):
             try:
-                for value, facts in _look(case):
-                    found[value].append(facts)
+                for named, marked, numbers in _look(case):
+                    found[named, marked].append(numbers)
             except (ReadError, IngestError, VolumeError, MemoryError):
                 continue  # preparing it sets it aside, and says why
     targets = []
-    for value in sorted(set(found) - {0, ignored}):
-        voxels, low, high, low_rank, high_rank = (float(n) for n in np.median(found[value], axis=0))
-        targets.append(Target(value, len(found[value]), voxels, (low, high), (low_rank, high_rank)))
+    for (modality, value), facts in sorted(found.items(), key=lambda one: (one[0][1], one[0][0] or "")):
+        if value not in (0, ignored):
+            voxels, low, high, low_rank, high_rank = (float(n) for n in np.median(facts, axis=0))
+            ranks = (low_rank, high_rank)
+            targets.append(Target(value, len(facts), voxels, (low, high), ranks, modality))
     return tuple(targets)
 
 
-def _look(case: SourceCase) -> list[tuple[int, tuple[float, ...]]]:
-    """Of every label in a case: its value, voxels, and percentiles of the scan inside it."""
+def _look(case: SourceCase) -> list[tuple[str | None, int, tuple[float, ...]]]:
+    """Of every label in a case: the modality, its value, voxels, and percentiles of the scan inside it."""
     scan = read_channels(case)
     label = read_case_label(case, scan)
     if label is None:
         return []
     array = scan.array.reshape(-1, *scan.shape)[0]
-    found = []
+    modality = guess_modality(dataclasses.replace(scan, array=array))[0]
+    found: list[tuple[str | None, int, tuple[float, ...]]] = []
     for value in np.unique(label.array):
         inside = array[label.array == value]
         low, high = np.percentile(inside, INSIDE)
         ranks = 100 * np.mean(array < low), 100 * np.mean(array <= high)
-        found.append((int(value), (float(inside.size), float(low), float(high), *map(float, ranks))))
+        facts = (float(inside.size), float(low), float(high), *map(float, ranks))
+        found.append((modality, int(value), facts))
     return found

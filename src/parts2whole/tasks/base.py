@@ -263,8 +263,13 @@ class Task(Spec, abc.ABC):
             TaskError: ``patient_pattern`` doesn't say who is who.
         """
         given: dict[str, Told] = {}
+        studies: dict[str, str] = {}
         for case in cases:
-            header = next((source.patient for source in case.scan_sources() if source.patient), None)
+            source = next((source for source in case.scan_sources() if source.patient), None)
+            header = source.patient if source else None
+            if source and header and not source.patient_named and case.patient in (None, header):
+                studies[case.case_id] = header
+                continue
             if case.patient is not None and (case.patient_by or case.patient != case.case_id):
                 by = BY_DICOM if case.patient == header else ""
                 given[case.case_id] = Told(case.patient, case.patient_by or by)
@@ -277,6 +282,7 @@ class Task(Spec, abc.ABC):
                 roots=[root if root.is_dir() else root.parent],
                 pattern=self.patient_pattern,
                 given=given,
+                studies=studies,
                 names=names,
             )
         except PatientError as error:

@@ -27,7 +27,16 @@ from parts2whole.scans.case import SourceCase
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.source import ScanSource
 from parts2whole.scans.volume import Size
-from parts2whole.tasks.brats import CORE, ENHANCING, MODALITIES, OEDEMA, BratsCase, BratsLabel, find_cases
+from parts2whole.tasks.brats import (
+    CHILDREN,
+    CORE,
+    ENHANCING,
+    MODALITIES,
+    OEDEMA,
+    BratsCase,
+    BratsLabel,
+    find_cases,
+)
 from parts2whole.tasks.labelled import FoundCases, TaskError
 from parts2whole.tasks.labels import class_indices
 from parts2whole.tasks.losses import LossFunction
@@ -88,6 +97,11 @@ class BrainTumourSegmentation(SegmentationTask):
     def sources(self) -> FoundCases:
         """Channels and reference of every case; what is incomplete is set aside."""
         found = self._cases()
+        if self.target == "regions" and any(case.edition == CHILDREN for case in found):
+            raise TaskError(
+                "labels of BraTS-PED mean other parts of a tumour in 2023 than in 2024, and its files don't "
+                "say which: use --task.target whole"
+            )
         cases, set_aside = [], {}
         for case in found:
             problem = self._problem(case, needs=(*self.modalities, "seg"))

@@ -4,6 +4,8 @@
   1 and 3 are core, 2 oedema, 4 enhancing.
 - 2017 to 2021: ``<case>_flair.nii[.gz]`` (also t1, t1ce, t2, seg); 1 core, 2 oedema, 4 enhancing.
 - 2023: ``<case>-t2f.nii.gz`` (also t1n, t1c, t2w, seg); 1 core, 2 oedema, 3 enhancing.
+- ``BraTS-PED-...``, named alike: in 2023 as above, in 2024 1 enhancing, 2 non-enhancing, 3 cystic, 4 oedema,
+  and nothing in the files says which; so only the whole tumour is known.
 
 In 2020 the reference of case 355 is called ``W39_1998.09.19_Segm.nii``.  In 2013 every file lies in a folder
 of its own below the case's folder.
@@ -28,10 +30,14 @@ MODALITIES = ("t1", "t2", "t1ce", "flair")
 OEDEMA, CORE, ENHANCING = 1, 2, 3
 """Class indices of the three parts of a tumour, which exclude each other."""
 
+CHILDREN = "PED"
+"""The edition of children's tumours, whose labels mean other things from year to year."""
+
 LABELS = {
     "2013": {1: CORE, 2: OEDEMA, 3: CORE, 4: ENHANCING},
     "2017-2021": {1: CORE, 2: OEDEMA, 4: ENHANCING},
     "2023": {1: CORE, 2: OEDEMA, 3: ENHANCING},
+    CHILDREN: dict.fromkeys((1, 2, 3, 4), CORE),
 }
 """What each label value of an edition is."""
 
@@ -56,9 +62,12 @@ class BratsCase:
 
     @property
     def patient(self) -> str:
-        """Who it is: in 2023 and before 2020 names end with the number of the visit."""
-        if self.edition == "2023":
+        """Who it is: in 2023, and before 2020, names end with the number of the visit."""
+        if self.edition in ("2023", CHILDREN):
             return re.sub(r"-\d{3}$", "", self.name)
+        visit = re.search(r"(brats_(?:tcia|2013)_pat\d+)_\d+$", self.name, re.I)
+        if visit:  # of 2012 to 2015, whatever the grade of a visit is
+            return visit[1]
         return re.sub(r"_\d+$", "", self.name) if re.match(r"Brats1[789]_", self.name, re.I) else self.name
 
 
@@ -120,7 +129,10 @@ def _read_name(path: Path) -> tuple[str, str, str]:
         match = pattern.fullmatch(path.name)
         if match and not path.name.startswith("."):
             part = match[2].lower()
-            return match[1], edition, _PARTS.get(part, part) if edition == "2023" else part
+            if edition == "2023":
+                children = match[1].upper().startswith("BRATS-PED-")
+                return match[1], CHILDREN if children else edition, _PARTS.get(part, part)
+            return match[1], edition, part
     return "", "", ""
 
 

@@ -215,8 +215,9 @@ def _find_image(folder: Path, name: str) -> Path:
 
 def _patient_in(image: Path) -> str | None:
     """The hashed PatientID of a folder of DICOM; None of other files, and where there isn't one patient."""
-    found = {source.patient for source in find_scans([image])} if image.is_dir() else set()
-    return found.pop() if len(found) == 1 else None
+    sources = find_scans([image]) if image.is_dir() else []
+    found = {source.patient for source in sources}
+    return found.pop() if len(found) == 1 and all(source.patient_named for source in sources) else None
 
 
 def _box(row: Row, path: Path) -> Box | None:

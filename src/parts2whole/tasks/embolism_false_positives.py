@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -229,13 +230,22 @@ def _fumpe(root: Path) -> _Found:
 def _rsna(root: Path) -> _Found:
     rows = {row["SeriesInstanceUID"]: row for row in read_points(root / "train.csv", EXAM_COLUMNS)}
     scans = find_scans([root / "train"], salt=PUBLIC_SALT, keep_series_uids=True)
-    sources = {source.series: source for source in scans if source.is_series}
+    volumes: dict[str, list[ScanSource]] = defaultdict(list)
+    for each in scans:
+        if each.is_series:
+            volumes[each.series].append(each)
     cases: list[SourceCase] = []
     set_aside: dict[str, str] = {}
     targets: dict[str, int] = {}
     for series, row in sorted(rows.items()):
-        source = sources.get(series)
+        there = volumes.get(series, [])
+        usable = [each for each in there if not each.problem] or there[:1]
+        source = usable[0] if usable else None
         problem = _exam_problem(source, row)
+        if len(usable) > 1:
+            problem = problem or (
+                f"its series holds {len(usable)} volumes, and which one was judged can't be known"
+            )
         if source is None or problem:
             set_aside[source.case_id if source else series] = problem
             continue

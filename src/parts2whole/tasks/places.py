@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from parts2whole.errors import name_some
 from parts2whole.scans.case import SourceCase
 from parts2whole.scans.read import strip_suffix
 from parts2whole.scans.volume import Volume
@@ -33,15 +34,35 @@ def read_places(path: Path) -> Places:
     return named
 
 
+def check_names(named: Places, cases: Sequence[SourceCase]) -> None:
+    """Refuse names that several scans have, as files of one name in two folders do.
+
+    Raises:
+        TaskError: a scan has one that places are named by; each has a case id of its own, which may be used.
+    """
+    ids = {case.case_id for case in cases}
+    for name in named:
+        others = [case.case_id for case in cases if name in _names(case) and case.case_id != name]
+        if len(others) > 1 or (others and name in ids):
+            both = name_some([*([name] if name in ids else []), *others])
+            raise TaskError(
+                f"{name} in the list of points names several scans ({both}): write which is meant"
+            )
+
+
+def _names(case: SourceCase) -> set[str]:
+    """What a scan may be called in a list of places."""
+    names = {case.case_id, *(source.series for source in case.scan_sources())}
+    return (names | {strip_suffix(path.name) for path in case.files()}) - {""}
+
+
 def places_in(named: Places, case: SourceCase, volume: Volume) -> Points:
     """The places of a case, in voxels (z, y, x) of its prepared volume.
 
     Raises:
         TaskError: there is none, or one lies outside.
     """
-    names = {case.case_id, *(source.series for source in case.scan_sources())}
-    names |= {strip_suffix(path.name) for path in case.files()}
-    world = [place for name in sorted(names - {""}) for place in named.get(name, ())]
+    world = [place for name in sorted(_names(case)) for place in named.get(name, ())]
     if not world:
         raise TaskError("no point names it")
     return inside(np.array(world), volume)

@@ -218,10 +218,10 @@ def _study(
     encoder: Treatment,
 ) -> dict[str, Any]:
     """The study's file, as plain data."""
-    network = next((one.transfer.network for one in usable if one.transfer), None)
+    given = next((one.init for one in usable if one.name != SCRATCH), None)
     arms: dict[str, Any] = {one.name: {"init": one.init} for one in usable}
-    if SCRATCH in arms and network is not None:
-        arms[SCRATCH]["network"] = network.to_dict()
+    if SCRATCH in arms and given is not None:  # its network, and scans prepared as for it
+        arms[SCRATCH]["network_from"] = given
     plain = task.replace(data=Path(task.data).absolute()).to_dict()
     linear = {"decoder": "linear"} if isinstance(task, SegmentationTask) else {}
     said = "; ".join(f"{name} {reason}" for name, reason in apart.items())

@@ -19,6 +19,7 @@ from parts2whole.training.embedding import EmbedError, Kind, embed_parts
 from parts2whole.training.error_maps import ErrorMaps, write_error_maps
 from parts2whole.training.monitor import BAND
 from parts2whole.training.runtime import Hardware, Runtime
+from parts2whole.training.transfer import TransferError, check_contract
 from parts2whole.weights.load import load_initialisation
 from parts2whole.weights.native import find_weights
 
@@ -102,8 +103,11 @@ def embed(
     runtime = Runtime(hardware.replace(devices=1, nodes=1))
     record = read_run(folder)
     scans, cases, notes = _scans(store, record.config, record.result, start.card.seen)
-    if scans.preprocess.window_hu != start.card.preprocess.window_hu:
-        notes.append("the store's window differs from the one the encoder was trained with")
+    try:
+        shown_mm = start.card.shown_mm if start.card.whole_mm else None
+        notes += check_contract(start.card, scans, None, whose="the store", shown_mm=shown_mm)
+    except TransferError as error:
+        notes.append(str(error).partition(";")[0])
     target = Path(out) if out is not None else folder / FOLDER
     found = embed_parts(
         start.encoder,

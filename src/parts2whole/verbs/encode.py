@@ -20,7 +20,7 @@ from parts2whole.scans.preprocess import Modality
 from parts2whole.scans.volume import Size
 from parts2whole.tasks.candidates import to_world
 from parts2whole.tasks.channels import group_channels
-from parts2whole.tasks.places import Places, places_in, read_places
+from parts2whole.tasks.places import Places, check_names, places_in, read_places
 from parts2whole.training.model import ModelCard
 from parts2whole.training.runtime import Hardware
 from parts2whole.training.scan_encoder import Features, ScanEncoder, Vectors, load
@@ -120,6 +120,7 @@ def encode(
     if not cases:
         raise EncodeError(f"no scans found in {', '.join(map(str, scans))}")
     named = None if points is None else read_places(Path(points))
+    check_names(named or {}, cases)
     if progress:
         told, module, runtime = words.plural(len(cases), "scan"), loaded.encoder, loaded.runtime
         line = words.describe_work(

@@ -27,7 +27,7 @@ from parts2whole.tasks.candidates import CLASSES, CandidateTask, to_world
 from parts2whole.tasks.channels import group_channels
 from parts2whole.tasks.classification import PLACE_COLUMNS
 from parts2whole.tasks.classifying import ClassificationTask
-from parts2whole.tasks.places import Places, Points, places_in, read_places
+from parts2whole.tasks.places import Places, Points, check_names, places_in, read_places
 from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.model import ModelCard, as_function, load_model
 from parts2whole.training.network_input import NetworkInput, network_input
@@ -135,6 +135,7 @@ def predict(
     if not cases:
         raise PredictError(f"no scans found in {', '.join(map(str, scans))}")
     named = None if points is None else read_places(Path(points))
+    check_names(named or {}, cases)
     folder = Path(out)
     if (folder / PROBABILITIES).exists():
         raise PredictError(f"{folder / PROBABILITIES} exists already; choose another --out")

@@ -132,7 +132,8 @@ def _tell(
         {source.case_id: source.paths[0] for source in sources},
         roots=named,
         pattern=pattern,
-        given={s.case_id: Told(s.patient, BY_DICOM) for s in sources if s.patient},
+        given={s.case_id: Told(s.patient, BY_DICOM) for s in sources if s.patient and s.patient_named},
+        studies={s.case_id: s.patient for s in sources if s.patient and not s.patient_named},
     )
     found = [told[source.case_id] for source in sources]
     return [

@@ -254,6 +254,11 @@ def _warn(found: Found, fitted: _Fitted, minutes: float) -> tuple[str, ...]:
     if fitted.guessed:
         why = fitted.choice.prepare["modality"].why
         told.append(f"taken as {fitted.modality}, which is {why}; --modality says otherwise.")
+    if found.several:
+        told.append(
+            f"{plural(found.several, 'scan')} more with several volumes each are left out; step by step, "
+            "prepare --volumes-4d takes one of them, or all as channels."
+        )
     if found.copies:
         told.append(
             f"{found.copies} of {len(found.scans)} scans are scans of labelled cases, too, voxel for voxel: "
