@@ -75,7 +75,7 @@ class SourceCase:
     patient_by: str = ""
 
     def place(self) -> str:
-        """A hash of the folder that its first file is in; empty for a DICOM series, which has ids of its own."""
+        """A hash of the folder that its first file is in; empty for DICOM series, which have ids."""
         if not self.images or any(source.is_series for source in self.scan_sources()):
             return ""
         return hashlib.sha256(str(self.files()[0].absolute().parent).encode()).hexdigest()[:16]

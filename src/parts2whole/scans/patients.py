@@ -149,8 +149,8 @@ def _bids_subject(path: PurePosixPath) -> Told | None:
     session = SESSION.match(str(path))
     if not session:
         return None
-    *before, name = _without_modalities(session[1].split("/")) or [session[1]]
-    return Told("/".join([*_data_set(before), name]), BY_BIDS)
+    *above, last = _without_modalities(session[1].split("/")) or [session[1]]
+    return Told("/".join([*_data_set(above), last]), BY_BIDS)
 
 
 def _data_set(folders: Sequence[str]) -> list[str]:
