@@ -15,8 +15,10 @@ import pytest
 import yaml
 
 import parts2whole as p2w
-from parts2whole.cli import main
+from parts2whole import outline
+from parts2whole.cli import load_outline, main, read
 from parts2whole.commands import COMMANDS
+from parts2whole.study.read import Reader, Words
 
 OWN = """
 import dataclasses
@@ -249,3 +251,23 @@ def test_a_reader_that_has_seen_enough_is_no_error():
         command.stdout.close()
         assert command.stderr.read() == b""
     assert command.returncode == 141
+
+
+def typed(command: str, line: list[str]) -> dict[str, object]:
+    return read(COMMANDS[command], load_outline(COMMANDS[command]), line, Reader(known=outline.known))
+
+
+def test_an_option_of_several_values_that_is_given_twice_has_all_of_them():
+    found = typed("prepare", ["--scans", "a", "b", "--scans", "c", "--out", "o"])
+    assert list(map(str, found["scans"])) == ["a", "b", "c"]
+    found = typed("compare", ["--runs", "a", "--runs", "b"])
+    assert list(map(str, found["runs"])) == ["a", "b"]
+    found = typed("prepare", ["a", "--out", "o", "--workers", "2", "--workers", "3"])
+    assert found["workers"] == 3
+
+
+@pytest.mark.parametrize("text", ["#", "~", "Null", r"#(\d+)", "# seen", "&a", "_", "- x", "[", "yes", "1"])
+def test_text_is_what_was_typed_whatever_yaml_would_take_it_for(text):
+    assert Reader().value(text, str | None, "--x") == text
+    assert Reader().value(Words([text]), str | None, "--x") == text
+    assert Reader().value("null", str | None, "--x") is None

@@ -135,3 +135,17 @@ def test_the_page_says_of_every_preset_what_is_whose() -> None:
     for name, preset in PRESETS.items():
         assert f"| `preset:{name}` | {preset.source} | {preset.taken} | {preset.ours} |" in page
     assert "None of them is the paper's recipe" in page
+
+
+def test_fields_alone_in_a_file_change_what_was_said_before_it(tmp_path: Path, labelled: Path) -> None:
+    (labelled / "rate.yaml").write_text("optimiser: {lr: 0.02}\n")
+    line = f"--config {labelled}/rate.yaml --task Segmentation --data {labelled} --out run"
+    assert typed(f"--config preset:openmind {line}")["optimiser"] == SGD(
+        lr=0.02, momentum=0.99, weight_decay=0.00003
+    )
+    assert typed(line)["optimiser"] == AdamW(lr=0.02)
+
+
+def test_fields_alone_of_an_arm_change_those_of_the_study(tmp_path: Path, labelled: Path) -> None:
+    found = study(tmp_path, {"preset": "openmind", "steps": 9}, {"optimiser": {"lr": 0.5}})
+    assert found["other"].settings["optimiser"] == SGD(lr=0.5, momentum=0.99, weight_decay=0.00003)

@@ -13,6 +13,7 @@ from parts2whole.scans.patients import (
     BY_NAME,
     BY_PARTICIPANTS,
     BY_PATTERN,
+    BY_STUDY,
     PatientError,
     Told,
     tell_patients,
@@ -53,6 +54,10 @@ def apart(*paths: str) -> bool:
         ("case1/t1.nii.gz", "case1/flair.nii.gz"),
         ("CT-arterial/p1.nii", "CT-venous/p1.nii"),
         ("CT/images/sub-03.nii.gz", "MR/images/sub-03.nii.gz"),
+        ("t1/P1_ses-1.nii.gz", "t2/P1_ses-1.nii.gz", "t1/P1_ses-2.nii.gz"),
+        ("t1/P1/ses-1/a.nii.gz", "t2/P1/ses-1/a.nii.gz"),
+        ("imagesTr/P1_ses-1.nii.gz", "imagesTs/P1_ses-2.nii.gz"),
+        ("P1/ses-1/a.nii.gz", "derivatives/prep/P1/ses-1/a.nii.gz"),
     ],
 )
 def test_images_of_one_patient_are_together(together):
@@ -171,3 +176,16 @@ def test_patients_scanned_by_ct_and_mr_are_known_again(shared):
     for file in files:
         by_name.setdefault(file.name, set()).add(told[str(file)].patient)
     assert all(len(patients) == 1 for patients in by_name.values())
+
+
+def test_studies_without_a_patient_id_count_after_the_folders():
+    paths = {name: ROOT / name for name in ("sub-1/ses-1/x", "sub-1/ses-2/x", "a/x", "b/x", "c/x")}
+    studies = dict(zip(paths, ["s1", "s2", "s3", "s3", "s4"], strict=True))
+    told = tell_patients(paths, roots=[ROOT], studies=studies)
+    assert {name: (one.patient, one.by) for name, one in told.items()} == {
+        "sub-1/ses-1/x": ("sub-1", BY_BIDS),
+        "sub-1/ses-2/x": ("sub-1", BY_BIDS),
+        "a/x": ("s3", BY_STUDY),
+        "b/x": ("s3", BY_STUDY),
+        "c/x": ("s4", BY_STUDY),
+    }

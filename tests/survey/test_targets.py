@@ -9,6 +9,7 @@ from parts2whole.scans.case import SourceCase
 from parts2whole.scans.read import write_nifti
 from parts2whole.scans.volume import LabelVolume, Volume
 from parts2whole.survey.targets import LOOKED_AT, look_inside
+from parts2whole.verbs.inspect import inspect
 
 
 def write_case(folder, name, scan, label):
@@ -39,3 +40,22 @@ def test_many_cases_are_looked_at_here_and_there(tmp_path):
     case = write_case(tmp_path, "a", scan, label)
     assert look_inside([case] * (2 * LOOKED_AT))[0].cases == LOOKED_AT
     assert look_inside([]) == ()
+
+
+def test_labels_of_one_modality_say_nothing_of_the_scans_of_another(tmp_path):
+    random = np.random.default_rng(0)
+    for number in range(3):
+        ct = random.integers(-1000, 300, (10, 10, 10)).astype(np.int16)
+        (tmp_path / "ct").mkdir(exist_ok=True)
+        write_nifti(Volume(ct), tmp_path / "ct" / f"c{number}.nii.gz")
+        label = np.zeros((10, 10, 10), np.uint8)
+        label[2:5] = 1
+        mr = (random.integers(0, 300, label.shape) + 1600 * label.astype(np.int16)).astype(np.int16)
+        write_case(tmp_path / "mr", f"m{number}", mr, label)
+    alone = {one.modality: one for one in inspect([tmp_path / "ct"], progress=False).survey.proposals}
+    both = {
+        one.modality: one
+        for one in inspect([tmp_path / "ct", tmp_path / "mr"], progress=False).survey.proposals
+    }
+    assert both["CT"].window_hu == alone["CT"].window_hu
+    assert "unclear" in both

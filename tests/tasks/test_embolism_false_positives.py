@@ -7,7 +7,9 @@ import pytest
 from scipy.io import savemat
 
 from parts2whole.scans.preprocess import Preprocess
+from parts2whole.scans.source import ScanSource
 from parts2whole.scans.volume import Volume
+from parts2whole.tasks import embolism_false_positives
 from parts2whole.tasks.emboli import negatives, positives
 from parts2whole.tasks.embolism_false_positives import EXAM_CLASSES, EmbolismFalsePositives
 from parts2whole.tasks.labelled import TaskError
@@ -152,3 +154,20 @@ def test_a_window_without_lung_or_bone_is_refused(window):
     task = EmbolismFalsePositives(Path("data"), preprocess=Preprocess(modality="CT", window_hu=window))
     with pytest.raises(TaskError, match=f"a window from {window[0]:g} to {window[1]:g} HU"):
         task.rules(numbered=True)
+
+
+def test_a_series_of_two_volumes_is_no_examination(tmp_path, monkeypatch):
+    def volume(name, series, problem=None):
+        return ScanSource(name, (Path(f"{name}.dcm"),), problem, patient=name, series=series)
+
+    found = [volume("a-1", "1.0"), volume("a-2", "1.0"), volume("b-1", "1.1"), volume("b-2", "1.1", "lost")]
+    found += [volume("c", "1.2", "broken"), volume("d", "1.3")]
+    monkeypatch.setattr(embolism_false_positives, "find_scans", lambda *_, **__: found)
+    columns = ["StudyInstanceUID", "SeriesInstanceUID", "negative_exam_for_pe", "indeterminate"]
+    write_csv(tmp_path / "train.csv", columns, [["1", f"1.{n}", int(n == 1), 0] for n in range(4)])
+    made = embolism_false_positives._rsna(tmp_path)
+    assert [case.case_id for case in made.cases] == ["b-1", "d"]
+    assert made.set_aside == {
+        "a-1": "its series holds 2 volumes, and which one was judged can't be known",
+        "c": "broken",
+    }

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK
 
+from parts2whole.scans.read import write_nifti
+from parts2whole.scans.volume import LabelVolume, Volume
 from parts2whole.tasks.brain_tumour_segmentation import BrainTumourSegmentation
 from parts2whole.tasks.brats import find_cases
 from parts2whole.tasks.labelled import TaskError
@@ -234,3 +236,41 @@ def test_own_nodules_as_pairs_of_files(tmp_path):
     assert {item.patient for item in labelled.items} == {"p0", "p1"}
     write_csv(root / "images" / "notes.csv", ["a"], [])  # other files are passed over
     assert len(task.sources().cases) == 4
+
+
+def test_visits_of_brats_2015_are_of_one_patient(tmp_path):
+    for grade, name in (
+        ("HGG", "brats_tcia_pat153_0002"),
+        ("HGG", "brats_tcia_pat153_0109"),
+        ("LGG", "brats_tcia_pat153_0181"),
+        ("HGG", "brats_2013_pat0001_1"),
+    ):
+        path = tmp_path / grade / name / "VSD.Brain.XX.O.MR_Flair.1" / "VSD.Brain.XX.O.MR_Flair.1.mha"
+        path.parent.mkdir(parents=True)
+        path.touch()
+    found = {case.name: case.patient for case in find_cases(sorted(tmp_path.rglob("*.mha")))}
+    assert sorted(found.values()) == ["brats_2013_pat0001", *["brats_tcia_pat153"] * 3]
+
+
+def test_parts_of_the_tumours_of_children_are_not_guessed(tmp_path):
+    for number, values in enumerate(((1, 2, 3), (1, 2, 4))):
+        case = f"BraTS-PED-{number:05d}-000"
+        label = np.zeros((8, 8, 8), np.uint8)
+        for place, value in enumerate(values):
+            label[place + 1] = value
+        folder = tmp_path / case
+        folder.mkdir()
+        write_nifti(
+            Volume(label + np.arange(512, dtype=np.int16).reshape(8, 8, 8)), folder / f"{case}-t2f.nii.gz"
+        )
+        write_nifti(LabelVolume(label), folder / f"{case}-seg.nii.gz")
+    task = BrainTumourSegmentation(tmp_path, patch_size=(8, 8, 8))
+    with pytest.raises(TaskError, match="BraTS-PED mean other parts"):
+        task.replace(target="regions").sources()
+    cases = task.sources().cases
+    assert {case.patient for case in cases} == {"BraTS-PED-00000", "BraTS-PED-00001"}
+    for case in cases:
+        label = case.label.read(None).array
+        assert np.array_equal(
+            label > 0, np.isin(np.arange(8), (1, 2, 3))[:, None, None] & np.ones((8, 8, 8), bool)
+        )

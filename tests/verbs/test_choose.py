@@ -154,3 +154,18 @@ def test_a_rival_is_worse_where_the_interval_says_so(interval, higher, said):
     one = dataclasses.replace(found, interval_runs=None)
     assert "which one seed doesn't tell from the noise" in _against("b", Sure("", one, "", ""), higher)
     assert "could not be compared: why" in _against("b", Sure("", None, "why", ""), higher)
+
+
+def test_scratch_is_prepared_as_the_weights_it_is_compared_with(task, tmp_path):
+    card = Card.read(weights(tmp_path / "a"))
+    own = dataclasses.replace(
+        card, preprocess=HU.replace(window_hu=(-500.0, 500.0), spacing_mm=(2.0, 2.0, 2.0))
+    )
+    save_encoder(tmp_path / "b", NETWORK.build_encoder(1), own)
+    usual = task.replace(preprocess=p2w.Preprocess(modality="CT"))
+    choose(usual, init=[tmp_path / "b", "scratch"], out=tmp_path / "out", **SHORT)
+    runs = [json.loads(path.read_text()) for path in (tmp_path / "out/cells").rglob("result.json")]
+    assert {run["init"] == "scratch" for run in runs} == {True, False}
+    prepared = {json.dumps(run["task"]["init_args"]["preprocess"], sort_keys=True) for run in runs}
+    (one,) = prepared
+    assert json.loads(one)["init_args"]["window_hu"] == [-500.0, 500.0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import pytest
 import parts2whole as p2w
 from parts2whole.files import DiskFullError
 from parts2whole.scans.find import find_scans
-from parts2whole.scans.patients import PatientError
+from parts2whole.scans.patients import BY_BIDS, PatientError
 from parts2whole.scans.read import file_stamp, read_scan, read_volume, write_nifti
 from parts2whole.scans.volume import Volume, to_canonical
 from parts2whole.spec import digest
@@ -244,3 +246,35 @@ def test_a_store_of_before_is_not_prepared_again_where_nothing_is_told(scans, tm
     store = prepare(scans, out=tmp_path / "store", **QUIET)
     for record in store.cases:
         assert record.stamp == digest([file_stamp([scans / record.source[0]]), None, "None", None, "None"])
+
+
+def test_series_without_a_patient_id_are_told_apart_by_their_folders(tmp_path, capsys):
+    for number, place in enumerate(("sub-1/ses-1", "sub-1/ses-2", "sub-2/ses-1", "sub-2/ses-2")):
+        study, uid = f"1.8.{number}", f"1.2.9.{number}"
+        write_series(tmp_path / "in" / place, hounsfield(number), patient="", series=uid, study=study)
+    store = prepare([tmp_path / "in"], out=tmp_path / "store", modality="CT", workers=0, progress=False)
+    assert sorted(Counter(record.patient for record in store.cases).values()) == [2, 2]
+    assert {record.patient_by for record in store.cases} == {BY_BIDS}
+
+
+def test_scans_of_another_folder_never_replace_those_of_their_names(tmp_path):
+    def write(site: str, number: int, seed: int) -> None:
+        path = tmp_path / site / f"case_{number}.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        write_nifti(Volume(hounsfield(seed)), path)
+
+    for site, number, seed in (("a", 0, 1), ("a", 1, 2), ("b", 0, 3), ("b", 2, 4)):
+        write(site, number, seed)
+    settings = {"out": tmp_path / "store", "modality": "CT", "workers": 0, "progress": False}
+    first = prepare([tmp_path / "a"], **settings)
+    before = {record.case_id: record.content_hash for record in first.cases}
+    with pytest.raises(
+        PrepareError, match=r"case_0 is in the store from another folder.*name all folders in one"
+    ):
+        prepare([tmp_path / "b"], **settings)
+    assert {record.case_id: record.content_hash for record in Store.open(tmp_path / "store").cases} == before
+    write("a", 0, 5)  # corrected where it was
+    again = prepare([tmp_path / "a"], **settings)
+    assert again.record("case_0").content_hash != before["case_0"]
+    both = prepare([tmp_path / "a", tmp_path / "b"], **settings | {"out": tmp_path / "both"})
+    assert len(both.cases) == 4
