@@ -61,6 +61,7 @@ class Target:
         values: 5th and 95th percentile of the scan inside it.
         ranks: percentiles of all voxels of the scan that these are.
         modality: of the scans; None where it is unclear.
+        named: whether their files name it, and it isn't a guess.
     """
 
     value: int
@@ -69,6 +70,7 @@ class Target:
     values: tuple[float, float]
     ranks: tuple[float, float]
     modality: str | None = None
+    named: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -249,7 +249,7 @@ def propose_for(
     for entry in entries:
         if entry.problem or entry.passed_over or entry.duplicate_of or entry.facts is None:
             continue
-        called = _prepared_as(entry.facts.modality, asked)
+        called = _prepared_as(entry.facts.modality, asked, named=not entry.facts.guessed)
         if entry.facts.kind == "scan" and called is not None:
             groups.setdefault(called, []).append(entry.facts)
     return tuple(
@@ -263,7 +263,7 @@ def propose_for(
             targets=[
                 target
                 for target in targets
-                for called in [_prepared_as(target.modality, asked)]
+                for called in [_prepared_as(target.modality, asked, named=target.named)]
                 if called == modality or (called == "unclear" and called not in groups)
             ],
             voxels=voxels,
@@ -272,12 +272,12 @@ def propose_for(
     )
 
 
-def _prepared_as(modality: str | None, asked: Modality) -> str | None:
-    """What a scan of a modality is prepared as; None where it is refused."""
+def _prepared_as(modality: str | None, asked: Modality, *, named: bool) -> str | None:
+    """What a scan of a modality is prepared as; None where it is refused, as its file names another."""
     if asked == "CT":
-        return None if modality in NOT_IN_HU else "CT"
+        return None if named and modality in NOT_IN_HU else "CT"
     if asked == "MR":
-        return None if modality == "CT" else "MR"
+        return None if named and modality == "CT" else "MR"
     return modality or "unclear"
 
 

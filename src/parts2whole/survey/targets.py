@@ -22,6 +22,10 @@ INSIDE = (5.0, 95.0)
 """Percentiles that stand for what lies inside a label, without its rims."""
 
 
+Named = tuple[str | None, bool]
+"""A modality, and whether the file names it."""
+
+
 def look_inside(
     cases: Sequence[SourceCase], *, ignored: int | None = None, progress: bool = False
 ) -> tuple[Target, ...]:
@@ -36,36 +40,36 @@ def look_inside(
         One entry a label and modality, without 0.
     """
     chosen = cases[:: -(-len(cases) // LOOKED_AT) or 1]
-    found: dict[tuple[str | None, int], list[tuple[float, ...]]] = defaultdict(list)
+    found: dict[tuple[Named, int], list[tuple[float, ...]]] = defaultdict(list)
     with watching("Looking inside the labels", len(chosen), show=progress):
         for case in watch(chosen, len(chosen)):
             try:
-                for named, marked, numbers in _look(case):
-                    found[named, marked].append(numbers)
+                for known, marked, numbers in _look(case):
+                    found[known, marked].append(numbers)
             except (ReadError, IngestError, VolumeError, MemoryError):
                 continue  # preparing it sets it aside, and says why
     targets = []
-    for (modality, value), facts in sorted(found.items(), key=lambda one: (one[0][1], one[0][0] or "")):
+    for ((modality, named), value), facts in sorted(found.items(), key=lambda one: (one[0][1], str(one[0]))):
         if value not in (0, ignored):
             voxels, low, high, low_rank, high_rank = (float(n) for n in np.median(facts, axis=0))
             ranks = (low_rank, high_rank)
-            targets.append(Target(value, len(facts), voxels, (low, high), ranks, modality))
+            targets.append(Target(value, len(facts), voxels, (low, high), ranks, modality, named))
     return tuple(targets)
 
 
-def _look(case: SourceCase) -> list[tuple[str | None, int, tuple[float, ...]]]:
+def _look(case: SourceCase) -> list[tuple[Named, int, tuple[float, ...]]]:
     """Of every label in a case: the modality, its value, voxels, and percentiles of the scan inside it."""
     scan = read_channels(case)
     label = read_case_label(case, scan)
     if label is None:
         return []
     array = scan.array.reshape(-1, *scan.shape)[0]
-    modality = guess_modality(dataclasses.replace(scan, array=array))[0]
-    found: list[tuple[str | None, int, tuple[float, ...]]] = []
+    named = (guess_modality(dataclasses.replace(scan, array=array))[0], scan.modality is not None)
+    found: list[tuple[Named, int, tuple[float, ...]]] = []
     for value in np.unique(label.array):
         inside = array[label.array == value]
         low, high = np.percentile(inside, INSIDE)
         ranks = 100 * np.mean(array < low), 100 * np.mean(array <= high)
         facts = (float(inside.size), float(low), float(high), *map(float, ranks))
-        found.append((modality, int(value), facts))
+        found.append((named, int(value), facts))
     return found

@@ -1,0 +1,89 @@
+"""Which scans a plan is made from, and what they are taken for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from parts2whole.study.look import StartError, look
+from task_trees import write_series
+
+
+def write(path: Path, array: np.ndarray, mm: float = 1.0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, np.diag([mm, mm, mm, 1.0])), path)
+    return path
+
+
+def hounsfield(seed: int, shape=(16, 16, 16)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-1000, 300, shape).astype(np.int16)
+
+
+def bright(seed: int, shape=(16, 16, 16)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(50, 900, shape).astype(np.int16)
+
+
+def test_a_modality_that_is_asked_for_decides_which_scans_the_plan_is_made_from(tmp_path):
+    for number in range(3):
+        study, uid = f"1.8.{number}", f"1.9.{number}"
+        write_series(
+            tmp_path / f"ct{number}", hounsfield(number), patient=f"p{number}", series=uid, study=study
+        )
+        write(tmp_path / f"other{number}.nii.gz", bright(number), mm=2.0)
+    found = look(tmp_path, None, progress=False)
+    mr, chosen, why = found.propose("MR")
+    assert (chosen, why, mr.scans) == ("MR", "as --modality said", 3)
+    assert mr.percentiles is not None
+    assert mr.whole_mm == (32.0, 32.0, 32.0)  # of the scans at 2 mm, and not of the CTs
+    ct, _, _ = found.propose("CT")
+    assert ct.scans == 6  # what doesn't say what it is may be CT
+    assert ct.window_hu is not None
+
+
+def test_where_most_scans_say_nothing_a_few_cts_do_not_decide(tmp_path):
+    write(tmp_path / "ct.nii.gz", hounsfield(0))
+    for number in range(3):
+        write(tmp_path / f"other{number}.nii.gz", bright(number))
+    with pytest.raises(StartError, match="1 scans are CT, of 3 it is unclear what they are: say --modality"):
+        look(tmp_path, None, progress=False).propose("auto")
+
+
+def labelled(folder: Path, channel: str) -> Path:
+    for number in range(3):
+        label = np.zeros((16, 16, 16), np.uint8)
+        label[4:9] = 1
+        write(folder / f"imagesTr/c{number}_0000.nii.gz", hounsfield(number))  # as subtraction images look
+        write(folder / f"labelsTr/c{number}.nii.gz", label)
+    said = {
+        "channel_names": {"0": channel},
+        "labels": {"background": 0, "x": 1},
+        "numTraining": 3,
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(said))
+    return folder
+
+
+def test_what_dataset_json_says_counts_before_a_guess(tmp_path):
+    data = labelled(tmp_path / "data", "DCE-MRI subtraction")
+    proposal, chosen, why = look(data, data, progress=False).propose("auto")
+    assert (chosen, why) == ("MR", "dataset.json says so")
+    assert proposal.percentiles is not None
+    assert look(data, data, progress=False).propose("CT")[1] == "CT"
+
+
+def test_scans_of_several_volumes_are_left_out_of_a_plan(tmp_path):
+    for number in range(2):
+        write(tmp_path / f"one{number}.nii.gz", bright(number))
+        write(tmp_path / f"two{number}.nii.gz", bright(number, (16, 16, 16, 2)), mm=3.0)
+    found = look(tmp_path, None, progress=False)
+    assert (len(found.scans), found.several) == (2, 2)
+    assert found.propose("MR")[0].scans == 2
+    for path in tmp_path.glob("one*"):
+        path.unlink()
+    with pytest.raises(StartError, match="holds several volumes: prepare them with --volumes-4d"):
+        look(tmp_path, None, progress=False)
