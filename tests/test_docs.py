@@ -216,7 +216,7 @@ def test_what_is_said_of_the_gain_is_in_the_results(page):
     assert f"{alone[0]:.1f} with one" in said
     if "doesn't show it again" in said:
         low, high = (f"{found:+.1f}".replace("-", "−") for found in (min(ours), max(ours)))
-        assert f"({low} to {high} with one to three labels)" in said
+        assert f"({low} to {high} with one to ten labels)" in said
 
 
 def test_every_study_of_the_short_results_has_all_its_runs_on_the_long_page():
