@@ -212,7 +212,11 @@ def read_yaml(text: str) -> Any:
     Raises:
         yaml.YAMLError: it is no YAML, or gives a key twice.
     """
-    return yaml.load(text, Loader=_Once)  # a SafeLoader
+    loader = _Once(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def class_and_fields(value: Any, where: str) -> tuple[str | None, dict[str, Any]]:
