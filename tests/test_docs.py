@@ -214,6 +214,16 @@ def test_what_is_said_of_the_gain_is_in_the_results(page):
         for row in re.findall(rf"^\| {name} \| (.*)$", large, re.MULTILINE)
     )
     assert f"{alone[0]:.1f} with one" in said
+    if "just significant" in said:
+        shown = [
+            re.findall(r"p = ([\d.]+)", re.findall(rf"^\| {name} \| (.*)$", table, re.MULTILINE)[0])[0]
+            for name, table in (("Masked autoencoder", methods), ("Autoencoder", large))
+        ]
+        assert f"(p of {float(shown[0]):.3f} and {float(shown[1]):.3f})" in said
+    if "SimCLR is worse" in said:
+        neck = results.split("\n## Head-and-neck CT\n")[1].split("\n## ")[0]
+        (worse,) = re.findall(r"^\| SimCLR \| \*\*.*?<br>−([\d.]+)", neck, re.MULTILINE)
+        assert f"with one ({float(worse):.1f} points)" in said
     if "doesn't show it again" in said:
         low, high = (f"{found:+.1f}".replace("-", "−") for found in (min(ours), max(ours)))
         assert f"({low} to {high} with one to ten labels)" in said

@@ -294,6 +294,11 @@ def is_integral(array: npt.NDArray[Any]) -> bool:
     return all(bool(np.array_equal(plane, np.rint(plane))) for plane in planes)
 
 
+def contradicts(named: str | None, asked: str) -> bool:
+    """Whether a scan whose file names a modality can't be prepared as another that is asked for."""
+    return named in {"CT": NOT_IN_HU, "MR": ("CT",)}.get(asked, ())
+
+
 def _resolve_modality(volume: Volume, preprocess: Preprocess) -> tuple[str, list[str]]:
     wanted = preprocess.modality
     if wanted == "auto":
@@ -304,8 +309,7 @@ def _resolve_modality(volume: Volume, preprocess: Preprocess) -> tuple[str, list
                 "(of a task, --task.preprocess.modality)"
             )
         return guess, [] if volume.modality else [f"{GUESSED}{guess} ({reason})"]
-    others = {"CT": NOT_IN_HU, "MR": ("CT",)}.get(wanted, ())
-    if volume.modality in others:
+    if contradicts(volume.modality, wanted):
         raise PreprocessError(f"the file says {volume.modality}, but modality={wanted!r} was asked for")
     return wanted, []
 

@@ -53,7 +53,7 @@ class Found:
     cases: tuple[SourceCase, ...] = ()
     patients: tuple[SourceCase, ...] = ()
     targets: tuple[Target, ...] = ()
-    said: str | None = None
+    said: Modality | None = None
     several: int = 0
 
     def sizes(self) -> Sizes:
@@ -69,12 +69,11 @@ class Found:
 
     def propose(self, modality: Modality, *, voxels: int = WHOLE_VOXELS) -> tuple[Proposal, Modality, str]:
         """Settings for all of the scans, their modality, and why it is that; see `propose_for`."""
-        asked: Modality = "CT" if self.said == "CT" else "MR" if self.said == "MR" else "auto"
-        asked = modality if modality != "auto" else asked
-        entries = [one for one in self.survey.entries if one.facts is None or one.facts.volumes == 1]
-        found = propose_for(
-            entries if self.several else self.survey.entries, self.targets, asked=asked, voxels=voxels
-        )
+        asked = self.said if self.said is not None and modality == "auto" else modality
+        entries = self.survey.entries
+        if self.several:
+            entries = tuple(one for one in entries if one.facts is None or one.facts.volumes == 1)
+        found = propose_for(entries, self.targets, asked=asked, voxels=voxels)
         if not found:
             raise StartError(f"none of the scans can be prepared as {asked}")
         proposal, chosen, why = choose_modality(found, asked)
@@ -104,7 +103,7 @@ def look(scans: Path, labelled: Path | None, *, progress: bool) -> Found:
     cases: tuple[SourceCase, ...] = ()
     patients: dict[str, SourceCase] = {}
     targets: tuple[Target, ...] = ()
-    said: str | None = None
+    said: Modality | None = None
     try:
         sources = find_scans([scans])
     except ReadError as error:

@@ -18,13 +18,7 @@ import numpy.typing as npt
 
 from parts2whole.progress import watch, watching
 from parts2whole.scans.label_maps import is_label_map, said_to_be_label
-from parts2whole.scans.preprocess import (
-    AIR_HU,
-    NOT_IN_HU,
-    Modality,
-    guess_modality,
-    looks_like_label,
-)
+from parts2whole.scans.preprocess import AIR_HU, Modality, contradicts, guess_modality, looks_like_label
 from parts2whole.scans.read import ReadError, ScanSource, find_scans, read_scan
 from parts2whole.scans.volume import (
     Triple,
@@ -274,11 +268,9 @@ def propose_for(
 
 def _prepared_as(modality: str | None, asked: Modality, *, named: bool) -> str | None:
     """What a scan of a modality is prepared as; None where it is refused, as its file names another."""
-    if asked == "CT":
-        return None if named and modality in NOT_IN_HU else "CT"
-    if asked == "MR":
-        return None if named and modality == "CT" else "MR"
-    return modality or "unclear"
+    if asked not in ("CT", "MR"):
+        return modality or "unclear"
+    return None if named and contradicts(modality, asked) else asked
 
 
 def _look(source: ScanSource, *, passed_over: bool, picture: bool) -> Entry:

@@ -23,7 +23,7 @@ from parts2whole.networks.base import Encoder
 from parts2whole.networks.heads import Model
 from parts2whole.scans.case import SourceCase
 from parts2whole.scans.patients import BY_DICOM, PatientError, Told, tell_patients
-from parts2whole.scans.preprocess import Preprocess
+from parts2whole.scans.preprocess import Modality, Preprocess
 from parts2whole.scans.read import find_scans
 from parts2whole.scans.volume import Size
 from parts2whole.spec import Plain, Spec, digest, to_plain
@@ -226,7 +226,7 @@ class Task(Spec, abc.ABC):
             taken.pop("modality", None)
         return self.replace(preprocess=mine.replace(**taken))
 
-    def modality_said(self) -> str | None:
+    def modality_said(self) -> Modality | None:
         """The modality that the data set as a whole names; None where it names none."""
         return None
 

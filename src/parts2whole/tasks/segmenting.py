@@ -187,7 +187,7 @@ class SegmentationTask(Task, abc.ABC):
         lost = self.lost(record, classes) if item.centre is None else frozenset[int]()
         return dataclasses.replace(item, holds=self.holds(record, classes), lost=lost)
 
-    def modality_said(self) -> str | None:
+    def modality_said(self) -> Modality | None:
         """As its ``dataset.json`` has it."""
         return self.sources().modality
 
