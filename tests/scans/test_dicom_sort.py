@@ -101,6 +101,20 @@ def test_two_studies_under_one_series_uid_are_two_scans(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("issuers", "patients"),
+    [(("NORTH", "SOUTH"), 2), (("NORTH", "NORTH"), 1), (("NORTH", ""), 1), (("NORTH", "SOUTH", ""), 1)],
+)
+def test_an_id_that_is_there_without_an_issuer_is_one_patients(tmp_path, issuers, patients):
+    for number, issuer in enumerate(issuers):
+        said = {"IssuerOfPatientID": issuer} if issuer else {}
+        study = f"1.2.{number + 1}"
+        write_series(
+            tmp_path / str(number), voxels(6, number), uid=f"{study}.9", StudyInstanceUID=study, **said
+        )
+    assert len({each.patient for each in usable(tmp_path, len(issuers))}) == patients
+
+
 def test_reasons_of_a_series_that_is_no_scan_are_all_named(tmp_path):
     add(tmp_path, voxels(1)[0], name="a", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     add(tmp_path, voxels(1)[0], name="b", PhotometricInterpretation="RGB", SamplesPerPixel=3)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import shutil
 from types import SimpleNamespace
 
+import nibabel
 import numpy as np
 import pytest
 import yaml
@@ -16,12 +18,13 @@ from parts2whole.cli import main
 from parts2whole.files import PresentError
 from parts2whole.progress import fill
 from parts2whole.report.study import read_runs
-from parts2whole.scans.read import write_nifti
+from parts2whole.scans.read import read_volume, write_nifti
 from parts2whole.scans.volume import LabelVolume, Volume
 from parts2whole.study import trial
 from parts2whole.study.budget import Length
 from parts2whole.study.plan import PRETRAININGS
 from parts2whole.study.resolve import read_study
+from parts2whole.training.model import load_model
 from parts2whole.verbs.benchmark import study_verbs
 from parts2whole.verbs.inspect import inspect
 from parts2whole.verbs.start import StartError, start
@@ -164,6 +167,40 @@ def test_without_labels_the_plan_is_a_configuration_of_pretrain(folders, tmp_pat
     short = ["--steps", "1", "--embed-wholes", "0", "--validation-wholes", "2", "--batch-size", "2"]
     assert main(["pretrain", "--config", "plan.yaml", *short, "--no-progress"]) == 0
     assert (tmp_path / plan["out"] / "result.json").exists()
+
+
+def test_a_trial_reads_labels_as_their_dataset_json_says(folders, tmp_path, monkeypatch):
+    """Two channels in a 4-D file, and regions, which a folder of images and labels alone can't say."""
+    labelled = tmp_path / "Task"
+    for folder in ("imagesTr", "labelsTr"):
+        (labelled / folder).mkdir(parents=True)
+    training = []
+    for number in range(6):
+        label = read_volume(folders / "labelled" / "labels" / f"c{number}.nii.gz").array.astype(np.uint8)
+        label[6:8, 6:12, 6:12] = 1
+        image = np.random.default_rng(number).normal(100 + 50 * label, 9).astype(np.float32)
+        write_nifti(Volume(image), tmp_path / "one.nii.gz")
+        one = nibabel.load(tmp_path / "one.nii.gz")
+        two = np.stack([one.get_fdata(), 2 * one.get_fdata()], axis=-1)
+        nibabel.save(nibabel.Nifti1Image(two, one.affine), labelled / "imagesTr" / f"c{number}.nii.gz")
+        write_nifti(LabelVolume(label), labelled / "labelsTr" / f"c{number}.nii.gz")
+        training.append({"image": f"./imagesTr/c{number}.nii.gz", "label": f"./labelsTr/c{number}.nii.gz"})
+    meaning = {
+        "labels": {"background": 0, "whole": [1, 3], "core": 3},
+        "regions_class_order": [1, 3],
+        "modality": {"0": "T1", "1": "T2"},
+        "tensorImageSize": "4D",
+        "numTraining": 6,
+        "training": training,
+    }
+    (labelled / "dataset.json").write_text(json.dumps(meaning))
+    tried = []
+    monkeypatch.setattr(trial, "load_model", lambda run: tried.append(load_model(run)) or tried[-1])
+    done = start(folders / "scans", labelled, out=tmp_path / "p.yaml", minutes=1, workers=0, progress=False)
+    assert done.length.finetunings > 0
+    ((_, card),) = tried
+    assert card.in_channels == 2
+    assert card.classes == ("background", "whole", "whole+core")
 
 
 def test_what_no_plan_can_be_made_for(folders, tmp_path):

@@ -55,7 +55,8 @@ def find_series(paths: Iterable[Path], *, salt: bytes, keep_uids: bool = False) 
     """Sort DICOM files into volumes, one source each, those that can't be used with their problem.
 
     A series is the files of one study, one series UID and one patient: tools that remove identities give the
-    same UID to the series of several.
+    same UID to the series of several.  A patient is an id and who issued it; an id that files have without an
+    issuer, too, is one patient's whoever issued it.
     """
     series: dict[tuple[str, str], dict[str, _Series]] = defaultdict(lambda: defaultdict(_Series))
     broken: dict[Path, list[Path]] = defaultdict(list)
@@ -68,6 +69,7 @@ def find_series(paths: Iterable[Path], *, salt: bytes, keep_uids: bool = False) 
                 series[study, uid][str(header.get("PatientID") or "")].add(header, path, found)
         except BROKEN:
             broken[path.parent].append(path)
+    _forget_issuers([each for by_patient in series.values() for each in by_patient.values()])
     sources: list[ScanSource] = []
     studies = Counter(uid for _, uid in series)
     for (study, uid), by_patient in sorted(series.items()):
@@ -75,7 +77,7 @@ def find_series(paths: Iterable[Path], *, salt: bytes, keep_uids: bool = False) 
         for each in patients:
             # Copied headers give series of several studies, or patients, one UID, which then isn't a name.
             known_by = f"{study} {uid}" if studies[uid] > 1 else uid or study or str(each.files[0])
-            known_by += f" {each.person}" if len(patients) > 1 else ""
+            known_by += f" {each.patient}" if len(patients) > 1 else ""
             sources += _sources(known_by, uid, each, broken, salt, keep_uids)
     for folder, lost in broken.items():
         name = f"DICOM-broken-{_hashed(str(folder), salt)}"
@@ -150,18 +152,18 @@ class _Series:
         self.others: list[Other] = []
         self.kinds: Counter[tuple[str, ...]] = Counter()
         self.modality = ""
-        self.person, self.is_named = "", True
+        self.person, self.issuer, self.is_named = "", "", True
 
     def add(self, header: Any, path: Path, found: list[Slice] | Other) -> None:
         """Add a file by its header and what that describes."""
         self.files.append(path)
         if not self.modality or not (self.slices or isinstance(found, Other)):
             self.modality = str(header.get("Modality") or "DICOM")
+        self.issuer = self.issuer or str(header.get("IssuerOfPatientID") or "")
         if not self.person:
-            names = ("IssuerOfPatientID", "StudyInstanceUID", "SeriesInstanceUID")
-            issuer, study, uid = (str(header.get(name) or "") for name in names)
+            study, uid = (str(header.get(name) or "") for name in ("StudyInstanceUID", "SeriesInstanceUID"))
             self.is_named = bool(header.get("PatientID"))
-            self.person = f"{issuer}/{header.get('PatientID') or study or uid}"
+            self.person = str(header.get("PatientID") or study or uid)
         if isinstance(found, Other):
             self.others.append(found)
         else:
@@ -174,6 +176,11 @@ class _Series:
         self.slices += other.slices
         self.others += other.others
         self.kinds.update(other.kinds)
+
+    @property
+    def patient(self) -> str:
+        """The id, as its issuer has it."""
+        return f"{self.issuer}/{self.person}"
 
     @property
     def lost(self) -> int:
@@ -192,6 +199,14 @@ class _Series:
         if not self.slices or lost > max(1, LOST_SHARE * len(self.slices)):
             return f"{lost} of {len(self.others) + len(self.slices)} images have {NO_PLACE}"
         return None
+
+
+def _forget_issuers(series: Sequence[_Series]) -> None:
+    """Take ids that some files have without an issuer for one patient's."""
+    without = {each.person for each in series if not each.issuer}
+    for each in series:
+        if each.person in without:
+            each.issuer = ""
 
 
 def _with_unnamed(by_patient: Mapping[str, _Series]) -> list[_Series]:
@@ -219,7 +234,7 @@ def _sources(
     """The volumes of one series."""
     name = f"{series.modality}-{_hashed(known_by, salt)}"
     common: dict[str, Any] = {
-        "patient": _hashed(series.person, salt),
+        "patient": _hashed(series.patient, salt),
         "patient_named": series.is_named,
         "series": uid if keep_uids else _hashed(uid, salt),
     }

@@ -32,6 +32,7 @@ from parts2whole.scans.read import strip_suffix
 from parts2whole.study.asked import Verbs
 from parts2whole.study.devices import end_with
 from parts2whole.study.plan import Settings
+from parts2whole.tasks.dataset_json import copy_meaning
 from parts2whole.training.folder import RESULT, SPLIT
 from parts2whole.training.model import as_function, load_model
 from parts2whole.training.provenance import peak_memory_mb
@@ -223,7 +224,7 @@ def _measure_finetuning(job: TrialJob, trial: Trial) -> Trial:
     """Add what fine-tuning takes, from scratch: other weights are no faster."""
     out, cache = job.folder / "finetuning", job.folder / "cache"
     task = job.finetune["task"].replace(
-        data=_link(job.cases, job.folder / "labelled"),
+        data=_link(job.cases, Path(job.finetune["task"].data), job.folder / "labelled"),
         validation_fraction=1 / len(job.cases),
         test_fraction=1 / len(job.cases),
     )
@@ -263,15 +264,16 @@ def _read_pace(folder: Path) -> tuple[float, float]:
     return (trained - at["validation", STEPS - EVERY]) / EVERY, validated - trained
 
 
-def _link(cases: Sequence[SourceCase], folder: Path) -> Path:
-    """The cases as a folder of ``images/`` and ``labels/`` of their own, without copying them."""
+def _link(cases: Sequence[SourceCase], root: Path, folder: Path) -> Path:
+    """The cases as a folder of their own, without copying them, with what their dataset.json says of them."""
+    to_images, to_labels = ("imagesTr", "labelsTr") if copy_meaning(root, folder) else ("images", "labels")
     for number, case in enumerate(cases):
         files = case.files()
         images, label = files[: len(case.images)], files[len(case.images)]
         for channel, image in enumerate(images):
             name = f"case{number}" + (f"_{channel:04d}" if len(images) > 1 else "")
-            _link_one(image, folder / "images", name)
-        _link_one(label, folder / "labels", f"case{number}")
+            _link_one(image, folder / to_images, name)
+        _link_one(label, folder / to_labels, f"case{number}")
     return folder
 
 

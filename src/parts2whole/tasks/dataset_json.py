@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from parts2whole.errors import name_some
+from parts2whole.files import write_json
 from parts2whole.scans.read import SUFFIXES, strip_suffix
 from parts2whole.store.ingest import SourceCase
 from parts2whole.tasks.dataset_labels import read_labels
@@ -48,6 +49,9 @@ TOLD = frozenset(
     )
 )
 """Keys that tell people something, or of cases without labels."""
+
+OF_CASES = frozenset(("training", "dataset", "numTraining", "file_ending"))
+"""Keys about single cases and their files."""
 
 MRI_WORDS = frozenset(
     (
@@ -158,6 +162,19 @@ def read_dataset_json(root: Path) -> DatasetJson | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return _read(path, stat.st_mtime_ns, stat.st_size)
+
+
+def copy_meaning(root: Path, folder: Path) -> bool:
+    """Write what the ``dataset.json`` of a folder says of labels and channels into another folder.
+
+    Cases are then looked for in its imagesTr and labelsTr.  False where there is no such file.
+    """
+    path = root / FILE
+    if not path.is_file():
+        return False
+    said = json.loads(path.read_text(encoding="utf-8-sig"))
+    write_json(folder / FILE, {key: value for key, value in said.items() if key not in OF_CASES})
+    return True
 
 
 @functools.lru_cache(maxsize=8)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,30 +56,41 @@ def encode(encoder: Encoder, batches: Iterable[Tensor], runtime: Runtime, read: 
         encoder.train(trained)
 
 
-@torch.no_grad()
 def settle_norms(encoder: Encoder, batches: Iterable[Tensor], runtime: Runtime, read: Read) -> None:
-    """Let an untrained encoder's batch norms see data once, instead of made-up statistics."""
-    trained = encoder.training
-    encoder.train()
-    for batch in batches:
-        with runtime.autocast():
-            read(encoder, runtime.place(batch))
-    encoder.train(trained)
+    """Show data to batch norms that have seen none yet, instead of made-up statistics; see `settled`."""
+
+    def show(module: Any) -> None:
+        for batch in batches:
+            with runtime.autocast():
+                read(module, runtime.place(batch))
+
+    _settle(encoder, show)
 
 
 def settled(module: nn.Module, show: Callable[[nn.Module], object], device: torch.device) -> nn.Module:
     """The module with norms that know data: itself, or a copy where batch norms have seen none yet.
 
-    ``show`` calls a module on data. Random numbers of the process are as they were before.
+    ``show`` calls a module on data; what batch norms then know is the mean over all of its batches alike.
+    Random numbers of the process are as they were before.
     """
     if not _fresh_norms(module):
         return module
     copied = copy.deepcopy(module)
-    for layer in _fresh_norms(copied):
-        layer.momentum = None  # means over all batches alike
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
-        show(copied.train())
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        _settle(copied, show)
     return copied.eval()
+
+
+@torch.no_grad()
+def _settle(module: nn.Module, show: Callable[[nn.Module], object]) -> None:
+    trained = module.training
+    fresh = {layer: layer.momentum for layer in _fresh_norms(module)}
+    for layer in fresh:
+        layer.momentum = None  # means over all batches alike: with a momentum, some of 0 and 1 would be left
+    show(module.train())
+    module.train(trained)
+    for layer, momentum in fresh.items():
+        layer.momentum = momentum
 
 
 def _fresh_norms(module: nn.Module) -> list[_BatchNorm]:
