@@ -134,6 +134,41 @@ def test_nifti_zarr_has_the_geometry_of_its_header(tmp_path):
     assert ours.notes == theirs.notes
 
 
+def nifti_zarr(folder, stored, slope, inter):
+    """Stored voxels with a NIfTI header that says what they mean, and one place for all of these."""
+    header = nib.Nifti1Image(stored.T, np.diag([-0.7, -0.8, 2.5, 1])).header
+    header["scl_slope"], header["scl_inter"] = slope, inter
+    write(folder, stored, version="0.4")
+    zarr.open_group(folder).create_array("nifti", data=np.frombuffer(header.binaryblock, np.uint8))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("slope", "inter", "expected"),
+    [
+        (1.0, -1024.0, ARRAY),
+        (0.5, 3.0, 0.5 * (ARRAY + 1024.0) + 3),
+        (-2.0, 0.0, -2.0 * (ARRAY + 1024.0)),
+        *((slope, -1024.0, ARRAY + 1024) for slope in (0.0, np.nan, np.inf)),  # these mean: as stored
+        (1.0, 0.0, ARRAY + 1024),
+    ],
+)
+def test_voxels_of_nifti_zarr_mean_what_slope_and_intercept_of_the_header_say(
+    slope, inter, expected, tmp_path
+):
+    scan = read_volume(nifti_zarr(tmp_path / "a.nii.zarr", (ARRAY + 1024).astype(np.uint16), slope, inter))
+    assert np.array_equal(scan.array, expected)
+    assert scan.spacing_mm == pytest.approx((2.5, 0.8, 0.7))
+
+
+def test_labels_of_nifti_zarr_are_scaled_too_and_a_broken_intercept_is_told(tmp_path):
+    stored = np.arange(5 * 6 * 7).reshape(5, 6, 7).astype(np.uint8) % 3
+    label = read_label(nifti_zarr(tmp_path / "a.nii.zarr", stored, 2.0, 1.0))
+    assert np.array_equal(label.array, np.array([1, 3, 5])[stored])
+    with pytest.raises(ReadError, match=r"b\.nii\.zarr can't be read: .*invalid intercept"):
+        read_volume(nifti_zarr(tmp_path / "b.nii.zarr", stored, 2.0, np.nan))
+
+
 def test_images_are_found_as_scans_and_not_looked_into(tmp_path):
     write(tmp_path / "in/deep/a.ome.zarr")
     write(tmp_path / "in/b.zarr")

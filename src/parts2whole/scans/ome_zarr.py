@@ -1,8 +1,9 @@
 """OME-Zarr: images in chunks, of versions 0.4 and 0.5, NIfTI-Zarr, and cases of this package's own stores.
 
 OME-Zarr places voxels along axes by scale and translation, and says nothing of the patient unless axes have
-an ``orientation`` (NGFF's RFC 4).  NIfTI-Zarr brings its NIfTI header along, a store's case its affine; what
-else transforms (rotation, affine) is refused.  Of several resolutions the first, the finest, is read.
+an ``orientation`` (NGFF's RFC 4).  NIfTI-Zarr brings its NIfTI header along, with the slope and intercept of
+its voxels, a store's case its affine; what else transforms (rotation, affine) is refused.  Of several
+resolutions the first, the finest, is read.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 import zarr
+from nibabel.spatialimages import HeaderDataError
 
 from parts2whole.scans.checks import LARGEST_SCAN_VOXELS, check_size, geometry
 from parts2whole.scans.source import Raw, ReadError, first_line
@@ -38,7 +40,10 @@ TOWARDS = {
 
 USUAL = {"z": "inferior-to-superior", "y": "anterior-to-posterior", "x": "right-to-left"}
 NO_PLACE = "it says nothing of orientation: taken as z to superior, y to posterior, x to left"
-BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError, MemoryError)
+BROKEN = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError, MemoryError),
+    HeaderDataError,
+)
 _nib: Any = nibabel
 
 
@@ -79,7 +84,9 @@ def read_ome_zarr(path: Path) -> Raw:
                 f"{path.name} is a case of a store that doesn't say what its values mean: prepare it again"
             )
         elif "nifti" in group:
-            affine = _nifti_affine(np.asarray(group["nifti"]).tobytes(), path)
+            header = _nifti_header(np.asarray(group["nifti"]).tobytes())
+            affine = _nifti_affine(header, path)
+            voxels = _nib.volumeutils.apply_read_scaling(voxels, *header.get_slope_inter())
         else:
             affine, notes = _affine(multiscale, path.name)
     except ReadError:
@@ -152,15 +159,19 @@ def _affine(multiscale: Mapping[str, Any], name: str) -> tuple[npt.NDArray[np.fl
     return affine, tuple(notes)
 
 
-def _nifti_affine(header: bytes, path: Path) -> npt.NDArray[np.float64]:
-    """From (z, y, x) to LPS mm by the header of a NIfTI file."""
+def _nifti_header(header: bytes) -> Any:
+    """The header of a NIfTI file, of either version."""
     size = int.from_bytes(header[:4], "little")
     kind = _nib.Nifti2Header if size in (540, 469893120) else _nib.Nifti1Header
-    found = kind.from_fileobj(io.BytesIO(header), check=False)
-    if int(found["sform_code"]) <= 0 and int(found["qform_code"]) <= 0:
+    return kind.from_fileobj(io.BytesIO(header), check=False)
+
+
+def _nifti_affine(header: Any, path: Path) -> npt.NDArray[np.float64]:
+    """From (z, y, x) to LPS mm by the header of a NIfTI file."""
+    if int(header["sform_code"]) <= 0 and int(header["qform_code"]) <= 0:
         raise ReadError(f"{path.name}: voxels have no place: its NIfTI header has no sform and no qform")
-    unit = {"meter": 1000.0, "micron": 1e-3}.get(found.get_xyzt_units()[0], 1.0)
-    lps = np.diag([-unit, -unit, unit]) @ found.get_best_affine()[:3]
+    unit = {"meter": 1000.0, "micron": 1e-3}.get(header.get_xyzt_units()[0], 1.0)
+    lps = np.diag([-unit, -unit, unit]) @ header.get_best_affine()[:3]
     affine = np.eye(4)
     affine[:3] = lps[:, [2, 1, 0, 3]]
     return affine
