@@ -293,6 +293,14 @@ def test_a_restart_writes_what_is_missing_and_the_same_again(written, tmp_path):
     assert not [name for name in files(tmp_path) if "part" in name]
 
 
+def test_tables_keep_the_patients_that_an_earlier_call_wrote(written, tmp_path):
+    options = {"tasks": ["LUNA16"], "size": "tiny", "workers": 0, "progress": False}
+    phantom(out=tmp_path, cases=2, **options)
+    assert phantom(out=tmp_path, cases=1, **options).written == 0
+    for name in ("annotations.csv", "candidates_V2.csv"):
+        assert (tmp_path / "LUNA16" / name).read_text() == (written.folder / "LUNA16" / name).read_text()
+
+
 def test_other_settings_are_not_mixed_in(written):
     with pytest.raises(PhantomError, match=re.escape("seed 0 and size tiny, not 1 and tiny")):
         phantom(out=written.folder, seed=1, size="tiny", progress=False)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,6 +41,31 @@ def test_the_demo_ends_with_a_table_and_a_report(tmp_path, monkeypatch):
     again = demo(out=tmp_path, **settings)
     assert (again.table, again.ending) == (done.table, done.ending)
     assert again.seconds < done.seconds
+
+
+def test_a_demo_of_another_seed_is_not_taken_for_this_one(tmp_path, monkeypatch):
+    for name, value in {
+        "UNLABELLED": 1,
+        "LABELLED": 1,
+        "PATIENT": Resolution(pixels=16, slices=8, smallest_mm=20.0),
+    }.items():
+        monkeypatch.setattr(module, name, value)
+
+    def written(folder, seed):
+        module._make_data(tmp_path / folder / "data", seed)
+        return {p.relative_to(tmp_path / folder): p.read_bytes() for p in tmp_path.rglob(f"{folder}/**/*.gz")}
+
+    first = written("one", 1)
+    assert len(first) == 3
+    assert written("one", 1) == first
+    with pytest.raises(RunFolderError, match=r"one holds a demo of seed 1, not 0; choose another --out"):
+        demo(out=tmp_path / "one", progress=False)
+    assert first == written("one", 1)
+    assert written("two", 0)[Path("data/scans/abdomen_000.nii.gz")] not in first.values()
+    (tmp_path / "two/data/settings.json").unlink()  # as version 0.1.0 left it
+    with pytest.raises(RunFolderError, match="a demo of seed 0, not 1"):
+        written("two", 1)
+    written("two", 0)
 
 
 def test_only_one_of_scans_and_labelled_is_refused(tmp_path):

@@ -12,6 +12,7 @@ from parts2whole.jobs.run import run_jobs
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.unet3d import UNet3D
 from parts2whole.phantom.ct import Resolution, make_ct
+from parts2whole.phantom.settings import keep_settings
 from parts2whole.progress import fill
 from parts2whole.report.contrast import correlate, paired_curves
 from parts2whole.report.formats import to_text
@@ -90,7 +91,8 @@ def demo(
         The folder, the report, and the table and what it shows as text.
 
     Raises:
-        RunFolderError: only one of ``scans`` and ``labelled`` is given.
+        RunFolderError: only one of ``scans`` and ``labelled`` is given, or ``out`` holds synthetic data of
+            another seed.
     """
     began = time.monotonic()
     folder = Path(out)
@@ -174,8 +176,18 @@ class _Case:
 
 
 def _make_data(folder: Path, seed: int) -> tuple[str, str]:
-    """Write unlabelled and labelled abdomens as NIfTI, unless they are there."""
+    """Write unlabelled and labelled abdomens as NIfTI, unless they are there.
+
+    Raises:
+        RunFolderError: those that are there are of another seed, or they can't be written.
+    """
     scans, labelled = folder / "scans", folder / "labelled"
+    there = 0 if scans.exists() else seed  # version 0.1.0 kept no settings; 0 is the default
+    found = keep_settings(folder / "settings.json", {"seed": there})["seed"]
+    if found != seed:
+        raise RunFolderError(
+            f"{folder.parent} holds a demo of seed {found}, not {seed}; choose another --out"
+        )
     cases = []
     for number in range(UNLABELLED + LABELLED):
         name = f"abdomen_{number:03d}.nii.gz"

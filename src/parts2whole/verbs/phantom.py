@@ -14,6 +14,7 @@ from parts2whole.jobs.pool import usable_cores
 from parts2whole.jobs.run import run_jobs
 from parts2whole.phantom.data_sets import choose_data_sets
 from parts2whole.phantom.montage import write_montage
+from parts2whole.phantom.settings import keep_settings
 from parts2whole.phantom.sizes import Size
 from parts2whole.phantom.write import DataSet, Rows
 
@@ -34,7 +35,7 @@ class Phantoms:
     Attributes:
         folder: with one folder for each data set.
         data_sets: name and task of each.
-        cases: patients in each.
+        cases: patients asked for in each; earlier calls may have written more.
         written: patients written now, over all; the others were there.
         previews: montages.
         seconds: it took.
@@ -71,7 +72,8 @@ def phantom(
 ) -> Phantoms:
     """Write phantoms in the file formats of LUNA16, LIDC-IDRI, LiTS, CAD-PE and BraTS, and a pool of scans.
 
-    Calling it again writes what is missing.  The files depend on nothing but case, seed and size.
+    Calling it again writes what is missing, and keeps patients beyond ``cases``.  The files depend on nothing
+    but case, seed and size.
 
     Args:
         out: folder for the data sets.
@@ -115,7 +117,7 @@ def phantom(
             "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
         )
     for each in chosen:
-        each.finish(folder / each.folder, [job.rows() for job in jobs if job.data_set == each])
+        each.finish(folder / each.folder, _all_rows(folder, each))
     previews = []
     for each in chosen if preview else ():
         rows = [each.draw(case, seed=seed, size=size) for case in range(min(cases, PREVIEW_CASES))]
@@ -138,12 +140,18 @@ class _Job:
     @property
     def mark(self) -> Path:
         """The file that says it is done, and holds its rows of the tables."""
-        return self.folder / MARKS / self.data_set.folder / f"{self.case:05d}.json"
+        return _marks(self.folder, self.data_set) / f"{self.case:05d}.json"
 
-    def rows(self) -> Rows:
-        """Its rows of the data set's tables."""
-        rows: Rows = read_json(self.mark)
-        return rows
+
+def _marks(folder: Path, data_set: DataSet) -> Path:
+    """Where the marks of a data set's patients are."""
+    return folder / MARKS / data_set.folder
+
+
+def _all_rows(folder: Path, data_set: DataSet) -> list[Rows]:
+    """The rows of every patient that is there: an earlier call may have written more of them."""
+    marks = _marks(folder, data_set).glob("[0-9]*.json")
+    return [read_json(mark) for mark in sorted(marks, key=lambda mark: int(mark.stem))]
 
 
 def _write(job: _Job) -> str:
@@ -163,14 +171,10 @@ def _lost(job: _Job) -> str:
 
 def _check_settings(folder: Path, seed: int, size: Size) -> None:
     """Refuse to mix phantoms of different settings."""
-    file = folder / MARKS / "settings.json"
     settings = {"seed": seed, "size": size}
-    if file.exists():
-        found = defaultdict(lambda: "?", read_json(file))
-        if dict(found) != settings:
-            raise PhantomError(
-                f"{folder} holds phantoms of seed {found['seed']} and size {found['size']}, "
-                f"not {seed} and {size}; choose another folder"
-            )
-    else:
-        write_json(file, settings)
+    found = defaultdict(lambda: "?", keep_settings(folder / MARKS / "settings.json", settings))
+    if dict(found) != settings:
+        raise PhantomError(
+            f"{folder} holds phantoms of seed {found['seed']} and size {found['size']}, "
+            f"not {seed} and {size}; choose another folder"
+        )
