@@ -76,6 +76,52 @@ def test_what_dataset_json_says_counts_before_a_guess(tmp_path):
     assert look(data, data, progress=False).propose("CT")[1] == "CT"
 
 
+def series(folder: Path, number: int) -> np.ndarray:
+    """A CT of 16 slices, and its voxels (z, y, x)."""
+    array = hounsfield(number)
+    write_series(
+        folder / f"s{number}",
+        array,
+        patient=f"p{number}",
+        series=f"1.9.{number}",
+        study=f"1.8.{number}",
+        spacing=(1.0, 1.0, 1.0),
+    )
+    return array
+
+
+def write_like_series(path: Path, array: np.ndarray) -> None:
+    """An array (z, y, x) of slices from the feet up, rows to the back and columns to the left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array.transpose(2, 1, 0), np.diag([-1.0, -1.0, 1.0, 1.0])), path)
+
+
+def test_series_of_dicom_are_scans_like_files(tmp_path):
+    label = np.zeros((16, 16, 16), np.uint8)
+    label[4:9] = 1
+    for number in range(6):
+        array = series(tmp_path / "scans", number)
+        if number < 3:  # the same scan, labelled, as a file
+            write_like_series(tmp_path / "labelled" / "images" / f"c{number}.nii.gz", array)
+            write_like_series(tmp_path / "labelled" / "labels" / f"c{number}.nii.gz", label)
+    write(tmp_path / "scans" / "odd\x07name.nii.gz", hounsfield(9))  # which can't be printed
+    found = look(tmp_path / "scans", tmp_path / "labelled", progress=False).taken_as("CT")
+    assert (len(found.scans), found.sizes().scans, found.others) == (7, 7, 0)
+    assert found.copies == 3
+    assert sum(source.is_series for source in found.few_scans()) >= 3
+
+
+def test_scans_of_another_modality_do_not_count(tmp_path):
+    for number in range(2):
+        series(tmp_path, number)
+        write(tmp_path / f"other{number}.nii.gz", bright(number))
+    found = look(tmp_path, None, progress=False)
+    assert (len(found.scans), found.others) == (4, 0)
+    mr = found.taken_as("MR")
+    assert ([source.is_series for source in mr.scans], mr.others, mr.sizes().scans) == ([False, False], 2, 2)
+    assert len(found.taken_as("CT").scans) == 4  # what doesn't say what it is may be CT
+
+
 def test_scans_of_several_volumes_are_left_out_of_a_plan(tmp_path):
     for number in range(2):
         write(tmp_path / f"one{number}.nii.gz", bright(number))

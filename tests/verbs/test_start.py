@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import json
 import shutil
+import time
 from types import SimpleNamespace
 
 import nibabel
@@ -21,13 +22,14 @@ from parts2whole.report.study import read_runs
 from parts2whole.scans.read import read_volume, write_nifti
 from parts2whole.scans.volume import LabelVolume, Volume
 from parts2whole.study import trial
-from parts2whole.study.budget import Length
+from parts2whole.study.budget import Length, choose_length
 from parts2whole.study.plan import PRETRAININGS
 from parts2whole.study.resolve import read_study
 from parts2whole.training.model import load_model
 from parts2whole.verbs.benchmark import study_verbs
 from parts2whole.verbs.inspect import inspect
 from parts2whole.verbs.start import StartError, start
+from task_trees import write_series
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +169,22 @@ def test_without_labels_the_plan_is_a_configuration_of_pretrain(folders, tmp_pat
     short = ["--steps", "1", "--embed-wholes", "0", "--validation-wholes", "2", "--batch-size", "2"]
     assert main(["pretrain", "--config", "plan.yaml", *short, "--no-progress"]) == 0
     assert (tmp_path / plan["out"] / "result.json").exists()
+
+
+def test_series_of_dicom_are_tried_and_timed_by_the_scan(tmp_path, monkeypatch):
+    for number in range(2):
+        scan = np.random.default_rng(number).integers(-1000, 300, (18, 18, 18)).astype(np.int16)
+        write_series(tmp_path / "scans" / str(number), scan, patient=f"p{number}", spacing=(1.0, 1.0, 1.0))
+    clock = iter(range(0, 10**6, 4))
+    monkeypatch.setattr(trial, "time", SimpleNamespace(monotonic=lambda: next(clock), time=time.time))
+    tried = []
+    monkeypatch.setattr(
+        "parts2whole.verbs.start.choose_length",
+        lambda found, *a, **k: tried.append(found) or choose_length(found, *a, **k),
+    )
+    done = start(tmp_path / "scans", out=tmp_path / "p.yaml", minutes=1, workers=0, progress=False)
+    assert done.facts[0] == "2 scans to pre-train on."
+    assert tried[0].prepare_s == 2  # two scans in the 4 seconds of a clock that strikes twice, not 36 files
 
 
 def test_a_trial_reads_labels_as_their_dataset_json_says(folders, tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from parts2whole.study.budget import Sizes
 from parts2whole.study.settings import choose_folds, choose_sides
 from parts2whole.study.trial import FEW
 from parts2whole.survey.propose import WHOLE_VOXELS, Proposal, Target
-from parts2whole.survey.survey import Survey, propose_for, survey_scans
+from parts2whole.survey.survey import Facts, Survey, prepared_as, printable, propose_for, survey_scans
 from parts2whole.survey.table import plural
 from parts2whole.survey.targets import look_inside
 from parts2whole.tasks.segmentation import Segmentation
@@ -36,25 +36,32 @@ class Found:
 
     Attributes:
         survey: of scans and labelled cases.
-        scans: those to pre-train on that can be used.
-        copies: how many of them are scans of labelled cases, too.
+        scans: those to pre-train on that can be used, and what reading them showed.
         labelled: folder of labelled cases.
         cases: labelled cases.
         patients: a case of every patient among them.
         targets: what is labelled in them.
         said: modality that the labelled cases' ``dataset.json`` names; None where it names none.
         several: how many of the scans hold several volumes, and are left out.
+        others: how many are of another modality than asked for, and are left out.
+        theirs: content hashes of the labelled cases' images.
     """
 
     survey: Survey
-    scans: tuple[ScanSource, ...]
-    copies: int
+    scans: Mapping[ScanSource, Facts]
     labelled: Path | None = None
     cases: tuple[SourceCase, ...] = ()
     patients: tuple[SourceCase, ...] = ()
     targets: tuple[Target, ...] = ()
     said: Modality | None = None
     several: int = 0
+    others: int = 0
+    theirs: frozenset[str] = frozenset()
+
+    @property
+    def copies(self) -> int:
+        """How many scans are those of labelled cases, too."""
+        return sum(facts.content_hash in self.theirs for facts in self.scans.values())
 
     def sizes(self) -> Sizes:
         """How many there are of everything."""
@@ -79,9 +86,20 @@ class Found:
         proposal, chosen, why = choose_modality(found, asked)
         return proposal, chosen, "dataset.json says so" if asked != modality else why
 
-    def few_scans(self) -> list[Path]:
-        """Files of a few scans, evenly spread."""
-        return [path for source in _spread(self.scans) for path in source.paths]
+    def taken_as(self, modality: Modality) -> Found:
+        """What is left where scans are prepared as the modality that `propose` chooses."""
+        proposal, chosen, _ = self.propose(modality)
+
+        def fits(facts: Facts) -> bool:
+            called = prepared_as(facts.modality, chosen, named=not facts.guessed)
+            return called is not None and (chosen != "auto" or called == proposal.modality)
+
+        kept = {source: facts for source, facts in self.scans.items() if fits(facts)}
+        return dataclasses.replace(self, scans=kept, others=len(self.scans) - len(kept))
+
+    def few_scans(self) -> list[ScanSource]:
+        """A few scans, evenly spread."""
+        return _spread([*self.scans])
 
     def few_cases(self) -> list[SourceCase]:
         """Labelled cases of a few patients, evenly spread."""
@@ -100,58 +118,68 @@ def look(scans: Path, labelled: Path | None, *, progress: bool) -> Found:
         StartError: no scans, none that can be used, or too few labelled patients.
         parts2whole.tasks.labelled.TaskError: labelled cases that can't be used.
     """
-    cases: tuple[SourceCase, ...] = ()
-    patients: dict[str, SourceCase] = {}
-    targets: tuple[Target, ...] = ()
-    said: Modality | None = None
     try:
         sources = find_scans([scans])
     except ReadError as error:
         raise StartError(str(error)) from error
     if not sources:
         raise StartError(f"no scans found in {scans}")
-    if labelled is not None:
-        task = Segmentation(labelled)
-        said = task.modality_said()
-        cases = tuple(task.tell_patients(task.sources().cases))
-        for case in cases:
-            patients.setdefault(case.patient or case.case_id, case)
-        if len(patients) < FEWEST:
-            people = plural(len(patients), "labelled patient")
-            raise StartError(
-                f"{labelled} has {people}; to train, validate and test takes {FEWEST}. Leave it out for a "
-                "plan of the pre-training alone"
-            )
-        targets = look_inside(cases, ignored=task.ignored_value, progress=progress)
-    named = [scans] if labelled is None else [scans, labelled]
-    survey = survey_scans(named, targets=targets, progress=progress)
-    usable = {_key(entry.source, entry.case_id): entry for entry in survey.scans if not entry.passed_over}
-    mine = [source for source in sources if _key(str(source.paths[0]), source.case_id) in usable]
-    if not mine:
+    task = None if labelled is None else Segmentation(labelled)
+    cases, patients = ((), ()) if task is None else _labelled_cases(task)
+    targets = () if task is None else look_inside(cases, ignored=task.ignored_value, progress=progress)
+    survey = survey_scans(
+        [scans] if labelled is None else [scans, labelled], targets=targets, progress=progress
+    )
+    seen = {
+        entry.case_id if entry.format == "DICOM" else os.path.abspath(entry.source): entry.facts
+        for entry in survey.scans
+        if entry.facts is not None and not entry.passed_over
+    }
+    facts_of = {
+        source: seen.get(source.case_id if source.is_series else _place(source.paths[0]))
+        for source in sources
+    }
+    usable = {source: facts for source, facts in facts_of.items() if facts is not None}
+    if not usable:
         why = "; ".join(tell_reasons({e.case_id: str(e.problem) for e in survey.unusable}, of=len(sources)))
         raise StartError(f"none of {len(sources)} scans in {scans} can be used" + (f": {why}" if why else ""))
-    facts_of = {source: usable[_key(str(source.paths[0]), source.case_id)].facts for source in mine}
-    several = [source for source, facts in facts_of.items() if facts is not None and facts.volumes > 1]
-    mine = [source for source in mine if source not in several]
-    if not mine:
+    single = {source: facts for source, facts in usable.items() if facts.volumes == 1}
+    if not single:
         raise StartError(
             f"each scan in {scans} holds several volumes: prepare them with --volumes-4d, step by step"
         )
-    labelled_files = {_key(str(file), "") for case in cases for file in case.files()}
-    theirs = {
-        entry.facts.content_hash
-        for key, entry in usable.items()
-        if key in labelled_files and entry.facts is not None
-    }
-    hashes = [usable[_key(str(source.paths[0]), source.case_id)].facts for source in mine]
-    copies = sum(facts is not None and facts.content_hash in theirs for facts in hashes)
-    of_patients = tuple(patients.values())
-    return Found(survey, tuple(mine), copies, labelled, cases, of_patients, targets, said, len(several))
+    theirs = [seen.get(_place(file)) for case in cases for file in case.files()]
+    return Found(
+        survey,
+        single,
+        labelled,
+        cases,
+        patients,
+        targets,
+        None if task is None else task.modality_said(),
+        several=len(usable) - len(single),
+        theirs=frozenset(facts.content_hash for facts in theirs if facts is not None),
+    )
 
 
-def _key(source: str, case_id: str) -> str:
-    """What an entry of the survey and its source have in common: the file, or for DICOM the case id."""
-    return case_id if source.endswith((" DICOM file", " DICOM files")) else os.path.abspath(source)
+def _place(file: Path) -> str:
+    """A file as the survey prints it."""
+    return printable(os.path.abspath(file))
+
+
+def _labelled_cases(task: Segmentation) -> tuple[tuple[SourceCase, ...], tuple[SourceCase, ...]]:
+    """All labelled cases, and one of every patient."""
+    cases = tuple(task.tell_patients(task.sources().cases))
+    patients: dict[str, SourceCase] = {}
+    for case in cases:
+        patients.setdefault(case.patient or case.case_id, case)
+    if len(patients) < FEWEST:
+        people = plural(len(patients), "labelled patient")
+        raise StartError(
+            f"{task.data} has {people}; to train, validate and test takes {FEWEST}. Leave it out for a "
+            "plan of the pre-training alone"
+        )
+    return cases, tuple(patients.values())
 
 
 def choose_modality(proposals: Sequence[Proposal], asked: Modality) -> tuple[Proposal, Modality, str]:

@@ -28,7 +28,7 @@ from parts2whole.jobs.run import run_jobs
 from parts2whole.report.runs import read_run
 from parts2whole.scans.case import SourceCase
 from parts2whole.scans.itk import SUFFIXES, data_files
-from parts2whole.scans.read import strip_suffix
+from parts2whole.scans.read import ScanSource, strip_suffix
 from parts2whole.study.asked import Verbs
 from parts2whole.study.devices import end_with
 from parts2whole.study.plan import Settings
@@ -96,7 +96,7 @@ class TrialJob:
 
     Attributes:
         verbs: what the study calls.
-        scans: files of a few scans.
+        scans: a few of them.
         prepare: arguments of `prepare`.
         pretrain: arguments of `pretrain`.
         cases: a few labelled cases of different patients.
@@ -108,7 +108,7 @@ class TrialJob:
     """
 
     verbs: Verbs
-    scans: tuple[Path, ...]
+    scans: tuple[ScanSource, ...]
     prepare: Settings
     pretrain: Settings
     cases: tuple[SourceCase, ...]
@@ -122,7 +122,7 @@ class TrialJob:
 def try_out(
     verbs: Verbs,
     *,
-    scans: Sequence[Path],
+    scans: Sequence[ScanSource],
     prepare: Settings,
     pretrain: Settings,
     cases: Sequence[SourceCase] = (),
@@ -133,7 +133,7 @@ def try_out(
 
     Args:
         verbs: what the study calls.
-        scans: files of a few scans.
+        scans: a few of them.
         prepare: arguments of `prepare`, without those that say which scans and where to.
         pretrain: of `pretrain`, without those that say how long, on what and where to.
         cases: a few labelled cases of different patients, none where nothing is labelled.
@@ -200,7 +200,8 @@ def _try(job: TrialJob) -> Trial | str:
 def _measure(job: TrialJob) -> Trial:
     store, run = job.folder / "store", job.folder / "pretraining"
     began = time.monotonic()
-    job.verbs.prepare(list(job.scans), out=store, workers=0, progress=False, **job.prepare)
+    files = [path for source in job.scans for path in source.paths]
+    job.verbs.prepare(files, out=store, workers=0, progress=False, **job.prepare)
     prepared = (time.monotonic() - began) / len(job.scans)
     length: Settings = {"steps": STEPS, "validate_every": EVERY, "validation_wholes": WHOLES}
     spent = _time(lambda: job.verbs.pretrain(store, out=run, progress=False, **job.pretrain, **length))

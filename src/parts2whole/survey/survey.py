@@ -207,7 +207,7 @@ def survey_scans(
             entry = _look(source, passed_over=number >= len(scans), picture=drawn)
             entries.append(_compare(entry, earlier))
     places = {
-        entry.case_id: _printable(source.paths[0].parent)
+        entry.case_id: printable(source.paths[0].parent)
         for entry, source in zip(entries, sources, strict=True)
         if entry.problem is not None and source.is_series
     }
@@ -243,7 +243,7 @@ def propose_for(
     for entry in entries:
         if entry.problem or entry.passed_over or entry.duplicate_of or entry.facts is None:
             continue
-        called = _prepared_as(entry.facts.modality, asked, named=not entry.facts.guessed)
+        called = prepared_as(entry.facts.modality, asked, named=not entry.facts.guessed)
         if entry.facts.kind == "scan" and called is not None:
             groups.setdefault(called, []).append(entry.facts)
     return tuple(
@@ -257,7 +257,7 @@ def propose_for(
             targets=[
                 target
                 for target in targets
-                for called in [_prepared_as(target.modality, asked, named=target.named)]
+                for called in [prepared_as(target.modality, asked, named=target.named)]
                 if called == modality or (called == "unclear" and called not in groups)
             ],
             voxels=voxels,
@@ -266,7 +266,7 @@ def propose_for(
     )
 
 
-def _prepared_as(modality: str | None, asked: Modality, *, named: bool) -> str | None:
+def prepared_as(modality: str | None, asked: Modality, *, named: bool) -> str | None:
     """What a scan of a modality is prepared as; None where it is refused, as its file names another."""
     if asked not in ("CT", "MR"):
         return modality or "unclear"
@@ -278,7 +278,7 @@ def _look(source: ScanSource, *, passed_over: bool, picture: bool) -> Entry:
     count = len(source.paths)
     entry = Entry(
         case_id=source.case_id,
-        source=f"{count} DICOM file{'s' * (count != 1)}" if source.is_series else _printable(source.paths[0]),
+        source=f"{count} DICOM file{'s' * (count != 1)}" if source.is_series else printable(source.paths[0]),
         format=_format(source),
         patient=source.patient,
         series=source.series.strip("-"),
@@ -372,16 +372,16 @@ def _format(source: ScanSource) -> str:
 
 def _reason(error: Exception | str, source: ScanSource) -> str:
     """An error in one line that can be printed, without names of DICOM files."""
-    text = re.sub(r"\(0x[0-9a-f]+\)", "", _printable(" ".join(str(error).split())))
+    text = re.sub(r"\(0x[0-9a-f]+\)", "", printable(" ".join(str(error).split())))
     if source.is_series:
         for number, path in enumerate(source.paths, start=1):
-            text = text.replace(_printable(path.absolute()), f"slice {number}")
-            text = text.replace(_printable(path), f"slice {number}")
-            text = re.sub(rf"(?<!\S){re.escape(_printable(path.name))}: ", f"slice {number}: ", text)
+            text = text.replace(printable(path.absolute()), f"slice {number}")
+            text = text.replace(printable(path), f"slice {number}")
+            text = re.sub(rf"(?<!\S){re.escape(printable(path.name))}: ", f"slice {number}: ", text)
     return text
 
 
-def _printable(text: str | Path) -> str:
+def printable(text: str | Path) -> str:
     """Text that a terminal and UTF-8 can bear: names of files may hold anything."""
     decoded = os.fsencode(str(text)).decode("utf-8", "replace")
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in decoded)

@@ -112,7 +112,7 @@ def start(
     scans = Path(scans)
     if labelled is None and is_labelled(scans):
         labelled = scans
-    found = look(scans, None if labelled is None else Path(labelled), progress=progress)
+    found = look(scans, None if labelled is None else Path(labelled), progress=progress).taken_as(modality)
     fitted = _fit(found, scans, modality, minutes=minutes, workers=workers, progress=progress)
     choice, length = fitted.choice, fitted.length
     told = _tell(found, fitted)
@@ -259,6 +259,13 @@ def _warn(found: Found, fitted: _Fitted, minutes: float) -> tuple[str, ...]:
             f"{plural(found.several, 'scan')} more with several volumes each are left out; step by step, "
             "prepare --volumes-4d takes one of them, or all as channels."
         )
+    if found.others:
+        why = (
+            "it is unclear whether they are CT"
+            if fitted.modality == "auto"
+            else f"their files say they aren't {fitted.modality}"
+        )
+        told.append(f"{plural(found.others, 'scan')} more left out: {why}.")
     if found.copies:
         told.append(
             f"{found.copies} of {len(found.scans)} scans are scans of labelled cases, too, voxel for voxel: "
