@@ -11,6 +11,7 @@ from scipy import stats
 
 from parts2whole.evaluation.endpoints import (
     compare_spread,
+    deviation,
     log_area,
     mean_interval,
     rank_arms,
@@ -92,6 +93,47 @@ def test_spreads_that_say_nothing() -> None:
         compare_spread([0.1, 0.2], [0.1, 0.2, 0.3])
 
 
+def noisy(value: float, n: int) -> list[float]:
+    """One number in several ways of adding it up, which differ by rounding."""
+    thirds = [value / 3 * 3, value / 7 * 7, sum([value / 10] * 10), math.nextafter(value, 2), value]
+    made = [thirds[i % 5] for i in range(n)]
+    assert len(set(made)) > 1
+    return made
+
+
+def test_rounding_is_no_spread() -> None:
+    constant, other = noisy(0.7, 6), noisy(0.3, 6)
+    assert (float(deviation(constant)), float(deviation([0.0] * 3))) == (0.0, 0.0)
+    assert deviation(np.array([constant, OURS])) == pytest.approx([0, np.std(OURS, ddof=1)])
+    still = compare_spread(constant, other)
+    assert math.isnan(still.p)
+    assert math.isnan(still.ratio)
+    assert still.interval is None
+    assert compare_spread(OURS, constant).ratio == math.inf
+    assert compare_spread(OURS, constant).interval is None
+    calm = compare_spread(constant, SCRATCH)
+    assert (calm.ratio, calm.interval) == (0.0, (0.0, 0.0))
+    assert calm.p == compare_spread([0.7] * 6, SCRATCH).p
+
+
+def test_a_small_spread_is_one() -> None:
+    near = [0.7 + 1e-9 * value for value in OURS]
+    assert compare_spread(near, OURS).ratio == pytest.approx(1e-9, rel=1e-6)
+
+
+def test_arms_that_differ_by_rounding_share_a_rank() -> None:
+    rows = [("Liver", {"a": dict(enumerate(noisy(0.7, 5))), "b": dict.fromkeys(range(5), 0.7)}, True)]
+    for statistic in (np.mean, deviation):
+        found = rank_arms(rows, statistic=statistic)
+        assert {(arm.rank, arm.interval, arm.first) for arm in found.values()} == {(1.5, (1.5, 1.5), 0.5)}
+    # The same values in another order are added up to another last digit.
+    values = [0.1, 0.2, 0.3, 0.7, 0.6]
+    turned = [("Liver", {"a": dict(enumerate(values)), "b": dict(enumerate(values[::-1]))}, True)]
+    assert {arm.rank for arm in rank_arms(turned).values()} == {1.5}
+    apart = [("Liver", {"a": {0: 0.7 + 1e-9, 1: 0.7}, "b": {0: 0.7, 1: 0.7}}, True)]
+    assert rank_arms(apart)["a"].rank == 1.0
+
+
 def test_swapping_within_pairs_is_what_counting_all_swaps_gives() -> None:
     observed = min(OURS) - min(SCRATCH)
     differences = []
@@ -116,7 +158,7 @@ def test_an_interval_of_a_mean_needs_three_values() -> None:
 def test_ranks_of_two_seeds_can_be_counted() -> None:
     """Four draws of two seeds: (0, 0), (0, 1), (1, 0), (1, 1), with means 0.5, 0.6, 0.6, 0.7 against 0.6."""
     rows = [("Liver", {"a": {0: 0.5, 1: 0.7}, "b": {0: 0.6, 1: 0.6}, "c": {0: 0.1, 1: 0.1}}, True)]
-    found = rank_arms(rows, resamples=40_000)
+    found = rank_arms(rows)
     assert {arm: rank.rank for arm, rank in found.items()} == {"a": 1.5, "b": 1.5, "c": 3.0}
     # a is first in a quarter of the draws, b in another, and in half they share it.
     assert found["a"].first == pytest.approx(0.5, abs=0.01)

@@ -59,6 +59,42 @@ def test_a_huge_effect_is_always_seen() -> None:
     assert sample_size(1000, 0.001).n == 2
 
 
+@pytest.mark.parametrize(
+    ("n", "alpha", "effect"), [(2, 0.01, 25), (2, 0.01, 40), (2, 0.005, 25), (3, 0.0005, 25), (2, 0.4, 40)]
+)
+@pytest.mark.parametrize("two_sided", [True, False])
+def test_with_two_or_three_runs_and_a_strict_level_a_huge_effect_is_missed(
+    n: int, alpha: float, effect: float, two_sided: bool
+) -> None:
+    """By drawing t itself: a normal variable beside the root of a mean of n - 1 squares."""
+    generator = np.random.default_rng(0)
+    spread = np.sqrt(np.square(generator.normal(size=(n - 1, 400_000))).mean(axis=0))
+    t = (effect * np.sqrt(n) + generator.normal(size=400_000)) / spread
+    seen = np.mean(2 * stats.t.sf(np.abs(t), n - 1) < alpha if two_sided else stats.t.sf(t, n - 1) < alpha)
+    found = power(effect, 1, n, alpha=alpha, paired=True, two_sided=two_sided)
+    assert found == pytest.approx(seen, abs=0.004)
+
+
+def test_what_two_runs_need_at_a_strict_level() -> None:
+    strict = {"alpha": 0.01, "paired": True, "two_sided": True}
+    assert power(25, 1, 2, **strict) == pytest.approx(0.421, abs=0.001)
+    assert power(40, 1, 2, **strict) == pytest.approx(0.626, abs=0.001)
+    assert sample_size(25, 1, **strict).n == 3
+    # Of two pairs t is about d / |x| with a normal x, so |x| < d / 63.66 in 80 % of cases: d is 1.2816 times as large.
+    found = detectable_difference(1, 2, **strict)
+    assert found * np.sqrt(2) == pytest.approx(63.657 * 1.2816, rel=0.001)
+    assert power(found, 1, 2, **strict) == pytest.approx(0.8)
+
+
+def test_the_power_has_no_step_where_it_is_computed_in_another_way() -> None:
+    for n, alpha in ((2, 0.01), (2, 0.2), (3, 1e-4), (6, 1e-6), (40, 1e-12)):
+        below, above = (
+            power(35 / np.sqrt(n) * (1 + shift), 1, n, alpha=alpha, paired=True, two_sided=True)
+            for shift in (-1e-9, 1e-9)
+        )
+        assert above == pytest.approx(below, abs=1e-6)
+
+
 def test_the_sentence() -> None:
     line = sample_size(0.3, 0.25, two_sided=True).describe()
     assert "difference of 0.3" in line

@@ -7,7 +7,7 @@ from scipy import optimize
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
-from parts2whole.evaluation.metrics import auc, iou
+from parts2whole.evaluation.metrics import MetricError, auc, iou
 from parts2whole.evaluation.probes import (
     ProbeError,
     fit_voxel_probes,
@@ -112,6 +112,14 @@ def test_several_penalties_from_one_reading_are_as_each_alone() -> None:
     for C, found in together.items():
         assert found == pytest.approx(voxel_probe(train, test, C=C, seed=3), abs=0.005)
     assert together[10.0]["iou_mean"] > together[0.001]["iou_mean"], "so strong a penalty must cost something"
+
+
+def test_a_probe_of_classes_that_would_share_a_column_is_refused() -> None:
+    models = fit_voxel_probes([volume(0)], (1.0,))
+    named = score_voxel_probes(models, [volume(1)], classes=("nothing", "GTV+", "node"))[1.0]
+    assert set(named) == {"iou_GTV", "iou_node", "iou_mean"}
+    with pytest.raises(MetricError, match="are alike in tables"):
+        score_voxel_probes(models, [volume(1)], classes=("nothing", "GTV+", "GTV-"))
 
 
 def test_the_true_shares_of_classes_help_a_rare_one() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from monai.metrics import compute_hausdorff_distance, compute_iou
 from scipy.special import softmax
 from sklearn.metrics import f1_score, jaccard_score
 
+from parts2whole.evaluation.metrics import MetricError
 from parts2whole.evaluation.regions import RegionScores, class_regions
 
 
@@ -70,3 +73,21 @@ def test_hausdorff_distance_against_monai():
     pair = [torch.from_numpy(m[None, None].astype(np.float32)) for m in (a, b)]
     expected = compute_hausdorff_distance(*pair, percentile=95, spacing=[2.0, 1.0, 1.0])
     assert row["hd95_mm_1"] == pytest.approx(float(expected), abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        (("background", "Parotid-L", "Parotid_L"), "'Parotid-L' and 'Parotid_L' are alike in tables: rename one"),
+        (("background", "GTV+", "node", "GTV-"), "'GTV+' and 'GTV-' are alike"),
+        (("background", "mean", "class_mean"), "'mean' and 'class_mean' are alike"),
+        (("background", "liver", "liver"), "'liver' and 'liver' are alike"),
+    ],
+)  # fmt: skip
+def test_classes_that_would_share_a_column_are_refused(classes: tuple[str, ...], said: str) -> None:
+    with pytest.raises(MetricError, match=re.escape(said)):
+        class_regions(classes)
+
+
+def test_names_that_differ_in_anything_shown_are_columns_of_their_own() -> None:
+    assert len(class_regions(("liver", "Liver", "liver", "left kidney", "left_kidney_2"))) == 4

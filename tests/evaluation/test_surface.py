@@ -83,6 +83,24 @@ def test_two_plates_at_a_known_distance() -> None:
     assert (found.surface_dice(5.9), found.surface_dice(6.0)) == (0, 1)
 
 
+@pytest.mark.parametrize(
+    ("spacing", "apart"),
+    [
+        (math.nextafter(1.0, 2.0), 1),
+        (1.0000000019, 1),
+        (float(np.float32(0.2)), 5),
+        (float(np.float32(0.1)), 10),
+        (0.1, 10),
+    ],
+)
+def test_a_spacing_read_with_a_rounding_error_decides_nothing(spacing: float, apart: int) -> None:
+    """Two plates at 1 mm are within 1 mm, as they were written; those of a step more aren't."""
+    for more in (0, 1):
+        p, r = np.zeros((2, 20, 4, 4), bool)
+        p[4], r[4 + apart + more] = True, True
+        assert surface_distances(p, r, (spacing, 1.0, 1.0)).surface_dice(1.0) == 1 - more
+
+
 def test_empty_masks() -> None:
     empty, full = np.zeros((4, 4, 4), bool), np.ones((4, 4, 4), bool)
     both = surface_distances(empty, empty, SPACING)

@@ -132,12 +132,11 @@ def bootstrap(
             f"the metric is undefined on {resamples - int(defined.sum())} of {resamples} draws"
         )
     several = all(len(arm) > 1 for arm in arms)
-    level = [50 * (1 - confidence), 50 * (1 + confidence)]
     return Bootstrap(
         estimate,
-        _interval(both[defined] if several else of_patients[defined], level),
-        _interval(of_runs, level) if several else None,
-        _interval(of_patients[defined], level),
+        percentile_interval(both[defined] if several else of_patients[defined], confidence),
+        percentile_interval(of_runs, confidence) if several else None,
+        percentile_interval(of_patients[defined], confidence),
         _error_of_runs(plain, paired=paired_runs) if several else math.nan,
         float(of_patients[defined].std()) * math.sqrt(len(groups) / (len(groups) - 1)),
         confidence,
@@ -187,6 +186,7 @@ def _error_of_runs(by_arm: Sequence[Floats], *, paired: bool) -> float:
     return math.sqrt(sum(float(np.var(values, ddof=1)) / len(values) for values in samples))
 
 
-def _interval(draws: Floats, level: Sequence[float]) -> tuple[float, float]:
-    low, high = np.percentile(draws, level)
+def percentile_interval(draws: Floats, confidence: float = 0.95) -> tuple[float, float]:
+    """Where the middle share ``confidence`` of some draws lies."""
+    low, high = np.percentile(draws, [50 * (1 - confidence), 50 * (1 + confidence)])
     return float(low), float(high)

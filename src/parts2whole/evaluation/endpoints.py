@@ -15,11 +15,14 @@ import numpy.typing as npt
 from scipy import stats
 from scipy.integrate import trapezoid
 
+from parts2whole.evaluation.bootstrap import percentile_interval
 from parts2whole.evaluation.statistics import StatisticsError
 
 Floats = npt.NDArray[np.float64]
 RESAMPLES = 10_000
 """Draws of a bootstrap over seeds, as many as in FOMO25 (arXiv 2604.11679)."""
+NOISE = 1e-12
+"""Share of the largest of some values below which they differ by rounding alone."""
 
 
 def log_area(points: Sequence[tuple[float, float]]) -> float:
@@ -52,35 +55,34 @@ def worst_mean(scores: Sequence[float], *, share: float = 0.1, higher_is_better:
     return float(np.mean(sorted(scores, reverse=not higher_is_better)[:count]))
 
 
+def deviation(values: npt.ArrayLike, axis: int = -1) -> Floats:
+    """Standard deviation (n - 1 in the denominator); exactly 0 where values differ by rounding alone."""
+    sample = np.asarray(values, np.float64)
+    noise = np.ptp(sample, axis=axis) <= NOISE * np.abs(sample).max(axis=axis)
+    found: Floats = np.where(noise, 0.0, sample.std(axis=axis, ddof=1))
+    return found
+
+
 @dataclasses.dataclass(frozen=True)
 class Spread:
     """Whether one arm varies less over seeds than another.
 
     Attributes:
         ratio: standard deviation of the first over that of the second; inf or nan where that is 0.
-        interval: percentile interval of the ratio, seeds drawn with replacement, the same in both arms; None
-            where it is undefined in more than half of the draws.
+        interval: 95 % percentile interval of the ratio, seeds drawn with replacement, the same in both arms;
+            None where it is undefined in more than half of the draws.
         p: of the one-sided Brown-Forsythe test, small if the first varies less; nan where deviations don't
             vary, as those of two seeds never do.
         n: seeds.
-        confidence: level of the interval.
     """
 
     ratio: float
     interval: tuple[float, float] | None
     p: float
     n: int
-    confidence: float
 
 
-def compare_spread(
-    a: Sequence[float],
-    b: Sequence[float],
-    *,
-    resamples: int = RESAMPLES,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Spread:
+def compare_spread(a: Sequence[float], b: Sequence[float]) -> Spread:
     """Test whether the first arm spreads less than the second, over the same seeds.
 
     Brown and Forsythe (1974) compare absolute deviations from the medians.  For two groups their F is the
@@ -90,9 +92,6 @@ def compare_spread(
     Args:
         a: values of the arm in question.
         b: values of the reference arm, in the order of the same seeds.
-        resamples: draws of the bootstrap.
-        confidence: of the interval.
-        seed: of the draws.
 
     Raises:
         StatisticsError: not the same number of values, or fewer than two.
@@ -100,29 +99,25 @@ def compare_spread(
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if x.shape != y.shape or x.ndim != 1 or len(x) < 2 or not np.isfinite([x, y]).all():
         raise StatisticsError(f"spreads need two or more pairs of finite values, got {a} and {b}")
-    deviations = [np.abs(values - np.median(values)) for values in (x, y)]
+    deviations = [np.abs(values - np.median(values)) * bool(deviation(values)) for values in (x, y)]
     with np.errstate(invalid="ignore", divide="ignore"):
-        varied = len(x) > 2 and any(np.ptp(found) > 1e-12 * np.max(found) for found in deviations)
+        varied = len(x) > 2 and any(np.ptp(found) > NOISE * np.max(found) for found in deviations)
         p = float(stats.ttest_ind(*deviations, alternative="less").pvalue) if varied else math.nan
-        drawn = np.random.default_rng(seed).integers(len(x), size=(resamples, len(x)))
-        ratios = x[drawn].std(axis=1, ddof=1) / y[drawn].std(axis=1, ddof=1)
-        ratio = float(x.std(ddof=1) / y.std(ddof=1))
+        drawn = np.random.default_rng(0).integers(len(x), size=(RESAMPLES, len(x)))
+        ratios = deviation(x[drawn]) / deviation(y[drawn])
+        ratio = float(deviation(x) / deviation(y))
     known = ratios[np.isfinite(ratios)]
-    low, high = np.percentile(known, _level(confidence)) if 2 * len(known) >= resamples else (None, None)
-    interval = None if low is None or high is None else (float(low), float(high))
-    return Spread(ratio, interval, p, len(x), confidence)
+    interval = percentile_interval(known) if 2 * len(known) >= RESAMPLES else None
+    return Spread(ratio, interval, p, len(x))
 
 
-def mean_interval(
-    values: Sequence[float], *, resamples: int = RESAMPLES, confidence: float = 0.95, seed: int = 0
-) -> tuple[float, float] | None:
-    """Percentile interval of a mean, values drawn with replacement; None for fewer than three."""
+def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """95 % percentile interval of a mean, values drawn with replacement; None for fewer than three."""
     sample = np.asarray(values, np.float64)
     if len(sample) < 3:
         return None
-    drawn = np.random.default_rng(seed).integers(len(sample), size=(resamples, len(sample)))
-    low, high = np.percentile(sample[drawn].mean(axis=1), _level(confidence))
-    return float(low), float(high)
+    drawn = np.random.default_rng(0).integers(len(sample), size=(RESAMPLES, len(sample)))
+    return percentile_interval(sample[drawn].mean(axis=1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +126,7 @@ class Rank:
 
     Attributes:
         rank: mean over tasks of the mean rank in their rows; 1 is best, ties share theirs.
-        interval: percentile interval of it, seeds drawn with replacement.
+        interval: 95 % percentile interval of it, seeds drawn with replacement.
         first: share of the draws in which no arm's mean rank is smaller; ties share it.
     """
 
@@ -144,27 +139,22 @@ def rank_arms(
     rows: Sequence[tuple[str, Mapping[str, Mapping[Any, float]], bool]],
     *,
     statistic: Callable[..., Floats] = np.mean,
-    resamples: int = RESAMPLES,
-    confidence: float = 0.95,
-    seed: int = 0,
 ) -> dict[str, Rank]:
     """Bootstrap the ranks of arms: how often is which first?
 
     In every draw the seeds of a task are drawn with replacement, the same in all its rows and arms; arms are
     ranked in every row by ``statistic`` over seeds, and ranks are averaged within tasks, then over tasks.
+    Figures that differ by rounding alone are ties.
 
     Args:
         rows: a task, values by arm and seed (the same seeds in all arms), and whether high values are good.
         statistic: of values along ``axis``, such as the mean over seeds.
-        resamples: draws.
-        confidence: of the intervals.
-        seed: of the draws.
 
     Raises:
         StatisticsError: no row, or one with other arms or with seeds that not all arms have.
     """
     arms = list(rows[0][1]) if rows else []
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     draws: dict[tuple[str, tuple[Any, ...]], npt.NDArray[np.intp]] = {}
     ranks: dict[str, list[Floats]] = {}
     for task, by_arm, higher in rows:
@@ -172,22 +162,18 @@ def rank_arms(
         if not seeds or any(set(values) != set(seeds) for values in by_arm.values()):
             raise StatisticsError(f"ranks need the same arms and seeds in every row, got {by_arm}")
         if (task, seeds) not in draws:
-            drawn = generator.integers(len(seeds), size=(resamples, len(seeds)))
+            drawn = generator.integers(len(seeds), size=(RESAMPLES, len(seeds)))
             draws[task, seeds] = np.vstack([np.arange(len(seeds)), drawn])  # the seeds as they are come first
         table = np.array([[by_arm[arm][one] for one in seeds] for arm in arms], np.float64)
-        figures = statistic(table[:, draws[task, seeds]], axis=-1)
+        table /= np.abs(table).max() or 1.0
+        figures = np.round(statistic(table[:, draws[task, seeds]], axis=-1), 12)
         ranks.setdefault(task, []).append(stats.rankdata(-figures if higher else figures, axis=0))
     if not ranks:
         raise StatisticsError("there are no rows to rank arms in")
     mean = np.mean([np.mean(found, axis=0) for found in ranks.values()], axis=0)
     ahead = np.isclose(mean[:, 1:], mean[:, 1:].min(axis=0))
     first = (ahead / ahead.sum(axis=0)).mean(axis=1)
-    low, high = np.percentile(mean[:, 1:], _level(confidence), axis=1)
     return {
-        arm: Rank(float(mean[i, 0]), (float(low[i]), float(high[i])), float(first[i]))
+        arm: Rank(float(mean[i, 0]), percentile_interval(mean[i, 1:]), float(first[i]))
         for i, arm in enumerate(arms)
     }
-
-
-def _level(confidence: float) -> list[float]:
-    return [50 * (1 - confidence), 50 * (1 + confidence)]

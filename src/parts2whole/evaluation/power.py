@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from scipy import optimize, stats
+from scipy import integrate, optimize, stats
 
 from parts2whole.errors import Parts2WholeError
 
 LARGEST_N = 1_000_000
+FAR = 9.0
+"""Standard deviations that a normal variable never is from its mean, as far as floats can tell."""
 
 
 class PowerError(Parts2WholeError, ValueError):
@@ -80,12 +82,26 @@ def power(
         raise PowerError(f"alpha must be between 0 and 1, got {alpha}")
     df = n - 1 if paired else 2 * n - 2
     centre = difference / sd * math.sqrt(n if paired else n / 2)
-    if centre > 35:  # beyond where the distribution can be computed, and where there is any doubt
-        return 1.0
     limit = float(stats.t.isf(alpha / 2 if two_sided else alpha, df))
+    if centre > 35:  # where the distribution of t can no longer be computed
+        return _far_power(centre, limit, df)
     found = float(stats.nct.sf(limit, df, centre))
     # The wrong direction is rarer than one in a million from 5 on, where SciPy starts to return nan.
     return found + (float(stats.nct.cdf(-limit, df, centre)) if two_sided and centre < 5 else 0.0)
+
+
+def _far_power(centre: float, limit: float, df: int) -> float:
+    """The probability that t is above a limit, where it can't be below minus that limit.
+
+    t is (centre + z) / s with a normal z, and df s^2 is chi-square: s must be below (centre + z) / limit.
+    """
+
+    def small_enough(z: float) -> float:
+        return float(stats.chi2.cdf(df * min((centre + z) / limit, 1e9) ** 2, df))
+
+    if limit <= 0 or small_enough(-FAR) == 1:
+        return 1.0
+    return float(integrate.quad(lambda z: stats.norm.pdf(z) * small_enough(z), -FAR, FAR)[0])
 
 
 def sample_size(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from parts2whole.errors import Parts2WholeError
 from parts2whole.evaluation.metrics import classification_metrics, iou, nanmean
-from parts2whole.evaluation.regions import IGNORED, metric_name
+from parts2whole.evaluation.regions import IGNORED, metric_names
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -165,8 +165,12 @@ def score_voxel_probes(
     """What `voxel_probe` returns, for each of several models, from one reading of the volumes.
 
     Figures end in the names of ``classes``, or else in their indices.
+
+    Raises:
+        ProbeError: there is no volume.
+        MetricError: as `parts2whole.evaluation.regions.metric_names`.
     """
-    names = {index: metric_name(name) for index, name in enumerate(classes)}
+    names = metric_names(classes)
     scores: dict[float, dict[int, list[float]]] = {
         C: {int(c): [] for c in model.classes if c} for C, model in models.items()
     }

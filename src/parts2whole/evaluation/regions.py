@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from parts2whole.evaluation.metrics import (
     THRESHOLDS,
+    MetricError,
     mean_iou,
     nanmean,
     segmentation_metrics,
@@ -107,8 +108,26 @@ class RegionScores:
 
 
 def class_regions(classes: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Every foreground class as a region of its own, called by its name."""
-    return {metric_name(name): (index,) for index, name in enumerate(classes) if index}
+    """Every foreground class as a region of its own, called by its name.
+
+    Raises:
+        MetricError: as `metric_names`.
+    """
+    return {name: (index,) for index, name in metric_names(classes).items()}
+
+
+def metric_names(classes: Sequence[str]) -> dict[int, str]:
+    """The `metric_name` of every foreground class, by its index.
+
+    Raises:
+        MetricError: two classes would have one column.
+    """
+    names: dict[str, int] = {}
+    for index, name in enumerate(classes[1:], start=1):
+        first = names.setdefault(metric_name(name), index)
+        if first != index:
+            raise MetricError(f"the classes {classes[first]!r} and {name!r} are alike in tables: rename one")
+    return {index: name for name, index in names.items()}
 
 
 def metric_name(name: str) -> str:

@@ -11,6 +11,8 @@ from scipy import ndimage
 
 Mask = npt.NDArray[np.bool_]
 Distances = npt.NDArray[np.float64]
+SLACK = 1e-6
+"""Share of a tolerance that a distance may be above it: spacings are read with rounding errors."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +51,7 @@ class SurfaceDistances:
         Nan if both masks are empty, 0 if one is.
         """
         both = self._both()
-        return float((both <= tolerance_mm).mean()) if len(both) else math.nan
+        return float((both <= tolerance_mm * (1 + SLACK)).mean()) if len(both) else math.nan
 
     def _both(self) -> Distances:
         return np.concatenate([self.to_reference, self.to_prediction])

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from parts2whole.evaluation.endpoints import Rank, compare_spread, rank_arms
+from parts2whole.evaluation.endpoints import Rank, compare_spread, deviation, rank_arms
 from parts2whole.evaluation.permutation import swap_pairs
 from parts2whole.evaluation.statistics import holm
 from parts2whole.report.endpoints import ENDPOINTS, Endpoint, Judged
@@ -103,7 +103,7 @@ class _Measured:
             "spread": self._spread,
         }[name]
         rows, test, paired = find(notes)
-        statistic = {"worst_seed": _smallest, "spread": _deviation}.get(name, np.mean)
+        statistic = {"worst_seed": _smallest, "spread": deviation}.get(name, np.mean)
         return Endpoint(
             name,
             self.arms,
@@ -243,7 +243,7 @@ class _Measured:
 
 
 def _test_spread(row: Row, about: Plain, a: list[float], b: list[float]) -> Judged:
-    figures = {arm: plain_statistics.stdev(v.values()) for arm, v in about["values"].items() if len(v) > 1}
+    figures = {arm: float(deviation([*v.values()])) for arm, v in about["values"].items() if len(v) > 1}
     if len(a) < 3:
         return _of_row(row, figures, why="fewer than three seeds can be compared", higher=False, **about)
     found = compare_spread(a, b)
@@ -300,7 +300,3 @@ def _smallest(values: Any, axis: int = -1) -> Any:
 
 def _largest(values: Any, axis: int = -1) -> Any:
     return np.max(values, axis=axis)
-
-
-def _deviation(values: Any, axis: int = -1) -> Any:
-    return np.std(values, axis=axis, ddof=1)
