@@ -13,7 +13,7 @@ from matplotlib.path import Path as Outline
 
 from parts2whole.phantom.write_rtstruct import trace_edges, write_structures
 from parts2whole.scans.case import IngestError
-from parts2whole.scans.dicom_contours import fill_polygon, read_contours
+from parts2whole.scans.dicom_contours import check_planes, fill_polygon, read_contours
 from parts2whole.scans.volume import LabelVolume, Volume
 
 OBLIQUE = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
@@ -117,13 +117,35 @@ def test_what_leaves_the_scan_within_a_plane_is_cut_off():
         ([box(-1, 2, 6)], "on plane -1"),
         ([box(2, 2, 8), box(2, 5, 12)], "share 9 of 49 and 36 voxels, none lies in the other"),
         ([box(2, 2, 8), box(2, 2, 8)], "share 36 of 36 and 36"),
-        ([box(0, 2, 8), box(2, 2, 8), box(4, 2, 8)], "on planes 0, 2, 4, ..., and on no two neighbours"),
+        ([box(0, 2, 8), box(2, 2, 8), box(4, 2, 8)], "on planes 0, 2, 4, ..., with others left out"),
+        ([box(z, 2, 8) for z in (0, 2, 4, 5)], "on planes 0, 2, 4, 5, ..., with others left out"),
     ],
 )
 def test_what_leaves_open_which_voxels_are_meant_is_refused(contours, said):
     volume = scan()
     with pytest.raises(IngestError, match=said):
         read_contours(structures(volume, *contours), 1, volume)
+
+
+@pytest.mark.parametrize(
+    ("planes", "told"),
+    [
+        ([10, 12, 14, 16, 18, 20, 22, 23], True),  # two neighbours at the end don't make up for the rest
+        ([10, 13, 15, 18, 19], True),
+        ([10, 12, 14], True),
+        ([10, 11, 12, 20, 21], False),  # two pieces
+        ([10, 11, 20], False),
+        ([10, 20], False),
+        ([3, 4, 5, 7, 8, 10, 11], False),
+        ([], False),
+    ],
+)
+def test_planes_are_left_out_where_most_steps_pass_over_some(planes, told):
+    if told:
+        with pytest.raises(IngestError, match="with others left out between most of them"):
+            check_planes(np.array(planes))
+    else:
+        check_planes(np.array(planes, int))
 
 
 def test_contours_of_another_kind_are_refused_and_those_of_two_points_enclose_nothing():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
-from dicom_files import only, voxels, write_series
+from dicom_files import dataset, only, voxels, write_series
 from pydicom.uid import generate_uid
 
 from parts2whole.phantom.write_rtstruct import write_structures
@@ -160,6 +161,39 @@ def test_objects_are_found_among_series_and_the_later_structure_is_painted_over_
     write_structures(drawn, {1: "Liver"}, tmp_path / "other.dcm", **names)
     with pytest.raises(IngestError, match="Liver is in 2 files"):
         DicomLabel((*objects, tmp_path / "other.dcm"), ("Liver",)).read(scan)
+
+
+def test_objects_that_name_no_series_are_of_that_of_their_images(tmp_path):
+    """In segmentations as dcmqi writes them, frame by frame; in structure sets contour by contour."""
+    series = complete_series(tmp_path / "ct/a")
+    complete_series(tmp_path / "ct/b", uid="1.2.3.5")
+    scan = read_scan(only(series))
+    organ = np.zeros(scan.shape, bool)
+    organ[2:4, 2:7, 2:8] = True
+    file = write_by_dcmqi(tmp_path / "seg", series, scan, {"Liver": organ})
+    segmentation = pydicom.dcmread(file)
+    del segmentation.ReferencedSeriesSequence
+    segmentation.save_as(file)
+    drawn = LabelVolume(organ.astype(np.uint8), scan.spacing_mm, scan.origin_mm, scan.direction)
+    about = {"patient": "DOE-4711", "study_uid": "1.2.3", "series_uid": "1.2.3.4"}
+    write_structures(drawn, {1: "Liver"}, tmp_path / "rt.dcm", **about)
+    structures = pydicom.dcmread(tmp_path / "rt.dcm")
+    study = structures.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0]
+    study.ReferencedSOPInstanceUID = "1.2.3"
+    study.RTReferencedSeriesSequence[0].SeriesInstanceUID = ""
+    structures.save_as(tmp_path / "rt.dcm")
+
+    def found():
+        return {one.kind: one.series for one in find_label_objects(find_scans([tmp_path], salt=b"x"))}
+
+    assert found() == {"SEG": ("1.2.3.4",), "RTSTRUCT": ()}
+    drawn_on = next(map(pydicom.dcmread, series.iterdir())).SOPInstanceUID
+    image = dataset(ContourImageSequence={"ReferencedSOPInstanceUID": drawn_on})
+    structures.ROIContourSequence[0].ContourSequence[1].update(image)
+    structures.save_as(tmp_path / "rt.dcm")
+    assert found() == {"SEG": ("1.2.3.4",), "RTSTRUCT": ("1.2.3.4",)}
+    shutil.rmtree(series)
+    assert found() == {"SEG": (), "RTSTRUCT": ()}
 
 
 def test_a_broken_object_is_told(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.dataset import Dataset
 
 from parts2whole.phantom.ct import make_ct
 from parts2whole.phantom.sizes import CT
@@ -97,6 +98,36 @@ def test_series_and_objects_that_have_no_counterpart_are_told(task):
     ((name, reason),) = found.set_aside.items()
     assert name == f"RTSTRUCT-{hashed(uid, user_salt())}"
     assert reason.startswith("the series that it refers to isn't below")
+
+
+def test_an_object_that_names_no_series_is_of_that_of_its_images_or_told(task):
+    for patient in ("p1", "p3"):
+        path = task.data / patient / "RTSTRUCT/1.dcm"
+        content = pydicom.dcmread(path)
+        del content.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence
+        if patient == "p3":
+            image = Dataset()
+            image.ReferencedSOPInstanceUID = pydicom.dcmread(task.data / "p3/CT/1-005.dcm").SOPInstanceUID
+            content.ROIContourSequence[0].ContourSequence[0].ContourImageSequence = [image]
+        content.save_as(path)
+    found = task.sources()
+    assert len(found.cases) == 4
+    assert found.notes == ("1 series have no segmentation and no structure set",)
+    ((name, reason),) = found.set_aside.items()
+    assert name.startswith("RTSTRUCT-")
+    assert reason == (
+        f"p1/RTSTRUCT/1.dcm names no series, and no image that it refers to is below {task.data}"
+    )
+
+
+def test_what_was_drawn_is_nothing_to_predict_for(task):
+    (task.data / "p0/broken.dcm").write_bytes(bytes(128) + b"DICM" + b"\x02\x00")
+    found = task.find_inputs([task.data])
+    assert sum(case.images[0].problem is None for case in found) == 5
+    (broken,) = (case.images[0] for case in found if case.images[0].problem)
+    assert [path.name for path in broken.paths] == ["broken.dcm"]
+    assert [len(case.images[0].paths) for case in task.find_inputs([task.data / "p1"])] == [32]
+    assert task.find_inputs([task.data / "p1/RTSTRUCT"]) == []
 
 
 def test_a_series_of_two_volumes_is_set_aside(task):

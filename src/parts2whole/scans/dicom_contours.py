@@ -2,7 +2,7 @@
 
 A contour that lies in another is a hole in it, whether drawn as such (CLOSEDPLANAR_XOR), as an inner contour,
 or joined to the outer one by a channel.  What can't be told is refused: contours between the planes of the
-scan, on every other plane only, or that overlap without one lying in the other.
+scan, with planes left out between most of them, or that overlap without one lying in the other.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from parts2whole.scans.volume import Volume
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 SHORTEST = 3
 """Points of a contour that encloses something."""
+
+FEWEST_PLANES = 3
+"""Of which it shows whether some were left out; two may be two pieces."""
 
 Mask = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float64]
@@ -58,15 +61,18 @@ def read_contours(structures: Any, number: int, scan: Volume) -> Mask:
 
 
 def check_planes(planes: npt.NDArray[np.intp]) -> None:
-    """Refuse planes of which no two are neighbours: what lies between them was left to interpolation.
+    """Refuse planes between most of which others lie: what is on those was left to interpolation.
+
+    Some may lie apart, as the pieces of a structure do.
 
     Raises:
         IngestError: there are three of them, or more.
     """
-    if len(planes) >= SHORTEST and np.diff(planes).min() > 1:
+    steps = np.diff(planes)
+    if len(planes) >= FEWEST_PLANES and np.count_nonzero(steps > 1) > len(steps) / 2:
         raise IngestError(
-            f"it is drawn on planes {', '.join(map(str, planes[:4]))}, ..., and on no two neighbours: "
-            "interpolate it where it was drawn"
+            f"it is drawn on planes {', '.join(map(str, planes[:4]))}, ..., with others left out between "
+            "most of them: interpolate it where it was drawn"
         )
 
 

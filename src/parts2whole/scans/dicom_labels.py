@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class LabelObject:
     Attributes:
         path: its file.
         kind: ``SEG`` or ``RTSTRUCT``.
-        series: UIDs of the series it refers to.
+        series: UIDs of the series it refers to; none where it names none, and none of their images is known.
         names: of its segments, or of the regions that are drawn, by their numbers.
         undrawn: names of regions that nobody drew.
     """
@@ -46,8 +46,10 @@ class LabelObject:
     undrawn: tuple[str, ...] = ()
 
 
-def find_label_objects(sources: Iterable[ScanSource]) -> list[LabelObject]:
+def find_label_objects(sources: Sequence[ScanSource]) -> list[LabelObject]:
     """The segmentations and structure sets among what `find_scans` found and set aside as no scans.
+
+    Those that name no series have those of the images that they refer to, where these are among ``sources``.
 
     Raises:
         ReadError: one of them is broken.
@@ -61,7 +63,18 @@ def find_label_objects(sources: Iterable[ScanSource]) -> list[LabelObject]:
                     found += _label_object(path, header)
                 except BROKEN as error:
                     raise ReadError(f"{path.name}: broken DICOM: {first_line(error)}") from error
-    return found
+    if all(one.series for one in found):
+        return found
+    images = _series_of_images(sources, but_for={one.path for one in found})
+    return [
+        one if one.series else dataclasses.replace(one, series=_find_series(one.path, images))
+        for one in found
+    ]
+
+
+def holds_labels(source: ScanSource) -> bool:
+    """Whether a source is nothing but segmentations and structure sets."""
+    return source.problem is not None and source.is_series and all(map(_is_label_object, source.paths))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +133,42 @@ def holds(objects: Sequence[LabelObject], structure: str) -> bool:
     return any(wanted & set(one.names.values()) for one in objects)
 
 
+def _is_label_object(path: Path) -> bool:
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"], force=True)
+    except BROKEN:
+        return False
+    return header.get("SOPClassUID") in (*SEGMENTATIONS, STRUCTURE_SET)
+
+
+def _series_of_images(sources: Iterable[ScanSource], *, but_for: Set[Path]) -> dict[str, str]:
+    """The UID of the series of every image that can be read, by its own."""
+    tags: list[Any] = ["SOPInstanceUID", "SeriesInstanceUID"]
+    found = {}
+    for path in {path for source in sources if source.is_series for path in source.paths} - but_for:
+        try:
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)
+        except BROKEN:
+            continue
+        if header.get("SOPInstanceUID") and header.get("SeriesInstanceUID"):
+            found[str(header.SOPInstanceUID)] = str(header.SeriesInstanceUID)
+    return found
+
+
+def _find_series(path: Path, images: Mapping[str, str]) -> tuple[str, ...]:
+    """The series of the images that an object refers to, wherever in it that stands.
+
+    Raises:
+        ReadError: it is broken.
+    """
+    try:
+        content = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+        referred = [str(one.value) for one in content.iterall() if one.keyword == "ReferencedSOPInstanceUID"]
+    except BROKEN as error:
+        raise ReadError(f"{path.name}: broken DICOM: {first_line(error)}") from error
+    return tuple(dict.fromkeys(images[uid] for uid in referred if uid in images))
+
+
 def _label_object(path: Path, header: Any) -> list[LabelObject]:
     """What a file is, if it is a segmentation or a structure set."""
     kind = header.get("SOPClassUID")
@@ -139,5 +188,6 @@ def _label_object(path: Path, header: Any) -> list[LabelObject]:
         undrawn = tuple(name for number, name in named.items() if number not in drawn)
     else:
         return []
-    uids = tuple(dict.fromkeys(str(item.get("SeriesInstanceUID") or "") for item in series))
-    return [LabelObject(path, "SEG" if kind in SEGMENTATIONS else "RTSTRUCT", uids, names, undrawn)]
+    uids = dict.fromkeys(str(item.get("SeriesInstanceUID") or "") for item in series)
+    known = tuple(uid for uid in uids if uid)
+    return [LabelObject(path, "SEG" if kind in SEGMENTATIONS else "RTSTRUCT", known, names, undrawn)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,14 @@ import numpy.typing as npt
 
 from parts2whole.errors import name_some
 from parts2whole.scans.case import SourceCase
-from parts2whole.scans.dicom_labels import OR, DicomLabel, LabelObject, find_label_objects, holds
+from parts2whole.scans.dicom_labels import (
+    OR,
+    DicomLabel,
+    LabelObject,
+    find_label_objects,
+    holds,
+    holds_labels,
+)
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.read import ScanSource, find_scans, user_salt
 from parts2whole.scans.source import ReadError, hashed
@@ -102,7 +110,12 @@ class DicomSegmentation(SegmentationTask):
         for each in series:
             volumes[each.series].append(each)
         cases: list[SourceCase] = []
-        set_aside: dict[str, str] = {}
+        set_aside = {
+            f"{one.kind}-{hashed(str(one.path), user_salt())}": f"{os.path.relpath(one.path, root)} names no "
+            f"series, and no image that it refers to is below {root}"
+            for one in objects
+            if not one.series
+        }
         for known, sources in volumes.items():
             for each in sources if known in by_series else ():
                 reason = self._problem(each, sources, by_series[known])
@@ -117,6 +130,11 @@ class DicomSegmentation(SegmentationTask):
         unlabelled = sum(known not in by_series for known in volumes)
         notes = [f"{unlabelled} series have no segmentation and no structure set"] if unlabelled else []
         return FoundCases(sorted(cases, key=lambda case: case.case_id), set_aside, notes=tuple(notes))
+
+    def find_inputs(self, scans: Sequence[str | Path]) -> list[SourceCase]:
+        """New series to predict for, without what was drawn on them."""
+        found = find_scans(list(scans), keep_series_uids=True)
+        return [SourceCase(source.case_id, (source,)) for source in found if not holds_labels(source)]
 
     def _problem(
         self, source: ScanSource, volumes: Sequence[ScanSource], objects: Sequence[LabelObject]
