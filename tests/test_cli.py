@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 import parts2whole as p2w
-from parts2whole import outline
 from parts2whole.cli import load_outline, main, read
-from parts2whole.commands import COMMANDS
+from parts2whole.command_line import outline
+from parts2whole.command_line.commands import COMMANDS
 from parts2whole.study.read import Reader, Words
 
 OWN = """

@@ -16,7 +16,7 @@ import yaml
 
 import parts2whole
 from parts2whole.cli import load, main, read, split_name
-from parts2whole.commands import COMMANDS
+from parts2whole.command_line.commands import COMMANDS
 from parts2whole.contracts import Contract, keep
 from parts2whole.phantom.example import write_pairs
 from parts2whole.study.read import Reader

@@ -17,7 +17,7 @@ import pytest
 
 import parts2whole
 from parts2whole.cli import load, main
-from parts2whole.commands import COMMANDS
+from parts2whole.command_line.commands import COMMANDS
 from parts2whole.contracts.base import BrokenPromise
 from parts2whole.errors import Parts2WholeError, sentence, tell_reasons
 from parts2whole.jobs.run import run_jobs

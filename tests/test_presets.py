@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from parts2whole.cli import load, read
-from parts2whole.commands import COMMANDS
+from parts2whole.command_line.commands import COMMANDS
 from parts2whole.presets import PRESETS
 from parts2whole.study.read import ArgumentsError, Reader, StudyError
 from parts2whole.study.resolve import read_study

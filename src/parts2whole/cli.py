@@ -24,10 +24,10 @@ from typing import Any
 
 import yaml
 
-from parts2whole import options, outline, slips
-from parts2whole.commands import COMMANDS, Command
+from parts2whole.command_line import options, outline, slips
+from parts2whole.command_line.commands import COMMANDS, Command
+from parts2whole.command_line.manual import describe, parameters_of
 from parts2whole.errors import Parts2WholeError, sentence
-from parts2whole.manual import describe, parameters_of
 from parts2whole.own import OPTION, OwnError, advise, find_class, import_own, split_text
 from parts2whole.presets import PREFIX, PresetError, read_preset
 from parts2whole.spec import Spec, UnknownClassError

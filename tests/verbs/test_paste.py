@@ -9,7 +9,7 @@ import pytest
 
 import parts2whole as p2w
 from parts2whole.cli import load, read, split_name
-from parts2whole.commands import COMMANDS
+from parts2whole.command_line.commands import COMMANDS
 from parts2whole.own import import_own
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.study.read import Reader

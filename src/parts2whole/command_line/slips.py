@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from parts2whole import look, outline
+from parts2whole.command_line import foresee, outline
 from parts2whole.errors import Parts2WholeError
 from parts2whole.files import refuse_present
 from parts2whole.scans.layout import is_labelled, tell_unlabelled
@@ -124,15 +124,15 @@ def _check_room(command: str, function: Callable[..., Any], values: Mapping[str,
     given = str(values.get("out") or (Path(str(values["spec"])).stem if command == "benchmark" else usual))
     if "://" in given or values.get("dry_run"):
         return
-    out, needed = Path(given), float(look.LEAST)
+    out, needed = Path(given), float(foresee.LEAST)
     if command == "prepare" and not (out / MANIFEST).exists():
-        needed = max(needed, look.room_for_store(_as_list(values["scans"]), dict(values)))
+        needed = max(needed, foresee.room_for_store(_as_list(values["scans"]), dict(values)))
     if command == "benchmark":
-        needed = max(needed, look.room_for_study(Path(str(values["spec"])), out))
+        needed = max(needed, foresee.room_for_study(Path(str(values["spec"])), out))
     weights = Path(str(values.get("init", ""))) if command in SIZES else Path()
     for file in {*weights.glob("weights/*.safetensors"), *weights.glob("*.safetensors")}:
-        needed = max(needed, look.OF_WEIGHTS * file.stat().st_size)
-    if told := look.tell_no_room(out, needed):
+        needed = max(needed, foresee.OF_WEIGHTS * file.stat().st_size)
+    if told := foresee.tell_no_room(out, needed):
         raise ArgumentsError(told)
 
 
@@ -149,7 +149,7 @@ def _check_modality(command: str, values: Mapping[str, Any]) -> None:
         root, option = Path(str(getattr(task, "data", ""))), "--task.preprocess.modality"
         unsaid = getattr(getattr(task, "preprocess", None), "modality", None) == "auto"
         places = [root / "images"] if unsaid and not known and not (root / "dataset.json").is_file() else []
-    if places and (told := look.tell_unknown_modality(places)):
+    if places and (told := foresee.tell_unknown_modality(places)):
         raise ArgumentsError(f"{option} is missing: {told}; add {option} CT or {option} MR")
 
 
@@ -159,7 +159,7 @@ def _check_seen(values: Mapping[str, Any]) -> None:
     asked = not (init is None or values.get("accept_leak") or values.get("resume"))
     if not asked or type(task).__name__ != "Segmentation":
         return
-    if told := look.tell_all_seen(Path(str(init)), Path(str(getattr(task, "data", "")))):
+    if told := foresee.tell_all_seen(Path(str(init)), Path(str(getattr(task, "data", "")))):
         raise ArgumentsError(f"{told}; {WAYS_OUT[0].lower()}{WAYS_OUT[1:]}")
 
 
@@ -187,7 +187,7 @@ def _check_size(where: Sequence[str], function: Callable[..., Any], values: Mapp
 
 
 def _network_of(function: Callable[..., Any], values: Mapping[str, Any]) -> Any:
-    """The outline of the network's class; None where it takes more than a look."""
+    """The outline of the network's class; None where it takes more than a foresee."""
     given = values.get("network") or inspect.signature(function).parameters["network"].default
     init = str(values.get("init", "scratch"))
     if init == "scratch":

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import parts2whole as p2w
-from parts2whole import look, slips
 from parts2whole.cli import load_outline, main
-from parts2whole.commands import COMMANDS
+from parts2whole.command_line import foresee, slips
+from parts2whole.command_line.commands import COMMANDS
 from parts2whole.files import DiskFullError
 from parts2whole.networks.base import Network
 from parts2whole.scans.read import write_nifti
@@ -135,15 +135,15 @@ def test_scans_are_known_as_soon_as_one_of_a_few_is(tmp_path, voxels, said):
     for number in range(7):
         array = np.resize(voxels if number == 3 else [0, 500], (8, 8, 8)).astype(np.float32)
         write_nifti(Volume(array), tmp_path / f"s{number}.nii.gz")
-    assert look.tell_unknown_modality([tmp_path])[: len("none of 3 scans")] == said
+    assert foresee.tell_unknown_modality([tmp_path])[: len("none of 3 scans")] == said
 
 
 def test_scans_of_other_formats_and_large_ones_are_left_to_the_command(place, tmp_path, monkeypatch):
-    assert look.tell_unknown_modality([place / "scans"])
+    assert foresee.tell_unknown_modality([place / "scans"])
     (tmp_path / "slice.dcm").touch()
-    assert not look.tell_unknown_modality([place / "scans", tmp_path])
-    monkeypatch.setattr(look, "SMALL", 10)
-    assert not look.tell_unknown_modality([place / "scans"])
+    assert not foresee.tell_unknown_modality([place / "scans", tmp_path])
+    monkeypatch.setattr(foresee, "SMALL", 10)
+    assert not foresee.tell_unknown_modality([place / "scans"])
 
 
 def test_the_room_that_a_store_takes_is_foreseen_from_below(place, tmp_path):
@@ -151,20 +151,20 @@ def test_the_room_that_a_store_takes_is_foreseen_from_below(place, tmp_path):
     store = p2w.prepare(scans, out=tmp_path / "store", modality="MR", progress=False)
     takes = sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
     assert len(store.cases) == 4
-    assert 0.1 * takes < look.room_for_store(scans, {}) < takes
-    assert look.room_for_store(scans, {"spacing_mm": (4, 4, 4)}) == 0
+    assert 0.1 * takes < foresee.room_for_store(scans, {}) < takes
+    assert foresee.room_for_store(scans, {"spacing_mm": (4, 4, 4)}) == 0
     study = tmp_path / "study.yaml"
     study.write_text(f"data: {{stores: {{one: {{scans: {place / 'scans'}}}}}}}")
-    assert look.room_for_study(study, tmp_path / "out") == look.room_for_store(scans, {})
+    assert foresee.room_for_study(study, tmp_path / "out") == foresee.room_for_store(scans, {})
     (tmp_path / "out" / "stores" / "one").mkdir(parents=True)
     (tmp_path / "out" / "stores" / "one" / "manifest.json").touch()
-    assert look.room_for_study(study, tmp_path / "out") == 0
+    assert foresee.room_for_study(study, tmp_path / "out") == 0
 
 
 def test_a_mistake_in_a_study_is_told_by_its_reader(tmp_path):
     for text in ("data: [", "data: 3", "data: {stores: {one: 2}}", "{}"):
         (tmp_path / "study.yaml").write_text(text)
-        assert look.room_for_study(tmp_path / "study.yaml", tmp_path) == 0
+        assert foresee.room_for_study(tmp_path / "study.yaml", tmp_path) == 0
 
 
 def test_labelled_cases_among_the_scans_are_told(place, tmp_path, capsys):
@@ -202,11 +202,13 @@ assert code == 2 and "torch" not in sys.modules
     assert not (place / "run").exists()
 
 
-@pytest.mark.parametrize(("compared", "copies"), [(0, False), (look.COMPARED, False), (look.COMPARED, True)])
+@pytest.mark.parametrize(
+    ("compared", "copies"), [(0, False), (foresee.COMPARED, False), (foresee.COMPARED, True)]
+)
 def test_scans_are_known_by_their_files_and_copies_by_their_voxels(
     pretrained, place, tmp_path, compared, copies, monkeypatch
 ):
-    monkeypatch.setattr(look, "COMPARED", compared)
+    monkeypatch.setattr(foresee, "COMPARED", compared)
     data, init = place / "labelled", pretrained
     if copies:  # under other names, turned, and without the store
         data, init = tmp_path / "copies", pretrained / "weights"
@@ -214,27 +216,27 @@ def test_scans_are_known_by_their_files_and_copies_by_their_voxels(
             scan = np.random.default_rng(number).integers(0, 500, (16, 16, 16)).astype(np.float32) + 1
             turned = Volume(scan[::-1], direction=((0, 0, 1), (0, 1, 0), (-1, 0, 0)))
             write_nifti(turned, data / "images" / f"c{number}.nii")
-    assert look.tell_all_seen(init, data).startswith(f"{init} was trained on all 4 labelled scans")
+    assert foresee.tell_all_seen(init, data).startswith(f"{init} was trained on all 4 labelled scans")
 
 
 def test_scans_that_need_not_have_been_seen_are_left_to_the_command(pretrained, place, tmp_path, monkeypatch):
     data = tmp_path / "data"
     shutil.copytree(place / "labelled", data)
-    assert look.tell_all_seen(pretrained, data)
+    assert foresee.tell_all_seen(pretrained, data)
     odd = tmp_path / "odd"
     shutil.copytree(pretrained / "weights", odd / "weights")
     (odd / "config.yaml").write_text("[]")
     for nothing in (tmp_path, place / "weights", place / "finished", odd):
-        assert not look.tell_all_seen(nothing, data)
-    assert not look.tell_all_seen(pretrained, place / "scans")
-    monkeypatch.setattr(look, "COMPARED", 0)
-    assert look.tell_all_seen(pretrained, data), "copies with the time of their files are the same files"
+        assert not foresee.tell_all_seen(nothing, data)
+    assert not foresee.tell_all_seen(pretrained, place / "scans")
+    monkeypatch.setattr(foresee, "COMPARED", 0)
+    assert foresee.tell_all_seen(pretrained, data), "copies with the time of their files are the same files"
     (data / "images" / "l3.nii.gz").touch()
-    assert not look.tell_all_seen(pretrained, data)
+    assert not foresee.tell_all_seen(pretrained, data)
     monkeypatch.undo()
     scan = Volume(np.ones((16, 16, 16), np.int16))
     write_nifti(scan, data / "images" / "l3.nii.gz")
-    assert not look.tell_all_seen(pretrained, data), "one is new"
+    assert not foresee.tell_all_seen(pretrained, data), "one is new"
     task = p2w.Segmentation(place / "labelled", preprocess=p2w.Preprocess("MR"))
     finetune = load_outline(COMMANDS["finetune"])
     for fine in ({"accept_leak": "yes"}, {"resume": True, "out": "finished"}, {"init": "scratch"}):

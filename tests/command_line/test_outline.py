@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from parts2whole import outline
 from parts2whole.cli import load, load_outline
-from parts2whole.commands import COMMANDS
+from parts2whole.command_line import outline
+from parts2whole.command_line.commands import COMMANDS
 from parts2whole.own import is_own
 from parts2whole.spec import Spec, SpecError, members
 from parts2whole.study.read import choices_of

@@ -7,9 +7,9 @@ from typing import Literal
 
 import pytest
 
+from parts2whole.command_line.options import parse
 from parts2whole.networks.base import Network
 from parts2whole.networks.unet3d import UNet3D
-from parts2whole.options import parse
 from parts2whole.study.read import COMMAND_LINE, ArgumentsError, Reader
 from parts2whole.tasks.base import Task
 from parts2whole.training.runtime import Hardware

@@ -2,7 +2,7 @@
 
 Torch takes seconds to import, and what a command line says can be judged without it.  An outline of a module
 has its functions and classes with their arguments, fields, defaults and docstrings, and nothing in them; what
-comes from other packages is `Unknown`.  `tests/test_outline.py` compares all of it with the real thing.
+comes from other packages is `Unknown`.  Its test compares all of it with the real thing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from parts2whole.spec import Spec, find_member, members
 S = TypeVar("S", bound=Spec)
 
 PACKAGE = "parts2whole"
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).parent.parent
 REAL = frozenset({"parts2whole.spec"})  # light modules, which are taken as they are
 KEPT = frozenset({"abstractmethod", "property", "classmethod", "staticmethod", "dataclass"})
 
