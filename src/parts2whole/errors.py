@@ -53,6 +53,11 @@ def name_some(names: Sequence[str], most: int = 5) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
+def plural(number: int, noun: str) -> str:
+    """``1 scan``, ``2,000 scans``."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def group_reasons(reasons: Mapping[str, str]) -> dict[tuple[str, ...], str]:
     """Names by their reason: those whose reasons differ in nothing but names, paths and numbers, together.
 

@@ -40,10 +40,26 @@ def check_temperature(temperature: float) -> None:
         raise MethodError(f"temperature must be above 0, got {temperature}")
 
 
+def check_parts(parts_per_whole: int) -> None:
+    """Raise `MethodError` where a part has no other of its whole to find."""
+    if parts_per_whole < 2:
+        raise MethodError(f"parts_per_whole must be at least 2, got {parts_per_whole}")
+
+
 def check_others(wholes: int) -> None:
     """Raise `MethodError` where a batch holds a single whole."""
     if wholes < 2:
         raise MethodError(f"a contrastive loss needs at least 2 wholes in a batch, got {wholes}")
+
+
+def contrast_parts(
+    z: Float[Tensor, "a f"], *, training: bool, parts_per_whole: int, temperature: float
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """`nt_xent` and `found_share` of unit vectors (A, F) of parts; in training among those of all devices."""
+    everyone, first = gather_rows(z) if training else (z, 0)
+    loss = nt_xent(z, everyone, first=first, parts_per_whole=parts_per_whole, temperature=temperature)
+    share = found_share(z.detach(), everyone.detach(), first=first, parts_per_whole=parts_per_whole)
+    return loss, share
 
 
 def cosines(a: Float[Tensor, "a f"], b: Float[Tensor, "b f"]) -> Float[Tensor, "a b"]:

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parts2whole.methods.base import MethodError, Views
-from parts2whole.methods.contrast import check_others, check_temperature, found_share, gather_rows, nt_xent
+from parts2whole.methods.contrast import check_others, check_parts, check_temperature, contrast_parts
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.repeatable import average_cells
 
@@ -54,8 +54,7 @@ class Parts2WholeContrast(Parts2Whole):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_temperature(self.temperature)
-        if self.parts_per_whole < 2:
-            raise MethodError(f"parts_per_whole must be at least 2, got {self.parts_per_whole}")
+        check_parts(self.parts_per_whole)
         if not self.contrast_weight >= 0:
             raise MethodError(f"contrast_weight must be 0 or more, got {self.contrast_weight}")
 
@@ -69,12 +68,15 @@ class Parts2WholeContrast(Parts2Whole):
         pyramid = encoder(views["part"])
         rebuilding = self.error(torch.sigmoid(head(decoder(pyramid)).float()), views)
         z = F.normalize(average_cells(pyramid[-1].float(), 2).flatten(1), dim=1)
-        everyone, first = gather_rows(z) if module.training else (z, 0)
-        count = self.parts_per_whole
-        contrast = nt_xent(z, everyone, first=first, parts_per_whole=count, temperature=self.temperature)
+        contrast, accuracy = contrast_parts(
+            z,
+            training=module.training,
+            parts_per_whole=self.parts_per_whole,
+            temperature=self.temperature,
+        )
         return {
             "loss": rebuilding + self.contrast_weight * contrast,
             "reconstruction": rebuilding,
             "contrast": contrast,
-            "accuracy": found_share(z.detach(), everyone.detach(), first=first, parts_per_whole=count),
+            "accuracy": accuracy,
         }

@@ -22,14 +22,13 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from parts2whole.methods.base import Discrimination, MethodError, Views
+from parts2whole.methods.base import Discrimination, Views
 from parts2whole.methods.contrast import (
     Projector,
     check_others,
+    check_parts,
     check_temperature,
-    found_share,
-    gather_rows,
-    nt_xent,
+    contrast_parts,
 )
 from parts2whole.networks.base import Network
 from parts2whole.networks.heads import Model
@@ -63,8 +62,7 @@ class SimCLR(Discrimination):
     def __post_init__(self) -> None:
         check_band(self.part_fraction)
         check_temperature(self.temperature)
-        if self.parts_per_whole < 2:
-            raise MethodError(f"parts_per_whole must be at least 2, got {self.parts_per_whole}")
+        check_parts(self.parts_per_whole)
 
     def build(self, network: Network, *, in_channels: int, whole_size: Size) -> Model:
         """Encoder and projection head."""
@@ -87,14 +85,13 @@ class SimCLR(Discrimination):
 
     def loss(self, module: nn.Module, views: Views) -> dict[str, Tensor]:
         """NT-Xent over the parts of all devices, and the share of parts that find one of their whole."""
-        z = module(views["part"])
-        everyone, first = gather_rows(z) if module.training else (z, 0)
-        count = self.parts_per_whole
-        loss = nt_xent(z, everyone, first=first, parts_per_whole=count, temperature=self.temperature)
-        return {
-            "loss": loss,
-            "accuracy": found_share(z.detach(), everyone.detach(), first=first, parts_per_whole=count),
-        }
+        loss, accuracy = contrast_parts(
+            module(views["part"]),
+            training=module.training,
+            parts_per_whole=self.parts_per_whole,
+            temperature=self.temperature,
+        )
+        return {"loss": loss, "accuracy": accuracy}
 
     def candidates(self, wholes: int) -> int:
         """All other parts in the batch."""

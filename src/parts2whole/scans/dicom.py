@@ -7,7 +7,6 @@ Patient ids leave this module only as salted hashes.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +21,7 @@ from parts2whole.files import replacing
 from parts2whole.scans.dicom_slices import NO_PLACE, TAGS, Other, Slice, kind_of, slices_of
 from parts2whole.scans.dicom_sort import BROKEN_COPIES, COPIES, sort_slices
 from parts2whole.scans.dicom_voxels import BROKEN, Voxels, read_slices
-from parts2whole.scans.source import Raw, ReadError, ScanSource, first_line
+from parts2whole.scans.source import Raw, ReadError, ScanSource, first_line, hashed
 
 DIRECTORY = "1.2.840.10008.1.3.10"
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -80,7 +79,7 @@ def find_series(paths: Iterable[Path], *, salt: bytes, keep_uids: bool = False) 
             known_by += f" {each.patient}" if len(patients) > 1 else ""
             sources += _sources(known_by, uid, each, broken, salt, keep_uids)
     for folder, lost in broken.items():
-        name = f"DICOM-broken-{_hashed(str(folder), salt)}"
+        name = f"DICOM-broken-{hashed(str(folder), salt)}"
         problem = f"{len(lost)} file{'s are' if len(lost) > 1 else ' is'} broken DICOM"
         sources.append(ScanSource(name, tuple(lost), problem, series="-"))
     return sources
@@ -232,11 +231,11 @@ def _sources(
     known_by: str, uid: str, series: _Series, broken: Mapping[Path, list[Path]], salt: bytes, keep_uids: bool
 ) -> list[ScanSource]:
     """The volumes of one series."""
-    name = f"{series.modality}-{_hashed(known_by, salt)}"
+    name = f"{series.modality}-{hashed(known_by, salt)}"
     common: dict[str, Any] = {
-        "patient": _hashed(series.patient, salt),
+        "patient": hashed(series.patient, salt),
         "patient_named": series.is_named,
-        "series": uid if keep_uids else _hashed(uid, salt),
+        "series": uid if keep_uids else hashed(uid, salt),
     }
     problem = series.problem()
     if problem:
@@ -274,7 +273,3 @@ def _left_out(reason: str, count: int) -> str:
 
 def _images(count: int) -> str:
     return f"{count} image{'s' * (count != 1)}"
-
-
-def _hashed(text: str, salt: bytes) -> str:
-    return hashlib.blake2b(text.encode(errors="surrogateescape"), key=salt[:64], digest_size=6).hexdigest()

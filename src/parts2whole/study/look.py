@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from parts2whole.errors import Parts2WholeError, tell_reasons
+from parts2whole.errors import Parts2WholeError, plural, tell_reasons
 from parts2whole.scans.case import SourceCase
 from parts2whole.scans.preprocess import Modality
 from parts2whole.scans.read import ReadError, ScanSource, find_scans
@@ -17,7 +17,6 @@ from parts2whole.study.settings import choose_folds, choose_sides
 from parts2whole.study.trial import FEW
 from parts2whole.survey.propose import WHOLE_VOXELS, Proposal, Target
 from parts2whole.survey.survey import Facts, Survey, prepared_as, printable, propose_for, survey_scans
-from parts2whole.survey.table import plural
 from parts2whole.survey.targets import look_inside
 from parts2whole.tasks.segmentation import Segmentation
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from parts2whole.errors import plural
 from parts2whole.report.figures import grey_png
 from parts2whole.report.summary import Verdict
 from parts2whole.report.template import render
@@ -17,7 +18,6 @@ from parts2whole.survey.table import (
     commands,
     folder_of,
     name_few,
-    plural,
     settings,
     share_remarks,
 )

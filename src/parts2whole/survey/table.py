@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from parts2whole.errors import group_reasons, name_some
+from parts2whole.errors import group_reasons, name_some, plural
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.survey.propose import Proposal
 from parts2whole.survey.survey import Entry, Facts, Survey
@@ -59,11 +59,6 @@ def count(survey: Survey) -> str:
     words += [plural(len(survey.duplicates), "duplicate")] if survey.duplicates else []
     others = ", ".join(f"{number} {suffix}" for suffix, number in survey.others.items())
     return ", ".join(words) + (f"; files of other kinds: {others}" if others else "")
-
-
-def plural(number: int, noun: str) -> str:
-    """``1 scan``, ``2 scans``."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def settings(proposal: Proposal) -> list[tuple[str, str, str]]:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from parts2whole.errors import plural
 from parts2whole.scans.case import SourceCase
 from parts2whole.scans.read import ScanSource, strip_suffix
 from parts2whole.store.record import CaseRecord
@@ -18,7 +19,9 @@ def odd_channels(records: Sequence[CaseRecord]) -> dict[str, str]:
     counts = Counter(record.channels for record in records)
     usual = max(counts, key=lambda channels: (counts[channels], channels), default=0)
     return {
-        record.case_id: f"it has {_count(record.channels)}, {counts[usual]} other cases have {usual}"
+        record.case_id: (
+            f"it has {plural(record.channels, 'channel')}, {counts[usual]} other cases have {usual}"
+        )
         for record in records
         if record.channels != usual
     }
@@ -68,7 +71,3 @@ def group_channels(cases: Sequence[SourceCase], channels: int, names: Sequence[s
             images = (ScanSource(first.case_id, tuple(case.files()[0] for case in parts.values()), problem),)
         whole.append(SourceCase(ending.sub(r"\1", first.case_id), images, patient=first.patient))
     return sorted(whole, key=lambda case: case.case_id)
-
-
-def _count(channels: int) -> str:
-    return f"{channels} channel{'s' * (channels != 1)}"

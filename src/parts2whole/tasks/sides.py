@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from parts2whole.errors import name_some
+from parts2whole.errors import name_some, plural
 from parts2whole.store.split import Split
 from parts2whole.tasks.base import Examination, Task
 from parts2whole.tasks.labelled import LabelledData
@@ -37,10 +37,10 @@ class Side:
 
     def describe(self) -> str:
         """In one line."""
-        items = f", {_count(self.items, 'item')}" if self.items != self.images else ""
+        items = f", {plural(self.items, 'item')}" if self.items != self.images else ""
         held = ", ".join(f"{name!r}: {number}" for name, number in self.classes.items())
         classes = f"; patients with {held}" if held else ""
-        people = f"{_count(self.patients, 'patient')}, {_count(self.images, 'image')}{items}"
+        people = f"{plural(self.patients, 'patient')}, {plural(self.images, 'image')}{items}"
         return f"  {NAMES[self.name]:<11} {people}{classes}"
 
 
@@ -79,7 +79,7 @@ def remarks(task: Task, labelled: LabelledData, split: Split) -> list[str]:
         notes.append(f"{task.monitor} is undefined on the test side: this run has no figure to be judged by")
     if sides["test"].patients < FEW_TESTED:
         notes.append(
-            f"a test side of {_count(sides['test'].patients, 'patient')} says next to nothing of others"
+            f"a test side of {plural(sides['test'].patients, 'patient')} says next to nothing of others"
         )
     for name in ("train", "validation"):
         if sides[name].patients == 1:
@@ -117,7 +117,7 @@ def _count_side(labelled: LabelledData, name: str, items: Sequence[str]) -> Side
 def _absent(labelled: LabelledData, side: Side) -> list[str]:
     """Classes that nobody on a side has."""
     absent = [name for name, number in side.classes.items() if not number]
-    among = f"among the {_count(side.patients, f'{NAMES[side.name]} patient')}"
+    among = f"among the {plural(side.patients, f'{NAMES[side.name]} patient')}"
     by_class = labelled.strata() is not None
     if not absent:
         return []
@@ -142,7 +142,7 @@ def _left_out(labelled: LabelledData) -> list[str]:
     if not lost:
         return []
     return [
-        f"{_count(len(lost), 'item')} of the data set's own split left out, whose patients or scans are on a "
+        f"{plural(len(lost), 'item')} of the data set's own split left out, whose patients or scans are on a "
         f"side that counts more, too: {name_some(lost)}"
     ]
 
@@ -159,7 +159,3 @@ def _contradictions(labelled: LabelledData) -> list[str]:
         if first.setdefault(place, item.target) != item.target:
             found.append(item.item_id)
     return [f"copies of one scan have different classes: {name_some(found)}"] if found else []
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"

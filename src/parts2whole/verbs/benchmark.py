@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from parts2whole.errors import Parts2WholeError, tell_reasons
+from parts2whole.errors import Parts2WholeError, plural, tell_reasons
 from parts2whole.files import write_json, write_rows, write_text
 from parts2whole.jobs.run import check_workers, run_jobs
 from parts2whole.progress import fill
@@ -39,7 +39,7 @@ from parts2whole.study.resolve import read_study
 from parts2whole.study.work import Job, Outcome, is_finished, make_jobs
 from parts2whole.tasks.base import default_cache
 from parts2whole.training.stop import INTERRUPTED, Interrupted
-from parts2whole.verbs import paste, words
+from parts2whole.verbs import paste
 from parts2whole.verbs.finetune import finetune
 from parts2whole.verbs.prepare import prepare
 from parts2whole.verbs.pretrain import pretrain
@@ -90,7 +90,7 @@ class Benchmark:
     def summary(self) -> str:
         """The table, where everything is, and what failed."""
         lines = [to_text(self.table) if self.table else "No cell is finished, so there is no table."]
-        cells = f"{words.plural(self.finished, 'cell')} finished ({self.reused} of them before)."
+        cells = f"{plural(self.finished, 'cell')} finished ({self.reused} of them before)."
         lines.append(fill(f"{cells} All in {self.folder}"))
         lines.append(f"Open the report: {(self.folder / 'report.html').resolve()}")
         if self.failures:

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from parts2whole.errors import Parts2WholeError
+from parts2whole.errors import Parts2WholeError, plural
 from parts2whole.files import write_json, write_text
 from parts2whole.progress import fill
 from parts2whole.report.certainty import FEW, Sure, compare_patients
@@ -270,7 +270,7 @@ def _tell(
     patients = max((one.found.patients for one in sure.values() if one.found), default=0)
     told = [
         f"Use {best}: {metric_title(row.metric)} {row.cells[best].mean:.3f} after fine-tuning, the mean of "
-        f"{words.plural(row.cells[best].n, 'seed')} on {words.plural(patients, 'test patient')}."
+        f"{plural(row.cells[best].n, 'seed')} on {plural(patients, 'test patient')}."
     ]
     told += [_against(rival, sure.get((TUNED, rival)), higher_is_better(row.metric)) for rival in rivals]
     told += [f"{name} {reason}; it was set apart and not run." for name, reason in apart.items()]
@@ -283,7 +283,7 @@ def _tell(
     done = [run for run in runs if run.kind == "finetune"]
     seconds = sum(float(run.result.get("duration_s") or 0) for run in done)
     told.append(
-        f"Cost: {words.plural(len(done), 'short run')} of equal length, "
+        f"Cost: {plural(len(done), 'short run')} of equal length, "
         f"{format_duration(round(seconds))} of training in all."
     )
     if 0 < patients < FEW or row.cells[best].n < FEW:

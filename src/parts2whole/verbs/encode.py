@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from parts2whole.errors import Parts2WholeError, tell_failure, tell_reasons
+from parts2whole.errors import Parts2WholeError, plural, tell_failure, tell_reasons
 from parts2whole.extras import install_hint
 from parts2whole.files import replacing, write_rows
 from parts2whole.progress import watch, watching
@@ -60,7 +60,7 @@ class Encoded:
 
     def summary(self) -> str:
         """What was written, then a line for every note and every scan set aside."""
-        first = f"{words.plural(self.rows, 'row')} of {self.features} features written to {self.path}"
+        first = f"{plural(self.rows, 'row')} of {self.features} features written to {self.path}"
         return "\n".join([first, *words.tell_scans(self.notes, self.set_aside, of=self.scans)])
 
 
@@ -122,7 +122,7 @@ def encode(
     named = None if points is None else read_places(Path(points))
     check_names(named or {}, cases)
     if progress:
-        told, module, runtime = words.plural(len(cases), "scan"), loaded.encoder, loaded.runtime
+        told, module, runtime = plural(len(cases), "scan"), loaded.encoder, loaded.runtime
         line = words.describe_work(
             f"Encoding by {model}", told, network=loaded.card.network, module=module, runtime=runtime
         )

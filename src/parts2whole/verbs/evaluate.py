@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from parts2whole.errors import tell_reasons
+from parts2whole.errors import plural, tell_reasons
 from parts2whole.evaluation.regions import GRIDS
 from parts2whole.files import write_json, write_rows
 from parts2whole.progress import watching
@@ -136,7 +136,7 @@ def evaluate(
     leaks = find_leaks(labelled, fresh, seen=known, series=card.series)
     leak = check_leaks(leaks, accept_leak=accept_leak, where=side)
     if progress:
-        told = words.plural(len(items), f"{side} case" if side != "all" else "case")
+        told = plural(len(items), f"{side} case" if side != "all" else "case")
         first = words.describe_work(str(folder), told, network=card.network, module=module, runtime=runtime)
         print(first, flush=True)
     run_model = as_function(runtime.place_module(module), runtime)

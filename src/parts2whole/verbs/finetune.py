@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from torch import nn
 
-from parts2whole.errors import Parts2WholeError
+from parts2whole.errors import Parts2WholeError, plural
 from parts2whole.evaluation.regions import GRIDS
 from parts2whole.files import read_json, write_rows
 from parts2whole.networks.base import Network, count_parameters
@@ -227,8 +227,8 @@ def finetune(
         module.freeze_encoder()
     if encoder == "lora":
         layers = add_low_rank(module.encoder, lora_rank)
-        learned = words.plural(count_parameters(module.encoder), "value")
-        notes.append(f"low-rank adapters in {words.plural(layers, 'layer')} of the encoder learn {learned}")
+        learned = plural(count_parameters(module.encoder), "value")
+        notes.append(f"low-rank adapters in {plural(layers, 'layer')} of the encoder learn {learned}")
     watched = split.validation
     if validate_every == "auto":
         rhythm = plan_validation(
@@ -244,8 +244,8 @@ def finetune(
     samples = task.samples(labelled, train, seed=seed, batch_size=batch_size)
     first = words.describe_work(
         f"{type(task).__name__} from {init}, seed {seed}",
-        words.plural(len(labelled.store.cases), "scan"),
-        f"{words.plural(steps, 'step')} of {words.plural(batch_size, 'sample')}",
+        plural(len(labelled.store.cases), "scan"),
+        f"{plural(steps, 'step')} of {plural(batch_size, 'sample')}",
         network=transfer.network,
         module=module,
         runtime=runtime,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from parts2whole.errors import Parts2WholeError, name_some, tell_reasons
+from parts2whole.errors import Parts2WholeError, name_some, plural, tell_reasons
 from parts2whole.jobs.pool import usable_cores
 from parts2whole.jobs.run import check_workers
 from parts2whole.progress import fill
@@ -18,7 +18,6 @@ from parts2whole.store.ingest import IngestReport, SourceCase, store_cases
 from parts2whole.store.location import MANIFEST, remove, to_location
 from parts2whole.store.store import Store, StoreError
 from parts2whole.survey.beside import look_around
-from parts2whole.verbs import words
 
 
 class PrepareError(Parts2WholeError, ValueError):
@@ -103,7 +102,7 @@ def prepare(
     if progress:
         count = min(workers or usable_cores() or 1, len(cases))
         hands = f"on {cluster}" if cluster else f"in {count} process{'es' * (count != 1)}"
-        print(f"Preparing {words.plural(len(cases), 'scan')} {hands} into {out}", flush=True)
+        print(f"Preparing {plural(len(cases), 'scan')} {hands} into {out}", flush=True)
     try:
         store, report = store_cases(
             cases,

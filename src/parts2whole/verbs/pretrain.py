@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from parts2whole.errors import Parts2WholeError
+from parts2whole.errors import Parts2WholeError, plural
 from parts2whole.methods.base import FixedBank, Method, make_views
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.base import Network
@@ -230,8 +230,8 @@ def pretrain(
         schedule=chosen_schedule,
     )
 
-    scans_told = words.plural(len(sides.train) + len(sides.held_out), "scan")
-    work = f"{words.plural(steps, 'step')} of {words.plural(batch_size, 'whole')}"
+    scans_told = plural(len(sides.train) + len(sides.held_out), "scan")
+    work = f"{plural(steps, 'step')} of {plural(batch_size, 'whole')}"
     first = words.describe_work(
         type(method).__name__, scans_told, work, network=beginning.network, module=module, runtime=runtime
     )

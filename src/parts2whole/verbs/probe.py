@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from parts2whole.errors import Parts2WholeError
+from parts2whole.errors import Parts2WholeError, plural
 from parts2whole.evaluation.probes import (
     fit_voxel_probes,
     knn_probe,
@@ -83,7 +83,7 @@ class Probed:
 def _spread(values: list[float], sign: str = "") -> str:
     """Mean, standard deviation and number of seeds."""
     spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
-    return f"{np.mean(values):{sign}.4f}{spread} ({words.plural(len(values), 'seed')})"
+    return f"{np.mean(values):{sign}.4f}{spread} ({plural(len(values), 'seed')})"
 
 
 def probe(
@@ -160,7 +160,7 @@ def probe(
     leak = {"leak": transfer.mark} if transfer.mark else {}
     runtime = Runtime(Hardware(devices=1, nodes=1, precision="32-true"))
     if progress:
-        told = words.plural(len(labelled.store.cases), "scan"), words.plural(seeds, "seed")
+        told = plural(len(labelled.store.cases), "scan"), plural(seeds, "seed")
         module, network = transfer.build_encoder(0), transfer.network
         line = words.describe_work(f"Probe of {init}", *told, network=network, module=module, runtime=runtime)
         print(line, flush=True)

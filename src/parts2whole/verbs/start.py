@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from parts2whole.errors import name_some
+from parts2whole.errors import name_some, plural
 from parts2whole.files import refuse_present, write_text
 from parts2whole.jobs.pool import usable_cores
 from parts2whole.jobs.run import check_workers
@@ -24,7 +24,7 @@ from parts2whole.study.look import GUESS, Found, StartError, look
 from parts2whole.study.settings import BATCH, Choice, choose, draft_study, values
 from parts2whole.study.trial import Trial, try_out
 from parts2whole.survey.propose import WHOLE_VOXELS, Proposal
-from parts2whole.survey.table import plural, settings
+from parts2whole.survey.table import settings
 from parts2whole.tasks.sides import FEW_TESTED
 from parts2whole.verbs import paste
 from parts2whole.verbs.benchmark import study_verbs

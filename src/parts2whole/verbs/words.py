@@ -43,11 +43,6 @@ def describe_device(runtime: Runtime) -> str:
     return f"{many}{name} in {PRECISIONS.get(runtime.precision, runtime.precision)}{why}"
 
 
-def plural(number: int, noun: str) -> str:
-    """``1 scan``, ``2,000 scans``."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
 def tell_scans(notes: Mapping[str, str], set_aside: Mapping[str, str], *, of: int) -> list[str]:
     """A line for every note on scans, and for every reason why some were set aside.
 
