@@ -26,7 +26,7 @@ class Train(Protocol):
     """Trains a module in place, in a folder of its own."""
 
     def __call__(
-        self, module: nn.Module, optimiser: Optimiser, plan: Plan, folder: Path, *, resume: bool, show: bool
+        self, module: nn.Module, optimiser: Optimiser, plan: Plan, place: Path, *, resume: bool, show: bool
     ) -> Progress:
         """How it went."""
 

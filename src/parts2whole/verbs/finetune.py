@@ -26,6 +26,7 @@ from parts2whole.tasks.base import Examination, Task
 from parts2whole.tasks.sides import about_split, describe_sides, remarks, undefined_in
 from parts2whole.training.checkpoint import Progress, load_best
 from parts2whole.training.folder import CONFIG, RATES, SPLIT, Resume, RunFolder, begun_with
+from parts2whole.training.loggers import Loggers
 from parts2whole.training.loop import Plan, fit
 from parts2whole.training.model import Decoder, as_function, save_model
 from parts2whole.training.optim import AdamW, Cosine, Optimiser, Schedule, parameter_groups
@@ -164,17 +165,7 @@ def finetune(
         parts2whole.training.transfer.TransferError: weights that don't fit the data.
         parts2whole.weights.native.WeightsError: ``init`` names no usable weights.
     """
-    settings = {
-        "task": task, "out": out, "init": init, "network": network,
-        "network_from": network_from, "fraction": fraction, "cases": cases,
-        "seed": seed, "steps": steps, "batch_size": batch_size, "optimiser": optimiser,
-        "schedule": schedule, "lr": lr, "encoder": encoder, "lora_rank": lora_rank, "decoder": decoder,
-        "match_scale": match_scale, "encoder_lr": encoder_lr, "layer_decay": layer_decay,
-        "encoder_warmup": encoder_warmup, "clip_norm": clip_norm,
-        "validate_every": validate_every, "patience": patience, "checkpoint_every": checkpoint_every,
-        "accept_leak": accept_leak, "cache": cache, "hardware": hardware, "resume": resume, "logger": logger,
-        "progress": progress,
-    }  # fmt: skip
+    settings = dict(locals())  # all parameters, and nothing else yet
     check_specs(settings, task=Task, network=Network, hardware=Hardware)
     if resume and validate_every == "auto":
         validate_every = settings["validate_every"] = begun_with(out, "validate_every", "auto")
@@ -256,10 +247,16 @@ def finetune(
         predictor = as_function(module, runtime)
         return task.examine(predictor, labelled, watched, thorough=False).metrics
 
-    loggers = folder.loggers
-
     def train_model(
-        module: nn.Module, optimiser: Optimiser, plan: Plan, folder: Path, *, resume: bool, show: bool
+        module: nn.Module,
+        optimiser: Optimiser,
+        plan: Plan,
+        place: Path,
+        *,
+        resume: bool,
+        show: bool,
+        loggers: Loggers | None = None,
+        then: float = 0,
     ) -> Progress:
         return fit(
             module,
@@ -277,13 +274,13 @@ def finetune(
             schedule=schedule,
             plan=plan,
             runtime=runtime,
-            folder=folder,
+            folder=place,
             name=type(task).__name__,
             validate=validate,
             resume=resume,
             show=show,
-            loggers=loggers if plan.keep_best else None,
-            then=(len(split.validation) + len(split.test)) / len(watched) if plan.keep_best else 0,
+            loggers=loggers,
+            then=then,
         )
 
     with folder.enter(runtime, say=[*lines, *(f"Note: {note}." for note in notes)] if progress else ()):
@@ -297,7 +294,16 @@ def finetune(
             found = search_rate(module, optimiser, plan=plan, folder=place, train=train_model, show=show)
             optimiser = with_rate(optimiser, found.chosen)
             notes.append(found.describe())
-        done = train_model(module, optimiser, plan, folder.path, resume=bool(resume), show=progress)
+        done = train_model(
+            module,
+            optimiser,
+            plan,
+            folder.path,
+            resume=bool(resume),
+            show=progress,
+            loggers=folder.loggers,
+            then=(len(split.validation) + len(split.test)) / len(watched),
+        )
         load_best(folder.path, module, done.best_step)
         merge_low_rank(module)
         module.eval()

@@ -158,16 +158,7 @@ def pretrain(
         parts2whole.store.split.SplitError: no scans are left to train on.
         parts2whole.store.store.StoreError: ``store`` is not a store.
     """
-    settings = {
-        "store": store, "out": out, "init": init, "method": method, "network": network, "steps": steps,
-        "batch_size": batch_size, "whole_size": whole_size, "whole_mm": whole_mm, "where": where,
-        "weights": weights, "preset": preset, "optimiser": optimiser, "schedule": schedule,
-        "clip_norm": clip_norm, "seed": seed, "held_out": held_out,
-        "validation_fraction": validation_fraction, "validation_wholes": validation_wholes,
-        "validate_every": validate_every, "panel_every": panel_every, "embed_wholes": embed_wholes,
-        "checkpoint_every": checkpoint_every, "hardware": hardware, "resume": resume,
-        "logger": logger, "progress": progress,
-    }  # fmt: skip
+    settings = dict(locals())  # all parameters, and nothing else yet
     check_specs(settings, method=Method, network=Network, where=Where, held_out=Task, hardware=Hardware)
     chosen_optimiser, chosen_schedule = choose_optimiser(preset, optimiser, schedule)
     folder = RunFolder(
@@ -256,27 +247,7 @@ def pretrain(
             show=progress,
             loggers=folder.loggers,
         )
-        result = {
-            "kind": "pretrain",
-            "init": str(init),
-            "init_fetched": beginning.card.fetched if beginning.card else "",
-            "method": method.to_dict(),
-            "network": network.to_dict(),
-            "steps": done.step,
-            "validation_loss": done.values[-1] if done.values and math.isfinite(done.values[-1]) else None,
-            **examiner.baselines,
-            "collapsed": examiner.judge(module, done.step),
-            "train_cases": len(sides.train),
-            "validation_cases": len(sides.validation),
-            "held_out_cases": sides.held_out,
-            "sides": sides.counts,
-            "patients_by": sides.patients_by,
-            "where": chosen_where.to_dict(),
-            "duration_s": done.seconds,
-            "data_fingerprint": scans.fingerprint(),
-            "notes": notes,
-            **peak_memory_mb(),
-        }
+        collapsed, memory = examiner.judge(module, done.step), peak_memory_mb()
         if runtime.is_main:
             card = make_card(scans, sides, network=network, size=size, method=method, steps=done.step)
             card = beginning.pass_on(card)
@@ -296,5 +267,27 @@ def pretrain(
                     )
                 except EmbedError as error:
                     notes.append(f"no embedding: {error}")
+        result = {
+            "kind": "pretrain",
+            "init": str(init),
+            "init_fetched": beginning.card.fetched if beginning.card else "",
+            "method": method.to_dict(),
+            "network": network.to_dict(),
+            "steps": done.step,
+            "validation_loss": done.values[-1] if done.values and math.isfinite(done.values[-1]) else None,
+            **examiner.baselines,
+            "collapsed": collapsed,
+            "train_cases": len(sides.train),
+            "validation_cases": len(sides.validation),
+            "held_out_cases": sides.held_out,
+            "sides": sides.counts,
+            "patients_by": sides.patients_by,
+            "where": chosen_where.to_dict(),
+            "duration_s": done.seconds,
+            "data_fingerprint": scans.fingerprint(),
+            "notes": notes,
+            **memory,
+        }
+        if runtime.is_main:
             folder.close(result)
     return Pretrained(folder.path, result, held_out)
