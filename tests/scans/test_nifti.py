@@ -11,14 +11,16 @@ import struct
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from parts2whole.scans.case import SourceCase, read_channels
+from parts2whole.scans.nifti import itk_reads, write_nifti
 from parts2whole.scans.preprocess import Preprocess, prepare_volume
 from parts2whole.scans.read import ReadError, read_volume, write_label_like
-from parts2whole.scans.volume import to_canonical
+from parts2whole.scans.volume import LabelVolume, to_canonical
 
 PIXDIM, UNITS, QFORM_CODE, SFORM_CODE, QUATERNION, SROW, MAGIC = 76, 123, 252, 254, 256, 280, 344
 SFORM = np.array([[-0.7, 0.1, 0.0, 10.0], [0.05, 0.8, 0.2, -20.0], [0.0, -0.1, 3.0, 30.0], [0, 0, 0, 1]])
@@ -222,3 +224,18 @@ def test_what_is_no_volume(tmp_path, array, said):
     nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "a.nii")
     with pytest.raises(ReadError, match=said):
         read_volume(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.003, 0.01, 0.3, 15.0])
+def test_itk_reads_what_it_is_said_to(angle, tmp_path):
+    """Slices that a gantry tilted by some degrees moves along; turned as a whole, they are read."""
+    lean, turn = np.radians(angle), Rotation.from_euler("xyz", [10, 20, 30], degrees=True).as_matrix()
+    direction = turn @ np.array([[0, 0, 1], [np.sin(lean), 1, 0], [np.cos(lean), 0, 0]])
+    label = LabelVolume(np.ones((4, 5, 6), np.uint8), (2.5, 0.8, 0.7), direction=tuple(map(tuple, direction)))
+    write_nifti(label, tmp_path / "a.nii.gz")
+    try:
+        SimpleITK.ReadImage(tmp_path / "a.nii.gz")
+        read = True
+    except RuntimeError:
+        read = False
+    assert itk_reads(label.direction) == read == (angle < 0.005)

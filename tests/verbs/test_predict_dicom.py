@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK
 
 from brief import EXACT, finetune_briefly
 from parts2whole.cli import main
@@ -21,7 +23,7 @@ from parts2whole.scans.read import read_label, read_volume, user_salt
 from parts2whole.scans.source import hashed
 from parts2whole.scans.volume import Volume, to_canonical
 from parts2whole.tasks.segmenting import SegmentationTask
-from parts2whole.verbs.masks import MaskError
+from parts2whole.verbs.masks import SHEARED, MaskError
 from parts2whole.verbs.predict import predict
 
 CODES = """
@@ -114,6 +116,35 @@ def test_a_second_reader_finds_the_voxels_and_the_geometry_of_the_nifti_mask(
     assert (row["folder"], row["file"], row["status"]) == (str(series), "18 DICOM files", "written")
     assert row["series"] == hashed("1.2.3.4", user_salt())
     assert float(row["ml_7"]) == pytest.approx((drawn == 2).sum() * 2.5 * 0.8 * 0.7 / 1000, abs=1e-6)
+
+
+def test_masks_that_itk_cannot_read_are_told_of_once(run, series, drawn, codes, tmp_path):
+    """The slices of a gantry that was tilted lie shifted along y."""
+    for number in "12":
+        shutil.copytree(series, tmp_path / "tilted" / number)
+    for file in (tmp_path / "tilted").rglob("*.dcm"):
+        slice_ = pydicom.dcmread(file)
+        x, y, z = map(float, slice_.ImagePositionPatient)
+        slice_.ImagePositionPatient = [x, f"{y + 0.2 * (z - 40):.4f}", z]
+        uid = f"1.2.3.{file.parent.name}"
+        slice_.StudyInstanceUID = slice_.SeriesInstanceUID = slice_.PatientID = uid
+        slice_.SOPInstanceUID = slice_.file_meta.MediaStorageSOPInstanceUID = f"{uid}.{slice_.InstanceNumber}"
+        slice_.save_as(file)
+    scans, options = [series, tmp_path / "tilted"], {"hardware": EXACT, "progress": False}
+    nifti = predict(run, scans, out=tmp_path / "nifti", **options)
+    assert nifti.summary().count("can't read NIfTI of sheared axes; with --format dicom-seg") == 1
+    told = {name for name, notes in nifti.notes.items() if SHEARED in notes}
+    assert len(nifti.written) == len(told) + 1 == 3
+    for mask in nifti.written:
+        assert nib.load(mask).header["qform_code"] == 0
+        if mask.name.partition(".")[0] in told:
+            with pytest.raises(RuntimeError, match="orthonormal"):
+                SimpleITK.ReadImage(mask)
+        else:
+            SimpleITK.ReadImage(mask)
+    seg = predict(run, scans, out=tmp_path / "seg", format="dicom-seg", codes=codes, **options)
+    assert (len(seg.written), seg.set_aside) == (3, {})
+    assert "sheared" not in seg.summary()
 
 
 def test_what_does_not_go_together_is_refused_before_anything_is_written(

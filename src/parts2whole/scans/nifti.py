@@ -28,6 +28,9 @@ HEADER_BYTES = 348
 HEADER_STARTS = tuple(n.to_bytes(4, order) for n in (HEADER_BYTES, 540) for order in ("little", "big"))
 """The sizes of the headers of NIfTI-1 and NIfTI-2, with which they begin."""
 
+ITK_SQUARE = 1e-4
+"""The largest cosine of the angle of two axes with which ITK still reads NIfTI (tried with SimpleITK 2.5)."""
+
 UNITS_MM = {"unknown": 1.0, "meter": 1000.0, "mm": 1.0, "micron": 0.001}
 """NIfTI's units of length, in the order of their codes."""
 
@@ -101,6 +104,12 @@ def write_mask_like(reference: Path, label: npt.NDArray[Any], out: Path) -> None
         mask.set_sform(sound.get("sform"), int(image.header["sform_code"]) if "sform" in sound else 0)
         mask.set_qform(sound.get("qform"), int(image.header["qform_code"]) if "qform" in sound else 0)
     _save(mask, out)
+
+
+def itk_reads(direction: Direction) -> bool:
+    """Whether ITK, and what is built on it, reads NIfTI of these axes: they must be at right angles."""
+    matrix = np.asarray(direction)
+    return bool(np.abs(matrix.T @ matrix - np.eye(3)).max() <= ITK_SQUARE)
 
 
 def smallest_integer(array: npt.NDArray[Any]) -> str:

@@ -12,6 +12,7 @@ from parts2whole.errors import Parts2WholeError
 from parts2whole.files import replacing
 from parts2whole.scans import dicom_seg
 from parts2whole.scans.codes import read_codes
+from parts2whole.scans.nifti import itk_reads
 from parts2whole.scans.read import write_label_like
 from parts2whole.scans.source import ScanSource
 from parts2whole.scans.volume import LabelVolume
@@ -20,6 +21,10 @@ from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.model import TENSORS, ModelCard
 
 MaskFormat = Literal["nifti", "dicom-seg", "ome-zarr"]
+SHEARED = (
+    "ITK tools (Slicer, ITK-SNAP) can't read NIfTI of sheared axes; "
+    "with --format dicom-seg every slice has its own place"
+)
 ENDINGS = {"nifti": ".nii.gz", "dicom-seg": ".dcm", "ome-zarr": ".ome.zarr"}
 
 
@@ -61,6 +66,11 @@ class MaskWriter:
             dicom_seg.write_segmentation(image, mask.array, self.segments, path, model=self.model)
         else:
             raise MaskError("a DICOM segmentation refers to a DICOM series, which this isn't: --format nifti")
+
+    def note(self, image: Path | ScanSource, mask: LabelVolume) -> str:
+        """What the user should know of the mask of a scan; empty if nothing."""
+        is_series = isinstance(image, ScanSource) and image.is_series
+        return SHEARED if self.format == "nifti" and is_series and not itk_reads(mask.direction) else ""
 
 
 def mask_writer(format: MaskFormat, codes: Path | None, card: ModelCard, run: Path) -> MaskWriter:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from parts2whole.errors import Parts2WholeError, tell_failure, tell_reasons
+from parts2whole.errors import Parts2WholeError, plural, tell_failure, tell_reasons
 from parts2whole.files import DiskFullError, write_rows
 from parts2whole.progress import watch, watching
 from parts2whole.scans.case import SourceCase, read_channels
@@ -141,7 +141,7 @@ def predict(
         raise PredictError(f"{folder / PROBABILITIES} exists already; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     if progress:
-        told = words.plural(len(cases), "scan")
+        told = plural(len(cases), "scan")
         first = words.describe_work(str(run), told, network=card.network, module=module, runtime=runtime)
         print(first, flush=True)
     before = _read_table(folder / TABLE)
@@ -213,6 +213,8 @@ def _predict_one(
     if isinstance(card.task, SegmentationTask):
         mask = _segment(card.task, model, image, scan, card, where)
         writer.write(case.images[0], mask, path)
+        told = writer.note(case.images[0], mask)
+        notes = (*notes, *([told] if told else []))
         return _Found(path, volumes_ml=_volumes_ml(mask, card), notes=notes)
     if isinstance(card.task, CandidateTask) and card.classes == CLASSES:
         return _Found(rows=_candidates(card.task, model, image, card, where, case), notes=notes)
