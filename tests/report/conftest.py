@@ -91,12 +91,7 @@ def pretrained() -> MakeRun:
         if panel:
             views = _panel()
             write_volumes(folder, views)
-            write_panel(
-                folder / "panels" / "step-000200.png",
-                part=views.part,
-                reconstruction=views.reconstruction,
-                whole=views.whole,
-            )
+            write_panel(folder / "panels" / "step-000200.png", views)
         return folder
 
     return make

@@ -154,7 +154,7 @@ def test_the_page_is_alive_in_a_browser(browser: Any, tmp_path: Path, pretrained
     np.testing.assert_array_equal(seen["after"], expected[0].ravel())
     np.testing.assert_array_equal(seen["coronal"], expected[::-1, 2].ravel())  # the box is 1 to 4 along y
     assert seen["told"] == "slice 1 of 4"
-    assert "stretched part" in seen["tip"]
+    assert "what the network sees" in seen["tip"]
     assert seen["lines"] >= 5
 
 

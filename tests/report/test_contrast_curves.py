@@ -108,6 +108,26 @@ def test_the_map_comes_first_and_runs_that_know_only_the_average_say_so(tmp_path
     assert alignment.value == "Alignment of parts of one whole, average"  # it has no legend
 
 
+def test_chance_is_drawn_once_only_where_all_runs_share_it(tmp_path: Path) -> None:
+    for method, chance in (("Parts2Whole", 4.0), ("SimCLR", 3.0), ("MoCo", 4.0)):
+        folder = run_with(tmp_path / method, [5.0, 3.0], [4.0, 3.5], method)
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        text = "".join(json.dumps(line | {"info_nce_chance": chance}) + "\n" for line in lines)
+        (folder / "metrics.jsonl").write_text(text)
+    ours, simclr, moco = (read_run(tmp_path / name) for name in ("Parts2Whole", "SimCLR", "MoCo"))
+
+    def chances(*runs: Run) -> dict[str, list[float]]:
+        charts = {chart.title: chart for chart in contrast_charts(runs, pretraining_names(runs))}
+        lines = charts["InfoNCE, temperature 0.1"].series
+        return {s.name: [value for _, value in s.points] for s in lines if s.role == "baseline"}
+
+    assert chances(ours, moco) == {"equal embeddings": [4.0, 4.0]}
+    assert chances(ours, simclr) == {
+        "equal embeddings, Parts2Whole": [4.0, 4.0],
+        "equal embeddings, SimCLR": [3.0, 3.0],
+    }
+
+
 def test_a_loss_of_several_terms_is_paired_by_its_reconstruction(tmp_path: Path) -> None:
     folder = run_with(tmp_path / "run", [5.0, 3.0], [4.0, 3.5])
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

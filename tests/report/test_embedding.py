@@ -27,6 +27,15 @@ def test_numbers_of_an_embedding_stand_beside_chance() -> None:
     assert "map trained" not in others[1]  # as in version 0.1.0, which measured averages alone
 
 
+@pytest.mark.parametrize(("wholes", "chance"), [(3, 1.0), (5, 1.0), (8, 5 / 8), (100, 0.05)])
+def test_five_of_few_wholes_are_all_of_them(wholes: int, chance: float) -> None:
+    numbers = {"retrieval_top5": 0.9, "retrieval_chance": 1 / wholes, "map_retrieval_top5": 1.0}
+    (row,) = tabulate({"before": numbers, "after": numbers})
+    assert row["chance"] == pytest.approx(chance)
+    (unknown,) = tabulate({"before": {"retrieval_top5": 0.9}, "after": {"retrieval_top5": 0.9}})
+    assert math.isnan(unknown["chance"])
+
+
 @pytest.mark.parametrize("features", ["map", "average"])
 def test_what_the_page_shows_of_an_embedding(features: str) -> None:
     numbers = {"which_whole": 0.25, "which_whole_chance": 0.125, "distance_within": 0.5}

@@ -46,29 +46,39 @@ def test_pixels_keep_their_proportion(plane: Plane, aspect: float) -> None:
 
 def test_a_panel_is_as_wide_as_it_has_columns(tmp_path: Path, panel: MakePanel) -> None:
     views = panel()
-    arrays = {"part": views.part, "reconstruction": views.reconstruction, "whole": views.whole}
-    one = write_panel(tmp_path / "new" / "one.png", **arrays, title="step 20", names=["$x", "<b>"])
-    three = write_panel(tmp_path / "three.png", **arrays, planes=PLANES, spacing_mm=(3, 1, 1))
+    arrays = views.part, views.reconstruction, views.whole
+    one = write_panel(tmp_path / "new" / "one.png", Panel(*arrays, names=("$x", "<b>")), title="step 20")
+    three = write_panel(tmp_path / "three.png", Panel(*arrays, (3.0, 1.0, 1.0)), planes=PLANES)
     assert read(one).shape[1] == read(three).shape[1]
     assert read(three).shape[0] > 1.5 * read(one).shape[0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "three.png"]
 
 
+def test_every_sample_is_drawn_in_its_own_proportion(tmp_path: Path) -> None:
+    """Axial slices of 40 x 40 voxels: one square, one half as high as wide."""
+    flat = np.full((2, 4, 40, 40), 0.5, np.float32)
+    spacings = (1.0, 1.0, 1.0), (1.0, 0.5, 1.0)
+    both = read(write_panel(tmp_path / "both.png", Panel(flat, flat, flat, spacings)))
+    alone = [
+        read(write_panel(tmp_path / f"{i}.png", Panel(flat[:1], flat[:1], flat[:1], spacing)))
+        for i, spacing in enumerate(spacings)
+    ]
+    tile = 1.65 * 130  # inches, dots per inch
+    assert alone[0].shape[0] - alone[1].shape[0] == pytest.approx(tile / 2, abs=2)
+    assert both.shape[0] - alone[0].shape[0] == pytest.approx(tile / 2 + 0.06 * 130, abs=2)
+
+
 def test_grey_is_fixed_so_that_panels_can_be_compared(tmp_path: Path) -> None:
     flat = np.full((1, 4, 6, 6), 0.5, np.float32)
-    image = read(write_panel(tmp_path / "flat.png", part=flat, reconstruction=flat, whole=flat))
+    image = read(write_panel(tmp_path / "flat.png", Panel(flat, flat, flat)))
     middle = image[image.shape[0] // 2, image.shape[1] // 5, :3]
     np.testing.assert_allclose(middle, 0.5, atol=0.01)
 
 
 def test_panels_that_differ_are_refused(tmp_path: Path, panel: MakePanel) -> None:
     views = panel()
-    with pytest.raises(FigureError, match="must be alike"):
-        write_panel(tmp_path / "x.png", part=views.part[:1], reconstruction=views.whole, whole=views.whole)
-    with pytest.raises(FigureError, match="must be alike"):
-        write_panel(
-            tmp_path / "x.png", part=views.part[:0], reconstruction=views.whole[:0], whole=views.whole[:0]
-        )
+    with pytest.raises(FigureError, match="without a sample"):
+        write_panel(tmp_path / "x.png", Panel(views.part[:0], views.whole[:0], views.whole[:0]))
     with pytest.raises(FigureError, match="must be alike"):
         write_segmentation_panel(tmp_path / "x.png", views.whole[0], np.zeros((2, 2, 2)), np.zeros((2, 2, 2)))
     assert not list(tmp_path.iterdir())
@@ -140,9 +150,8 @@ def test_error_colours_go_from_dark_to_light() -> None:
 def test_the_box_of_a_part_is_drawn_on_its_whole(tmp_path: Path, plane: Plane) -> None:
     size, box = (8, 10, 12), np.array([[5, 8], [1, 6], [3, 12]], np.float32)
     dark = np.zeros((1, *size), np.float32)
-    picture = write_panel(
-        tmp_path / "box.png", part=dark, reconstruction=dark, whole=dark, planes=[plane], boxes=box[None]
-    )
+    panel = Panel(dark, dark, dark, boxes=box[None])
+    picture = write_panel(tmp_path / "box.png", panel, planes=[plane])
     image = read(picture)[..., :3]
     rows, columns = np.nonzero((np.abs(image - (1, 0.62, 0.11)) < 0.1).all(axis=2))
     tile = 1.65 * 130  # inches, dots per inch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from parts2whole.report.curves import mean_of, thin
 from parts2whole.report.figures import grey_png
 from parts2whole.report.page import case_tables, write_report
 from parts2whole.report.runs import Panel, RunError, read_run, write_volumes
+from parts2whole.report.study import Listing
 
 MakeRun = Callable[..., Path]
 EVIL = "</script><script>alert('patient')</script>"
@@ -63,7 +65,7 @@ def test_a_pretraining_page(tmp_path: Path, pretrained: MakeRun) -> None:
     ):
         assert text in page.text
     names = [series["name"] for series in page.data["charts"][0]["series"]]
-    assert names == ["training", "validation", "mean whole", "stretched part"]
+    assert names == ["training", "validation", "mean whole", "what the network sees"]
     (viewer,) = page.data["viewers"]
     assert [sample["name"] for sample in viewer["samples"]] == ["case_a", "case_b"]
     assert viewer["samples"][0]["shape"] == [4, 6, 5]
@@ -186,6 +188,92 @@ def test_damage_is_told_and_is_not_the_end(comparison: Path) -> None:
     assert "1 of 14 runs are not finished" in page.text
     assert "scratch-5-0: result.json can't be read" in page.text
     assert "run twice" in page.text
+
+
+def test_an_undefined_distance_is_the_worst_case(tmp_path: Path, finetuned: MakeRun) -> None:
+    """Of b one arm has missed all; of d both masks are empty, so that there is nothing to be judged."""
+    text = {"scratch": "a,5.0,0.9\nb,1.0,0.9\nc,9.0,0.8\nd,,\n", "ours": "a,4.0,0.9\nb,,0\nc,2.0,0.7\nd,,\n"}
+    for arm, rows in text.items():
+        folder = finetuned(tmp_path / arm, arm=arm, task_name="T", test={"assd_mm_liver": 3.0})
+        (folder / "test_cases.csv").write_text(f"case,assd_mm_liver,dice_liver\n{rows}")
+    (table,) = case_tables([read_run(tmp_path / arm) for arm in text])
+    assert table["score"] == "ASSD mm liver"
+    assert [row["case"] for row in table["rows"]] == ["b", "c", "a"]
+    assert table["rows"][0]["values"] == {"scratch": 1.0, "ours": math.inf}
+
+
+def test_undefined_distances_are_called_so_on_the_page(tmp_path: Path, finetuned: MakeRun) -> None:
+    for seed, rows in enumerate(("a,5.0\nb,1.0\n", "a,4.0\nb,\n")):
+        folder = finetuned(tmp_path / str(seed), seed=seed, test={"assd_mm": 3.0})
+        (folder / "test_cases.csv").write_text(f"case,assd_mm\n{rows}")
+    page = Reader(write_report(tmp_path))
+    assert "It is undefined where one of two masks is empty, which is worst." in page.text
+    assert page.text.index("b undefined") < page.text.index("a 4.500")
+
+
+def test_what_does_not_fit_the_page_is_told(tmp_path: Path, pretrained: MakeRun, finetuned: MakeRun) -> None:
+    """Eight pre-trainings, fourteen other metrics and thirteen numbers of labels."""
+    for place in range(8):
+        pretrained(tmp_path / f"pre{place}", panel=False, loss=0.05, arm=f"arm {place}")
+    for cases in range(1, 14):
+        for arm in ("scratch", "ours"):
+            test = {"dice_mean": 0.7} | {f"iou_{number}": 0.5 for number in range(14)}
+            about = {"arm": arm, "task_name": "T", "cases": cases, "test": test}
+            finetuned(tmp_path / f"{arm}{cases}", **about)
+    page = Reader(write_report(tmp_path))
+    for text in (
+        "2 more verdicts on pre-trainings",
+        "4 more headlines of pre-trainings",
+        "2 more tables of other metrics",
+        "1 more charts of fine-tuning",
+    ):
+        assert f"Left out of this page: {text}" in page.text
+    assert "Other metrics (12)" in page.text
+    groups = [chart["group"] for chart in page.data["charts"]]
+    assert groups.count("finetuning") == 12
+
+
+def test_a_page_that_shows_all_says_nothing_of_more(comparison: Path) -> None:
+    assert "Left out of this page" not in Reader(write_report(comparison)).text
+
+
+def test_the_lead_of_the_figures_says_whose_test_cases_they_are(comparison: Path) -> None:
+    assert "on the same test cases" in Reader(write_report(comparison)).text
+    result = comparison / "scratch-5-0" / "result.json"
+    changed = json.loads(result.read_text()) | {"test_cases": ["case_1", "case_9"]}
+    result.write_text(json.dumps(changed))
+    page = Reader(write_report(comparison))
+    assert "on the same test cases" not in page.text
+    assert "test cases are not the same in all runs" in page.text
+
+
+def test_a_margin_for_other_metrics_does_not_take_the_table_away(tmp_path: Path, finetuned: MakeRun) -> None:
+    """A margin in mm, of the metric that the task is judged by, says nothing of shares."""
+    for arm, gain in (("scratch", 0.0), ("ours", 1.0)):
+        for seed in range(3):
+            test = {"assd_mm": 5.0 - gain + seed * (1 + gain) / 3, "dice_liver": 0.7}
+            about = {"arm": arm, "task_name": "T", "seed": seed, "test": test, "monitor": "assd_mm"}
+            finetuned(tmp_path / f"{arm}{seed}", **about)
+    runs = tuple(tmp_path / f"{arm}{seed}" for arm in ("scratch", "ours") for seed in range(3))
+    listing = Listing("s", ("scratch", "ours"), runs, {"margin": 1.5}, metrics={"T": "assd_mm"})
+    source = tmp_path / "given.yaml"
+    source.write_text("{}")
+    listing.write(tmp_path, source=source)
+    page = Reader(write_report(tmp_path))
+    assert "within ±1.5 (two one-sided paired t-tests" in page.text
+    assert "Dice liver: no table (a margin of 1.5 holds any difference of shares" in page.text
+
+
+def test_what_the_network_sees_is_a_part_or_another_input(tmp_path: Path, pretrained: MakeRun) -> None:
+    boxed, masked = (pretrained(tmp_path / name) for name in ("boxed", "masked"))
+    whole = np.zeros((2, 4, 4, 4), np.float32)
+    write_volumes(masked, Panel(whole, whole, whole, ((1.0, 1.0, 1.0), (2.0, 1.0, 1.0))))
+    seen = {}
+    for folder in (boxed, masked):
+        (viewer,) = Reader(write_report(folder)).data["viewers"]
+        seen[folder.name] = {sample["seen"] for sample in viewer["samples"]}
+    assert seen == {"boxed": {"Part"}, "masked": {"Input"}}
+    assert [sample["spacing"] for sample in viewer["samples"]] == [[1.0, 1.0, 1.0], [2.0, 1.0, 1.0]]
 
 
 def test_a_folder_without_runs_is_an_error(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -104,6 +105,31 @@ def test_volumes_round_trip(tmp_path: Path, panel: MakePanel) -> None:
     np.testing.assert_array_equal(back.boxes, views.boxes)
     assert (back.names, back.spacing_mm) == (views.names, views.spacing_mm)
     assert [path.name for path in (tmp_path / "panels").iterdir()] == ["latest.npz"]
+
+
+def test_every_sample_may_have_a_spacing_of_its_own(tmp_path: Path, panel: MakePanel) -> None:
+    """Files of version 0.1.0 know one for all."""
+    views = panel()
+    assert views.spacings_mm == ((3.0, 1.0, 1.0), (3.0, 1.0, 1.0))
+    spacings = (3.0, 1.0, 0.5), (2.0, 0.75, 0.75)
+    write_volumes(tmp_path, dataclasses.replace(views, spacing_mm=spacings))
+    back = read_volumes(tmp_path)
+    assert back is not None
+    assert back.spacings_mm == spacings
+    path = write_volumes(tmp_path, views)
+    old = dict(np.load(path))
+    np.savez(path, **(old | {"spacing_mm": np.array([3.0, 1.0, 1.0], np.float32)}))
+    back = read_volumes(tmp_path)
+    assert back is not None
+    assert back.spacings_mm == views.spacings_mm
+    with pytest.raises(RunError, match="one spacing"):
+        dataclasses.replace(views, spacing_mm=((1.0, 1.0, 1.0),) * 3)
+
+
+def test_the_first_column_is_the_case_whatever_it_is_called(tmp_path: Path, finetuned: MakeRun) -> None:
+    folder = finetuned(tmp_path / "ft")
+    (folder / "test_cases.csv").write_text("item,dice_mean\n007,0.5\n1e3,\n")
+    assert read_run(folder).cases == ({"case": "007", "dice_mean": 0.5}, {"case": "1e3"})
 
 
 def test_volumes_need_only_the_three_arrays(tmp_path: Path, panel: MakePanel) -> None:

@@ -14,7 +14,9 @@ from scipy import stats
 
 from parts2whole.report.endpoints import ENDPOINTS, Judged, to_rows
 from parts2whole.report.judge import measure_endpoints
+from parts2whole.report.results import tabulate
 from parts2whole.report.runs import Run, read_run
+from parts2whole.report.verdict import conclude
 
 MakeRun = Callable[..., Path]
 SCRATCH = (0.60, 0.70, 0.66, 0.72)
@@ -144,8 +146,72 @@ def test_the_worst_tenth_of_a_classification_is_by_the_probability_of_the_true_c
     runs = make({"scratch": {3: (0.5, 0.5)}, "Parts2Whole": {3: (0.6, 0.6)}}, test={"auc": 0.7})
     for run in runs:
         (run.folder / "test_cases.csv").write_text("case,target,p_0,p_1\na,0,0.9,0.1\nb,1,0.8,0.2\n")
-    (row,) = judged([read_run(run.folder) for run in runs], "worst_tenth")
+    endpoints = measure_endpoints([read_run(run.folder) for run in runs], {"final": 0, "worst_tenth": 0})
+    (final,), (row,) = (endpoint.rows for endpoint in endpoints)
     assert row.figures["scratch"] == pytest.approx(0.2)
+    assert (final.metric, row.metric) == ("auc", "probability_of_the_true_class")
+    assert (row.higher, row.percent) == (True, True)
+
+
+def test_the_worst_tenth_is_never_called_points_of_another_metric(make: Any) -> None:
+    runs = make({"scratch": {3: (0.5,) * 6}, "Parts2Whole": {3: (0.6,) * 6}}, test={"auc": 0.7})
+    for seed, run in enumerate(runs):
+        sure = 0.5 + 0.01 * (seed % 6) + (0.15 + 0.001 * seed) * (run.result["arm"] == "Parts2Whole")
+        (run.folder / "test_cases.csv").write_text(f"case,target,p_0,p_1\na,0,{sure},{1 - sure}\n")
+    found = conclude(measure_endpoints([read_run(run.folder) for run in runs], {"worst_tenth": 0}))
+    assert found is not None
+    assert "points of probability of the true class over scratch" in found.headline
+    assert "AUC" not in found.headline
+
+
+MISSED = "case,dice_liver,dice_mean,hd95_mm_liver,hd95_mm_mean\n"
+
+
+def with_distances(runs: Sequence[Run], found: Mapping[str, int]) -> list[Run]:
+    """Runs that find the liver in so many of five cases; in a sixth there is none, and none is found."""
+    for run in runs:
+        count = found[run.result["arm"]]
+        lines = [f"c{case},0.9,0.9,{5 + case},{5 + case}" for case in range(count)]
+        lines += [f"c{case},0,0,," for case in range(count, 5)]
+        (run.folder / "test_cases.csv").write_text(MISSED + "\n".join([*lines, "c5,,,,"]) + "\n")
+    return [read_run(run.folder) for run in runs]
+
+
+def test_distances_that_a_missed_structure_lacks_are_counted_under_the_table(make: Any) -> None:
+    """Parts2Whole misses four of five livers: its mean is over one, and looks better."""
+    arms = {"scratch": {3: (0.9, 0.9)}, "Parts2Whole": {3: (0.2, 0.2)}}
+    test = {"hd95_mm_liver": 5.0, "dice_mean": 0.5}
+    runs = with_distances(make(arms, test=test), {"scratch": 5, "Parts2Whole": 1})
+    (note,) = (note for note in tabulate(runs, metric="hd95_mm_liver").notes if "distance" in note)
+    assert note.endswith("HD95 mm liver, 3 cases, scratch over 10 of 10, Parts2Whole over 2 of 10.")
+    assert not any("distance" in note for note in tabulate(runs).notes)  # of Dice
+
+
+def test_there_is_no_worst_tenth_of_distances_that_the_worst_lack(make: Any) -> None:
+    arms = {"scratch": {3: (0.9, 0.9)}, "Parts2Whole": {3: (0.2, 0.2)}}
+    about: dict[str, Any] = {"test": {"hd95_mm_mean": 5.0}}
+    runs = with_distances(make(arms, **about), {"scratch": 5, "Parts2Whole": 1})
+    (endpoint,) = measure_endpoints(runs, {"worst_tenth": 0})
+    assert endpoint.rows == ()
+    assert endpoint.notes == (
+        "Hippocampus: no worst tenth by HD95 mm mean, which the worst test cases lack: one of two masks is empty.",
+    )
+    whole = with_distances(runs, {"scratch": 5, "Parts2Whole": 5})
+    (row,) = judged(whole, "worst_tenth")
+    assert row.figures == {"scratch": 9.0, "Parts2Whole": 9.0}
+
+
+def test_rounding_is_no_spread_over_seeds(make: Any) -> None:
+    """Values that are one number, added up in other ways: neither a ratio nor a rank comes of their last digits."""
+    noisy = (0.7, 0.1 + 0.6, 0.7 / 3 * 3, 0.2 + 0.5)
+    runs = make({"scratch": {3: SCRATCH}, "Parts2Whole": {3: noisy}, "MoCo": {3: (0.7,) * 4}})
+    (endpoint,) = measure_endpoints(runs, {"spread": 0})
+    (row,) = endpoint.rows
+    assert (row.figures["Parts2Whole"], row.figures["MoCo"], row.effect) == (0.0, 0.0, 0.0)
+    assert endpoint.ranks["Parts2Whole"] == endpoint.ranks["MoCo"]
+    still = make({"scratch": {4: (0.7,) * 4}, "Parts2Whole": {4: noisy}})
+    (row,) = judged(still, "spread")
+    assert (row.effect, row.p, row.why) == (None, None, "nothing varies")
 
 
 def test_the_spread_is_tested_one_sided_with_a_ratio(make: Any) -> None:

@@ -73,7 +73,11 @@ def test_colours_say_which_arm_it_is() -> None:
     many = ["scratch", "Parts2Whole", *(f"arm {i}" for i in range(7))]
     found = arm_colours(many)
     assert (found["Parts2Whole"], found["scratch"]) == (0, 7)
-    assert [found[f"arm {i}"] for i in range(7)] == [1, 2, 3, 4, 5, 6, 1]
+    # The seventh has the first one's colour (there are eight), but not its stroke, and neither of the fixed colours.
+    assert [found[f"arm {i}"] for i in range(7)] == [1, 2, 3, 4, 5, 6, 8 + 1]
+    crowd = arm_colours([f"arm {i:02}" for i in range(20)])
+    assert len(set(crowd.values())) == 20
+    assert not {0, 7} & {number % 8 for number in crowd.values()}
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +53,7 @@ def test_baselines_are_compared_with_the_error_of_the_reconstruction(
     first, *others = run_charts(found)
     ends = {series.name: series.points[-1][1] for series in first.series}
     assert ends == pytest.approx(
-        {"training": 0.0124, "validation": 0.0124, "mean whole": 0.03, "stretched part": 0.02}
+        {"training": 0.0124, "validation": 0.0124, "mean whole": 0.03, "what the network sees": 0.02}
     )
     totals = [chart for chart in others if chart.title.startswith("Loss")]
     assert [chart.series[0].points[-1][1] for chart in totals] == [0.5, 0.5]
@@ -79,6 +80,48 @@ def test_an_unfinished_run_is_not_judged_before_its_warm_up_ends(
     assert judge_pretraining(read_run(tmp_path)).headline.startswith(headline)
 
 
+def told_apart(folder: Path, loss: float, **result: object) -> Path:
+    """A run of a method that tells wholes apart, where guessing costs 3.43."""
+    folder.mkdir()
+    record = {"step": 5, "time_s": 1, "split": "validation", "loss": loss, "baseline_guessing": 3.43}
+    (folder / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+    about = {"kind": "pretrain", "steps": 5, "validation_loss": loss, "baseline_guessing": 3.43}
+    (folder / "result.json").write_text(json.dumps(about | result))
+    return folder
+
+
+def test_a_method_that_guesses_has_collapsed(tmp_path: Path) -> None:
+    run = read_run(told_apart(tmp_path / "guesses", 3.43, collapsed=True))
+    verdict = judge_pretraining(run)
+    assert (verdict.tone, verdict.headline) == ("bad", "Collapsed: no better than a trivial prediction")
+    assert verdict.text.startswith("Validation loss 3.43. Trivial baselines: guessing 3.43.")
+    (chart,) = run_charts(run)
+    assert [series.name for series in chart.series] == ["validation", "guessing"]
+    assert chart.value == "loss"
+
+
+def test_a_method_that_tells_wholes_apart_is_compared_with_guessing(tmp_path: Path) -> None:
+    verdict = judge_pretraining(read_run(told_apart(tmp_path / "learns", 1.715, collapsed=False)))
+    assert (verdict.tone, verdict.headline) == (
+        "good",
+        "Validation loss 1.715, 50 % below the trivial baseline",
+    )
+    assert "rebuilds" not in verdict.text
+
+
+def test_a_constant_network_has_collapsed_whatever_its_loss(tmp_path: Path, pretrained: MakeRun) -> None:
+    """Its loss may be below the baselines, or there may be none."""
+    headline = "Collapsed: it gives nearly the same for every whole"
+    rebuilds = read_run(pretrained(tmp_path / "rebuilds", loss=0.0124, panel=False, collapsed=True))
+    apart = read_run(told_apart(tmp_path / "apart", 3.4, collapsed=True))
+    old = read_run(told_apart(tmp_path / "old", 3.4, collapsed=True, baseline_guessing=None))
+    old = dataclasses.replace(old, records=({"step": 5, "split": "validation", "loss": 3.4},))
+    for run in (rebuilds, apart, old):
+        verdict = judge_pretraining(run)
+        assert (verdict.tone, verdict.headline) == ("bad", headline)
+    assert "no better than" not in judge_pretraining(rebuilds).text
+
+
 def test_a_method_that_rebuilds_nothing_has_no_baseline(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 5, "time_s": 1, "split": "validation", "loss": 4.5}\n')
     verdict = judge_pretraining(read_run(tmp_path))
@@ -95,7 +138,9 @@ def test_a_fine_tuned_model_is_summed_up(tmp_path: Path, finetuned: MakeRun) -> 
     missed = {"dice_mean": 0.4, "dice_1": 0.8, "dice_2": 0.0}
     verdict = judge_finetuning(read_run(finetuned(tmp_path / "missed", test=missed)))
     assert verdict.tone == "weak"
-    assert verdict.text.startswith("Never found on any test case: Dice 2.")
+    assert verdict.text.startswith(
+        "Nothing right on any test case: Dice 2 (missed, or found where there is none)."
+    )
     verdict = judge_finetuning(read_run(finetuned(tmp_path / "last", best_step=100)))
     assert "more steps may do better" in verdict.text
 
@@ -130,12 +175,12 @@ LOW, HIGH, LIKE = [0.70, 0.71, 0.72], [0.80, 0.82, 0.81], [0.71, 0.70, 0.725]
         (
             rows(LOW, HIGH) + rows(LOW, LIKE, 9),
             "weak",
-            "Parts2Whole is better than scratch in 1 of 2 comparisons (α = 0.05)",
+            "Parts2Whole is better than scratch in 1 of 2 comparisons (α = 0.05, not corrected)",
         ),
         (
             rows(LOW, HIGH) + rows(HIGH, LOW, 9),
             "bad",
-            "Parts2Whole against scratch: worse in 1, better in 1 of 2 (α = 0.05)",
+            "Parts2Whole against scratch: worse in 1, better in 1 of 2 (α = 0.05, not corrected)",
         ),
     ],
 )
@@ -146,6 +191,22 @@ def test_comparisons_are_judged_both_ways(
     (verdict,) = judge_comparison(make_table(data, alternative=alternative))
     assert (verdict.tone, verdict.headline) == (tone, headline)
     assert verdict.text.startswith("T, AUC, %: 5 cases ")
+
+
+def test_the_best_other_is_not_judged_twice() -> None:
+    """Where the best other arm is scratch in every row, what is said of scratch is all."""
+    middle = [row | {"arm": "MoCo", "value": float(row["value"]) - 0.05} for row in rows(LOW, HIGH)[:3]]  # type: ignore[arg-type]
+    table = make_table(rows(LOW, HIGH) + middle)
+    assert {d.against for d in table.rows[0].differences.values()} == {"scratch"}
+    assert [verdict.headline for verdict in judge_comparison(table)] == [
+        "Parts2Whole is better than scratch in the one comparison made (α = 0.05)"
+    ]
+    better = [row | {"value": float(row["value"]) + 0.1, "labelled": 9} for row in middle]  # type: ignore[arg-type]
+    table = make_table(rows(LOW, HIGH) + middle + rows(LOW, HIGH, 9) + better)
+    assert [verdict.headline.split(" in ")[0] for verdict in judge_comparison(table)] == [
+        "Parts2Whole is better than scratch",
+        "Parts2Whole is better than the best other arm",
+    ]
 
 
 def test_one_arm_is_not_judged() -> None:

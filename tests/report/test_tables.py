@@ -130,7 +130,47 @@ def test_equivalence_can_be_tested_for() -> None:
     assert not narrow.rows[0].cells["Autoencoder"].equivalent
     assert wide.rows[0].cells["Autoencoder"].equivalent
     assert not wide.rows[0].cells["scratch"].equivalent
-    assert "within ±0.02 (two one-sided tests" in wide.notes[1]
+    assert "within ±2 points (two one-sided paired t-tests, α = 0.05)" in wide.notes[1]
+
+
+def test_a_margin_is_told_in_the_unit_of_the_table_and_one_for_all_shares_is_refused() -> None:
+    """VALUES are shares, shown as percentages; distances are in mm."""
+    apart = {arm: [10 * v for v in values] for arm, values in VALUES.items()}
+    distances = rows_of(apart, metric="assd_mm_mean", task="Lung")
+    assert "within ±0.5 (two" in make_table(distances, margin=0.5).notes[1]
+    assert "within ±1 point (two" in make_table(rows_of(VALUES), margin=0.01).notes[1]
+    mixed = make_table(rows_of(VALUES) + distances, margin=0.02)
+    assert "within ±0.02 (±2 points of shares) (two" in mixed.notes[1]
+    assert "within ±2 (two" in make_table(distances, margin=2).notes[1]
+    for rows in (rows_of(VALUES), rows_of(VALUES) + distances):
+        with pytest.raises(TableError, match="a margin of 1 holds any difference of shares"):
+            make_table(rows, margin=1)
+
+
+def test_a_comparison_with_a_best_other_that_has_a_name_is_one() -> None:
+    """In Liver the best other is Autoencoder, in Lung scratch: three tests, not four."""
+    better = VALUES | {"scratch": [0.01 + value for value in VALUES["Autoencoder"]]}
+    table = make_table(rows_of(VALUES) + rows_of(better, task="Lung"))
+    (note,) = (note for note in table.notes if "Holm" in note)
+    assert "these 3 comparisons" in note
+    alone = {arm: better[arm] for arm in ("scratch", "Parts2Whole")} | {"zero": [0.0] * 5}
+    assert not any("Holm" in note for note in make_table(rows_of(alone)).notes)
+
+
+def distances_of(values: dict[str, list[float]], cases: dict[str, tuple[int, int]]) -> list[dict[str, Any]]:
+    found = rows_of(values, metric="hd95_mm_liver")
+    return [row | {"cases": cases[row["arm"]]} for row in found]
+
+
+def test_over_how_many_cases_distances_are_is_told() -> None:
+    values = {"scratch": [9.0, 8.0], "Parts2Whole": [4.0, 3.0]}
+    few = make_table(distances_of(values, {"scratch": (10, 10), "Parts2Whole": (1, 10)}))
+    (note,) = (note for note in few.notes if "distance" in note)
+    assert note.endswith(
+        "test cases of all seeds: Liver, HD95 mm liver, 10 % (12), scratch over 20 of 20, Parts2Whole over 2 of 20."
+    )
+    whole = make_table(distances_of(values, {"scratch": (10, 10), "Parts2Whole": (10, 10)}))
+    assert not any("distance" in note for note in whole.notes)
 
 
 def test_correction_for_many_comparisons_is_told() -> None:

@@ -173,12 +173,28 @@ def test_labels_that_changed_between_the_seeds_of_all_arms_are_told():
     )
 
 
+def test_the_verdict_says_the_same_of_test_cases_as_the_table():
+    """Whether seeds are runs on the same test patients is read from the runs, wherever it is said."""
+    for cases, alike in ((["a", "b"], True), (None, False)):
+        runs = [
+            dataclasses.replace(one, result=one.result | {"test_cases": cases or [f"c{one.result['seed']}"]})
+            for one in study()
+        ]
+        table = tabulate(runs)
+        assert table.same_cases is alike
+        assert ("Test cases are the same in all" in " ".join(table.notes)) is alike
+        found = conclude(measure_endpoints(runs, {"final": 0}))
+        assert found is not None
+        assert ("runs on the same test patients." in found.text) is alike
+        assert ("test patients are not the same in all runs." in found.text) is not alike
+
+
 def test_titles_say_what_a_margin_says():
     table = tabulate(study(), margin=0.05)
     page = to_html(table)
     assert "worse than the best" not in page
     assert "not told from the best" not in page
-    assert "equivalent to the best within ±0.05" in page
+    assert "equivalent to the best within ±5 points" in page
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,13 @@ def test_ranks_of_few_seeds_are_doubted() -> None:
     assert not any("surer" in line for line in lines(endpoint(*enough, ranks=ranks)))
 
 
+def test_a_rare_first_place_is_not_none_at_all() -> None:
+    ranks = {"scratch": Rank(1.0, (1.0, 1.0), 0.996), "Parts2Whole": Rank(2.0, (2.0, 2.0), 0.004)}
+    found = " ".join(lines(endpoint(row(1, 0.1, 0.4), row(3, 0.1, 0.4), ranks=ranks)))
+    assert "Parts2Whole is first in 0.4 % of 10,000 bootstraps" in found
+    assert "most often first is scratch (100 %)" in found
+
+
 def test_nothing_after_any_number_of_steps_is_said_once() -> None:
     rows = [row(n, 0.01 * n, 0.5, steps=steps, family=4) for n in (1, 3) for steps in (100, 400)]
     assert lines(endpoint(*rows))[0].startswith(

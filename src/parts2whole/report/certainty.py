@@ -120,21 +120,20 @@ def _bootstrap(a: Sequence[Run], b: Sequence[Run], metric: str, how: Mapping[str
     by_seed = [{run.result.get("seed", 0): run for run in runs} for runs in (a, b)]
     paired = set(by_seed[0]) == set(by_seed[1])
     ordered = [[runs[seed] for seed in sorted(runs)] for runs in by_seed]
-    cases = [{str(next(iter(row.values()))): row for row in run.cases} for runs in ordered for run in runs]
-    if not all(cases):
+    arms = [[{row["case"]: row for row in run.cases} for run in runs] for runs in ordered]
+    if not all(cases for arm in arms for cases in arm):
         raise BootstrapError("a run has no test cases")
-    common = [name for name in cases[0] if all(name in found for found in cases)]
-    patients = [str(cases[0][name].get("patient", name)) for name in common]
-    by_class = any("target" in row for row in cases[0].values())
+    first = arms[0][0]
+    common = [name for name in first if all(name in cases for arm in arms for cases in arm)]
+    patients = [str(first[name].get("patient", name)) for name in common]
+    by_class = any("target" in row for row in first.values())
     if by_class and metric != "auc":
         raise BootstrapError(f"{metric} is no mean over cases")
-    positive = _positive_class(cases[0].values()) if by_class else ""
-    arrays = []
-    place = 0
-    for runs in ordered:
-        tables = cases[place : place + len(runs)]
-        place += len(runs)
-        arrays.append(np.array([[_score(t[name], metric, positive) for name in common] for t in tables]))
+    positive = _positive_class(first.values()) if by_class else ""
+    arrays = [
+        np.array([[_score(cases[name], metric, positive) for name in common] for cases in arm])
+        for arm in arms
+    ]
     measure = auc_of_runs if by_class else None
     return bootstrap(*arrays, patients=patients, metric=measure, paired_runs=paired, **how)
 

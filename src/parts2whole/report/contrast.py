@@ -83,19 +83,16 @@ def rebuilds(run: Run) -> bool:
     return bool(run.series("validation", "baseline_mean_whole"))
 
 
-def paired_curves(run: Run, features: str | None = None) -> list[tuple[int, float, float]]:
-    """Step, validation loss (of the reconstruction, if there is one) and InfoNCE, where both were recorded.
-
-    ``features`` is how names of figures begin; default as `features_of`.
-    """
+def paired_curves(run: Run) -> list[tuple[int, float, float]]:
+    """Step, validation loss (of the reconstruction, where given) and InfoNCE, where both were recorded."""
     losses = dict(run.errors("validation"))
-    contrast = run.series("validation", f"{features_of(run) if features is None else features}{INFO_NCE}")
+    contrast = run.series("validation", features_of(run) + INFO_NCE)
     return [(step, losses[step], value) for step, value in contrast if step in losses]
 
 
-def correlate(run: Run, features: str | None = None) -> Correlation:
+def correlate(run: Run) -> Correlation:
     """The correlation of `paired_curves`."""
-    pairs = paired_curves(run, features)
+    pairs = paired_curves(run)
     loss, contrast = (np.array([pair[i] for pair in pairs]) for i in (1, 2))
     return Correlation(
         len(pairs),
@@ -148,10 +145,16 @@ def _lines(runs: Sequence[Run], names: dict[Path, str], name: str, beside: str |
         main = features_of(run)
         called = names[run.folder] + ("" if main else f", {FEATURES[main]}")
         lines.append(Series(called, run.series("validation", main + name), "main", place))
-    if beside and beside.endswith("chance"):
-        longest = max((run.series("validation", beside) for run in runs), key=len, default=[])
-        lines.append(Series(WORDS[beside], longest, "baseline", 9))
-    return lines
+    if not beside or not beside.endswith("chance"):
+        return lines
+    chances = {run.folder: run.series("validation", beside) for run in runs}
+    if len({round(value, 9) for points in chances.values() for _, value in points}) < 2:
+        return [*lines, Series(WORDS[beside], max(chances.values(), key=len, default=[]), "baseline", 9)]
+    # As many wholes were not compared in all runs: chance is another in each, in the colour of its run.
+    return lines + [
+        Series(f"{WORDS[beside]}, {names[folder]}", points, "baseline", place % 8)
+        for place, (folder, points) in enumerate(chances.items())
+    ]
 
 
 def pretraining_names(runs: Sequence[Run]) -> dict[Path, str]:

@@ -43,7 +43,7 @@ class Chart {
     const kinds = new Map(this.chart.series.map((s) => [s.name, s])); // seeds share the name of their mean
     if (kinds.size > 1)
       for (const [name, series] of kinds) {
-        const key = make("span", { class: `key ${series.role}`, style: `color:${colour(series)}` });
+        const key = make("span", { class: `key ${series.colour < 8 ? series.role : "baseline"}`, style: `color:${colour(series)}` });
         const button = make("button", { type: "button", "aria-pressed": "true" }, key, name);
         button.addEventListener("click", () => {
           const on = !this.shown.has(name);
@@ -113,7 +113,7 @@ class Chart {
     for (const series of [...lines].sort((a, b) => (a.role === "main") - (b.role === "main"))) {
       const from = series.role === "baseline" ? [[first, series.points[0][1]]] : [];
       const path = [...from, ...series.points].map((p) => `${x(p[0]).toFixed(1)},${y(p[1], series).toFixed(1)}`);
-      draw(group, "path", { class: series.role, d: `M${path.join("L")}`, style: `stroke:${colour(series)}` });
+      draw(group, "path", { class: series.role, d: `M${path.join("L")}`, style: `stroke:${colour(series)}${series.role === "baseline" ? "" : dash(series.colour)}` });
       if (series.points.length === 1 || (series.role === "main" && series.points.length <= 12 && lines.length <= 6))
         for (const p of series.points)
           draw(group, "circle", { cx: x(p[0]), cy: y(p[1], series), r: 3, style: `fill:${colour(series)}` });

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from parts2whole.report.results import arm_names, main_metric, task_names, told_steps
 from parts2whole.report.runs import Run, as_number
-from parts2whole.report.summary import BASELINES
+from parts2whole.report.summary import BASELINES, GUESSING
 from parts2whole.report.tables import arm_colours, higher_is_better, metric_title
 
 Role = Literal["main", "faint", "baseline"]
@@ -17,6 +17,7 @@ Role = Literal["main", "faint", "baseline"]
 POINTS = 60_000
 """Points in all charts of a page together."""
 MOST_CHARTS = 12
+"""Of one kind, that a page shows."""
 MONITORED = frozenset(
     (
         *("info_nce_0.1", "info_nce_0.5", "info_nce_chance", "which_whole", "which_whole_chance"),
@@ -26,7 +27,8 @@ MONITORED = frozenset(
 """What the contrast monitor records, of the bottleneck map as ``map_...``; `contrast` draws it."""
 NAMES = {
     "baseline_mean_whole": "mean whole",
-    "baseline_stretched_part": "stretched part",
+    "baseline_stretched_part": "what the network sees",
+    GUESSING: "guessing",
     "map_spread": "spread of the bottleneck map",
     "output_spread": "spread of the output",
     "lr": "learning rate",
@@ -36,7 +38,9 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Series:
-    """A line of a chart: ``main`` is drawn boldly, ``faint`` thinly, ``baseline`` dashed; colours repeat.
+    """A line of a chart: ``main`` is drawn boldly, ``faint`` thinly, ``baseline`` dashed.
+
+    Colours repeat after eight numbers, in another stroke.
 
     Lines with ``right`` have an axis of their own, on the right.
     """
@@ -117,13 +121,14 @@ def run_charts(run: Run) -> list[Chart]:
         Series("validation", run.errors("validation"), "main", 0),
     ]
     for place, name in enumerate(BASELINES):
-        lines.append(Series(NAMES[name], run.series("validation", name), "baseline", 8 + place))
+        lines.append(Series(NAMES[name], run.series("validation", name), "baseline", 8 + place % 2))
     kept = tuple(series for series in lines if series.points)
     charts = []
     if kept:
         trivial = any(series.role == "baseline" for series in kept)
         title = "Loss beside the trivial baselines" if trivial else "Loss"
-        charts.append(Chart(title, "mean squared error" if trivial else "loss", kept, wide=True))
+        squared = trivial and not run.series("validation", GUESSING)
+        charts.append(Chart(title, "mean squared error" if squared else "loss", kept, wide=True))
     names = run.metrics("validation")
     shown = "reconstruction" if "reconstruction" in names else "loss"
     if run.kind == "finetune" and (metric := main_metric([name for name in names if name != "loss"])):
@@ -151,7 +156,7 @@ def run_charts(run: Run) -> list[Chart]:
             where = "" if name in NAMES else f", {split}"
             points = run.series(split, name)
             charts.append(Chart(f"{title[:1].upper()}{title[1:]}{where}", title, (Series(title, points),)))
-    return charts[:MOST_CHARTS]
+    return charts
 
 
 def overlay_charts(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Chart]:
@@ -167,7 +172,7 @@ def overlay_charts(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Chart
             continue
         if rebuilds:
             # Baselines depend on the validation wholes: draw them only where all runs share them.
-            for place, name in enumerate(BASELINES):
+            for place, name in enumerate(name for name in BASELINES if name != GUESSING):
                 values = {
                     round(value, 9) for run in chosen for _, value in run.series("validation", name)[-1:]
                 }
@@ -215,7 +220,7 @@ def comparison_charts(runs: Sequence[Run]) -> list[Chart]:
                     group="finetuning",
                 )
             )
-    return charts[:MOST_CHARTS]
+    return charts
 
 
 def _share(metric: str, lines: Sequence[Series]) -> bool:

@@ -176,7 +176,7 @@ def tabulate(numbers: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]
     for key in dict.fromkeys(name.removeprefix("map_") for name in numbers["after"]):
         if key.endswith("_chance"):
             continue
-        row = {"number": key, "chance": numbers["after"].get(CHANCES.get(key, ""), math.nan)}
+        row = {"number": key, "chance": _chance(numbers["after"], key)}
         for kind, (start, _) in KINDS.items():
             found = {
                 f"{kind} {TRAINED[s]}": numbers[s][start + key] for s in STAGES if start + key in numbers[s]
@@ -184,6 +184,13 @@ def tabulate(numbers: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]
             row |= found
         rows.append(row)
     return rows
+
+
+def _chance(numbers: Mapping[str, float], key: str) -> float:
+    """What a number is by chance; nan where that isn't known."""
+    if key == "retrieval_top5":  # of m wholes five are nearest, or all of them
+        return min(5 * numbers.get(CHANCES["retrieval_top1"], math.nan), 1.0)
+    return numbers.get(CHANCES.get(key, ""), math.nan)
 
 
 def _sheet(thumbs: npt.NDArray[np.uint8]) -> Plain:

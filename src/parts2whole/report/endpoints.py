@@ -95,6 +95,7 @@ class Endpoint:
         ranks: of all arms, over rows and tasks; empty where they can't be compared.
         late: fine-tunings that were finished before the endpoint was named; 0 where it was named in time.
         notes: what was left out.
+        same_cases: see `parts2whole.report.tables.Table`.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Endpoint:
     ranks: Mapping[str, Rank]
     late: int = 0
     notes: tuple[str, ...] = ()
+    same_cases: bool = True
 
 
 def late_words(endpoint: Endpoint) -> str:

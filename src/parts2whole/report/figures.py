@@ -28,9 +28,9 @@ from matplotlib.patches import Rectangle
 
 from parts2whole.errors import Parts2WholeError
 from parts2whole.files import replacing
+from parts2whole.report.runs import Panel, Spacing
 
 Plane = Literal["axial", "coronal", "sagittal"]
-Spacing = tuple[float, float, float]
 Array = npt.NDArray[Any]
 
 AXIS: dict[Plane, int] = {"axial": 0, "coronal": 1, "sagittal": 2}
@@ -40,6 +40,7 @@ INK, MUTED = "#1c2126", "#68707a"
 REFERENCE, PREDICTION = "#35d0ba", "#ff9f1c"
 CLASSES = ("#35d0ba", "#ff9f1c", "#e85d9e", "#6ea8fe", "#c3e88d", "#f5e663", "#b48ef0")
 TILE_INCHES = 1.65
+LONGEST_NAME = 22
 
 
 class FigureError(Parts2WholeError, ValueError):
@@ -60,48 +61,38 @@ def pixel_aspect(plane: Plane, spacing_mm: Spacing) -> float:
 
 def write_panel(
     path: str | Path,
+    panel: Panel,
     *,
-    part: Array,
-    reconstruction: Array,
-    whole: Array,
-    spacing_mm: Spacing = (1.0, 1.0, 1.0),
-    names: Sequence[str] = (),
     title: str = "",
     planes: Sequence[Plane] = ("axial",),
     error_max: float = 0.5,
-    boxes: Array | None = None,
 ) -> Path:
     """Draw samples of a reconstruction as PNG: part, reconstruction, whole and absolute error.
 
     Grey is fixed to 0..1 and error to 0..``error_max``, so that panels of different steps can be compared.
+    Where a part is a box of its whole, slices of the whole go through its middle, and it is drawn on them.
 
     Args:
         path: the PNG file.
-        part: what the network saw, (n, z, y, x) in [0, 1].
-        reconstruction: what it made of it, alike.
-        whole: what it should have made, alike.
-        spacing_mm: distance between voxels along (z, y, x).
-        names: one a sample.
+        panel: the samples.
         title: drawn above.
         planes: slices to draw of every sample, through its middle; `PLANES` for all three.
         error_max: error at the end of the colour scale.
-        boxes: (n, 3, 2), where the part was cut from: first and one-past-last voxel of the whole along
-            (z, y, x); slices of the whole then go through its middle, and it is drawn on them.
 
     Raises:
-        FigureError: shapes that differ, or no sample.
+        FigureError: no sample.
     """
-    shapes = {part.shape, reconstruction.shape, whole.shape}
-    if len(shapes) > 1 or whole.ndim != 4 or not len(whole):
-        raise FigureError(f"part, reconstruction and whole must be alike (n, z, y, x), got {sorted(shapes)}")
-    columns = [("Part", part), ("Reconstruction", reconstruction), ("Whole", whole)]
-    columns.append(("Absolute error", np.abs(reconstruction.astype(np.float32) - whole.astype(np.float32))))
+    whole, boxes, spacings = panel.whole, panel.boxes, panel.spacings_mm
+    if not len(whole):
+        raise FigureError("a panel without a sample makes no picture")
+    columns = [(panel.seen, panel.part), ("Reconstruction", panel.reconstruction), ("Whole", whole)]
+    columns.append(("Absolute error", np.abs(panel.reconstruction - whole)))
     rows = [(sample, plane) for sample in range(len(whole)) for plane in planes]
     grid = _Grid(
         widths=[TILE_INCHES] * 4,
         heights=[
-            TILE_INCHES * min(1.35, _height_over_width(whole.shape[1:], plane, spacing_mm))
-            for _, plane in rows
+            TILE_INCHES * min(1.35, _height_over_width(whole.shape[1:], plane, spacings[sample]))
+            for sample, plane in rows
         ],
         left=0.62,
         right=0.66,
@@ -120,14 +111,14 @@ def write_panel(
                 cmap=ERROR_MAP if error else "gray",
                 vmin=0,
                 vmax=error_max if error else 1,
-                aspect=pixel_aspect(plane, spacing_mm),
+                aspect=pixel_aspect(plane, spacings[sample]),
                 interpolation="nearest",
             )
             if boxes is not None and column == 2:
                 _draw_box(axes, boxes[sample], plane, array.shape[1])
             if row == 0:
                 axes.set_title(label, fontsize=9, color=INK, pad=5)
-        name = str(names[sample]) if sample < len(names) else f"sample {sample + 1}"
+        name = panel.names[sample] if sample < len(panel.names) else f"sample {sample + 1}"
         lines = [_shorten(name)] if plane == planes[0] else []
         lines += [plane] if len(planes) > 1 else []
         grid.axes(row, 0).set_ylabel("\n".join(lines), fontsize=7.5, color=MUTED, parse_math=False)
@@ -378,8 +369,8 @@ def _draw_box(axes: Axes, box: Array, plane: Plane, depth: int) -> None:
     axes.add_patch(outline)
 
 
-def _shorten(name: str, length: int = 22) -> str:
-    return name if len(name) <= length else f"{name[: length // 2]}…{name[-(length // 2) :]}"
+def _shorten(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME // 2]}…{name[-LONGEST_NAME // 2 :]}"
 
 
 def write_figure(path: Path, figure: Figure) -> Path:

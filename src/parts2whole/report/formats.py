@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from parts2whole.report.tables import BEST_OTHER, Cell, Difference, Row, Table, metric_title
+from parts2whole.report.tables import BEST_OTHER, Cell, Difference, Row, Table, describe_margin, metric_title
 
 T = TypeVar("T")
 CSV_COLUMNS = (
@@ -50,6 +50,11 @@ LATEX = {
 def format_number(value: float, *, percent: bool) -> str:
     """A mean, deviation or difference: percentages with two decimals, others with three digits."""
     return f"{100 * value:.2f}" if percent else f"{value:#.3g}".rstrip(".")
+
+
+def format_share(share: float) -> str:
+    """``38 %``; below one of a hundred with a digit, ``0.4 %``, as nothing would be another claim."""
+    return f"{100 * share:.0f} %" if share >= 0.01 else f"{100 * share:.1g} %"
 
 
 def format_cell(cell: Cell, row: Row, *, with_n: bool) -> str:
@@ -231,7 +236,8 @@ def _against_best(cell: Cell, table: Table) -> str:
     p = "" if cell.p_best is None else f": p = {format_p(cell.p_best)}".replace("= <", "<")
     if table.margin is not None:
         how = "" if cell.equivalent else "not shown to be "
-        return f"{how}equivalent to the best within ±{table.margin:g}"
+        within = describe_margin(table.margin, [row.percent for row in table.rows])
+        return f"{how}equivalent to the best within {within}"
     return f"not told from the best{p}" if cell.equivalent else f"worse than the best{p}"
 
 

@@ -17,13 +17,14 @@ import numpy as np
 from parts2whole.evaluation.endpoints import Rank, compare_spread, deviation, rank_arms
 from parts2whole.evaluation.permutation import swap_pairs
 from parts2whole.evaluation.statistics import holm
+from parts2whole.report.cases import case_metric
 from parts2whole.report.endpoints import ENDPOINTS, Endpoint, Judged
 from parts2whole.report.make_table import make_table
 from parts2whole.report.marks import How
 from parts2whole.report.measure import areas, speeds, worst_tenth
 from parts2whole.report.results import finished_finetunings, result_rows, shown_arms, tabulate
 from parts2whole.report.runs import Plain, Run
-from parts2whole.report.tables import Row, Table, higher_is_better
+from parts2whole.report.tables import Row, Table, higher_is_better, metric_title
 
 Tested = tuple[list[Judged], str, bool]
 """Rows, the test in words, and whether values of equal seed belong together."""
@@ -84,7 +85,7 @@ class _Measured:
         self.runs = {run.folder: run for run in runs}
         self.arms, self.focus, self.reference = table.arms, str(table.focus), reference
         self.how = How(table.test, table.alternative, table.alpha, None)
-        self.final = table.rows
+        self.final, self.same_cases = table.rows, table.same_cases
         shown = {(row.task, row.metric) for row in table.rows}
         self.rows = [
             row
@@ -116,14 +117,29 @@ class _Measured:
             self._ranks(rows, name, statistic),
             late,
             tuple(notes),
+            self.same_cases,
         )
 
     def _final(self, notes: list[str]) -> Tested:
         return self._tested(self.rows, notes), self.how.words, self.how.paired
 
     def _worst_tenth(self, notes: list[str]) -> Tested:
-        rows = [row | {"value": worst_tenth(self.runs[row["folder"]], row["metric"])} for row in self.rows]
-        return self._tested(rows, notes), self.how.words, self.how.paired
+        refused = {(row["task"], row["metric"]) for row in self.rows if _lacks(row)}
+        notes += [
+            f"{task}: no worst tenth by {metric_title(metric)}, which the worst test cases lack: one of two "
+            "masks is empty."
+            for task, metric in sorted(refused)
+        ]
+        cases: dict[str, list[Plain]] = {}
+        for row in self.rows:
+            cases.setdefault(row["task"], []).extend(self.runs[row["folder"]].cases)
+        rows = []
+        for row in self.rows:
+            if (row["task"], row["metric"]) not in refused:
+                metric = case_metric(cases[row["task"]], row["metric"])
+                value = worst_tenth(self.runs[row["folder"]], metric)
+                rows.append(row | {"value": value, "metric": metric})
+        return self._tested(rows, notes) if rows else [], self.how.words, self.how.paired
 
     def _area(self, notes: list[str]) -> Tested:
         made = []
@@ -292,6 +308,11 @@ def _is_of(row: Plain, one: Judged) -> bool:
     """Whether a run's row belongs to a row of a table."""
     here = (row["task"], row["fraction"], row["steps"]) == (one.task, one.fraction, one.steps)
     return here and one.counts[0] <= row["labelled"] <= one.counts[1]
+
+
+def _lacks(row: Plain) -> bool:
+    """Whether test cases of a run lack what its value is a mean of."""
+    return row["cases"] is not None and row["cases"][0] < row["cases"][1]
 
 
 def _smallest(values: Any, axis: int = -1) -> Any:

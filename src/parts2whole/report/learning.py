@@ -268,7 +268,7 @@ def _median_pair(reference: Mapping[Any, Run], focus: Mapping[Any, Run], metric:
 
 
 def _scores(run: Run, metric: str) -> dict[str, float]:
-    found = {str(next(iter(row.values()))): as_number(row.get(metric)) for row in run.cases}
+    found = {row["case"]: as_number(row.get(metric)) for row in run.cases}
     return {case: score for case, score in found.items() if score is not None}
 
 

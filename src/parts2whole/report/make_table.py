@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics as plain_statistics
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from parts2whole.evaluation import statistics
@@ -16,6 +17,7 @@ from parts2whole.report.tables import (
     Difference,
     Row,
     Table,
+    describe_margin,
     higher_is_better,
     is_scratch,
     metric_title,
@@ -31,6 +33,10 @@ class _Key(NamedTuple):
     fraction: float | None
     labels: int
     steps: int | None
+
+
+_Place = tuple[_Key, str, Any]
+"""What a value is about, its arm and its seed."""
 
 
 def make_table(
@@ -50,8 +56,9 @@ def make_table(
     Args:
         rows: mappings with ``task``, ``arm``, ``seed``, ``value``, and optionally ``metric``, ``fraction``,
             ``labelled`` (number of labels), ``steps`` (where several tell rows apart), ``subset``
-            (which cases), ``weights`` (initial ones), ``run`` (what to call it) and ``settings`` (what it was
-            made with). A value that is nan is undefined: it is named under the table and left out.
+            (which cases), ``weights`` (initial ones), ``run`` (what to call it), ``settings`` (what it was
+            made with) and ``cases`` (in how many test cases a distance is defined, and in how many it should
+            be). A value that is nan is undefined: it is named under the table and left out.
         metric: keep rows of this metric only; default: the main one of each task, if rows say which that is
             (``main``), else all.
         arms: order of the columns; default `sort_arms`.
@@ -66,74 +73,125 @@ def make_table(
             by two one-sided t-tests; default: whatever the test does not tell from the best.
 
     Raises:
-        TableError: no rows, a name that isn't an arm or a test, or two values for one cell and seed.
+        TableError: no rows, a name that isn't an arm or a test, two values for one cell and seed, or a margin
+            that no difference of shares can be beyond.
 
     With a paired test, the means of a row are over the seeds that all its arms have, as its differences are;
     what is missing is named.
     """
-    groups: dict[_Key, dict[str, dict[Any, float]]] = {}
-    labelled: dict[_Key, list[int]] = {}
-    runs: dict[tuple[_Key, str, Any], str] = {}
-    varied, alike = Varied(), Alike()
+    found = _Gathered()
     for row in rows:
-        if row.get("metric") != metric if metric is not None else not row.get("main", True):
-            continue
-        fraction, count = row.get("fraction"), int(row.get("labelled") or 0)
-        task, measured, steps = str(row["task"]), str(row.get("metric", "")), row.get("steps")
-        key = _Key(task, measured, fraction, count if fraction is None else 0, steps)
-        arm, seed = str(row["arm"]), row["seed"]
-        seeds = groups.setdefault(key, {}).setdefault(arm, {})
-        if seed in seeds:
-            named = ", ".join(filter(None, (runs[key, arm, seed], str(row.get("run") or ""))))
-            raise TableError(
-                f"two values of {key.metric} for {key.task}, {arm}, seed {seed}: the same cell was run twice"
-                f"{f' ({named})' if named else ''}; keep one of the runs"
-            )
-        seeds[seed], runs[key, arm, seed] = float(row["value"]), str(row.get("run") or "")
-        varied.add((*key, arm), row)
-        alike.add(key, arm, seed, row.get("settings"))
-        labelled.setdefault(key, []).append(count)
-    undefined = {
-        place: name for place, name in runs.items() if math.isnan(groups[place[0]][place[1]][place[2]])
-    }
-    defined = {
-        key: {
-            arm: kept
-            for arm, seeds in group.items()
-            if (kept := {seed: value for seed, value in seeds.items() if (key, arm, seed) not in undefined})
-        }
-        for key, group in groups.items()
-    }
+        if row.get("metric") == metric if metric is not None else row.get("main", True):
+            found.add(row)
+    defined, undefined = found.defined(), found.undefined()
     if not any(defined.values()):
         about = f" for metric {metric!r}" if metric else ""
         why = f"; it is undefined in all of {len(undefined)} runs" if undefined else ""
         raise TableError(f"no results to make a table of{about}{why}")
-    found = {arm for group in groups.values() for arm in group}
-    arms = sort_arms(found) if arms is None else tuple(arm for arm in arms if arm in found)
-    for name in (focus, against):
-        if name is not None and name not in arms:
-            raise TableError(f"{name!r} is not an arm; there are {', '.join(arms)}")
-    if focus is None and len(arms) > 1:
-        focus = next((arm for arm in arms if "parts2whole" in arm.lower()), arms[-1])
+    there = {arm for group in found.groups.values() for arm in group}
+    arms = sort_arms(there) if arms is None else tuple(arm for arm in arms if arm in there)
+    focus = _focus(arms, focus, against)
     rivals = _rivals(arms, focus, against)
     how = How(test, alternative, alpha, margin)
-    order = sorted(groups, key=lambda k: (k.task, k.metric, k.fraction or 0, k.labels, k.steps or 0))
-    there = {key: defined[key] for key in order if defined[key]}
-    shared = {key: _shared(group, how) for key, group in there.items()}
+    order = sorted(defined, key=lambda k: (k.task, k.metric, k.fraction or 0, k.labels, k.steps or 0))
+    defined = {key: defined[key] for key in order if defined[key]}
+    shared = {key: _shared(group, how) for key, group in defined.items()}
     made = {
-        key: _row(key, shared[key] or group, labelled[key], arms, focus, rivals, how)
-        for key, group in there.items()
+        key: _row(key, shared[key] or group, found.labelled[key], arms, focus, rivals, how)
+        for key, group in defined.items()
     }
+    how.check_margin(row.percent for row in made.values())
     titles = {key: f"{key.task}, {metric_title(key.metric)}" for key in order}
     titles |= {key: f"{titles[key]}, {row.labels}" for key, row in made.items()}
     notes = (
         *_notes(tuple(made.values()), focus, rivals, how),
         *_name_undefined(undefined, titles),
-        *_name_missing(there, shared, titles, how),
-        *alike.describe(titles, arms),
-        varied.describe(),
+        *_name_missing(defined, shared, titles, how),
+        *_name_lacking(made, found.counted, titles),
+        *found.alike.describe(titles, arms),
+        found.varied.describe(),
     )
-    return Table(arms, tuple(made.values()), focus, rivals, test, alternative, alpha, notes, margin)
+    rows_made, alike = tuple(made.values()), found.varied.same_cases
+    return Table(arms, rows_made, focus, rivals, test, alternative, alpha, notes, margin, alike)
+
+
+@dataclass
+class _Gathered:
+    """What rows say, by what they are about, arm and seed.
+
+    Attributes:
+        groups: values, nan where they are undefined.
+        labelled: numbers of labels.
+        runs: what runs are called.
+        counted: of a distance, in how many cases it is defined and in how many it should be.
+        varied: what changes from seed to seed.
+        alike: what runs were made with.
+    """
+
+    groups: dict[_Key, dict[str, dict[Any, float]]] = field(default_factory=dict)
+    labelled: dict[_Key, list[int]] = field(default_factory=dict)
+    runs: dict[_Place, str] = field(default_factory=dict)
+    counted: dict[_Place, tuple[int, int]] = field(default_factory=dict)
+    varied: Varied = field(default_factory=Varied)
+    alike: Alike = field(default_factory=Alike)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Note a row.
+
+        Raises:
+            TableError: there is one of the same arm and seed.
+        """
+        fraction, count = row.get("fraction"), int(row.get("labelled") or 0)
+        task, measured, steps = str(row["task"]), str(row.get("metric", "")), row.get("steps")
+        key = _Key(task, measured, fraction, count if fraction is None else 0, steps)
+        arm, seed, run = str(row["arm"]), row["seed"], str(row.get("run") or "")
+        place = key, arm, seed
+        if place in self.runs:
+            named = ", ".join(filter(None, (self.runs[place], run)))
+            raise TableError(
+                f"two values of {key.metric} for {key.task}, {arm}, seed {seed}: the same cell was run twice"
+                f"{f' ({named})' if named else ''}; keep one of the runs"
+            )
+        self.groups.setdefault(key, {}).setdefault(arm, {})[seed] = float(row["value"])
+        self.runs[place] = run
+        if row.get("cases"):
+            self.counted[place] = row["cases"]
+        self.varied.add((*key, arm), row)
+        self.alike.add(key, arm, seed, row.get("settings"))
+        self.labelled.setdefault(key, []).append(count)
+
+    def defined(self) -> dict[_Key, dict[str, dict[Any, float]]]:
+        """The values that there are, without arms that have none."""
+        return {
+            key: {
+                arm: kept
+                for arm, seeds in group.items()
+                if (kept := {seed: value for seed, value in seeds.items() if not math.isnan(value)})
+            }
+            for key, group in self.groups.items()
+        }
+
+    def undefined(self) -> dict[_Place, str]:
+        """Names of runs without a value."""
+        return {
+            (key, arm, seed): name
+            for (key, arm, seed), name in self.runs.items()
+            if math.isnan(self.groups[key][arm][seed])
+        }
+
+
+def _focus(arms: Sequence[str], focus: str | None, against: str | None) -> str | None:
+    """The arm of interest.
+
+    Raises:
+        TableError: it, or what it is compared with, isn't among the arms.
+    """
+    for name in (focus, against):
+        if name is not None and name not in arms:
+            raise TableError(f"{name!r} is not an arm; there are {', '.join(arms)}")
+    if focus is None and len(arms) > 1:
+        return next((arm for arm in arms if "parts2whole" in arm.lower()), arms[-1])
+    return focus
 
 
 def _rivals(arms: Sequence[str], focus: str | None, against: str | None) -> tuple[str, ...]:
@@ -209,7 +267,8 @@ def _notes(rows: Sequence[Row], focus: str | None, rivals: Sequence[str], how: H
     if how.margin is None:
         mark = f"not told from the best ({how.words}; p > α), which is no proof that they are equal"
     else:
-        mark = f"equivalent to the best within ±{how.margin:g} (two one-sided tests: {how.words})"
+        within = describe_margin(how.margin, [row.percent for row in rows])
+        mark = f"equivalent to the best within {within} ({how.words_of_margin})"
     notes.append(f"Bold: best mean of its row. Marked ≈: {mark}.")
     differences = [difference for row in rows for difference in row.differences.values()]
     if differences:
@@ -217,14 +276,16 @@ def _notes(rows: Sequence[Row], focus: str | None, rivals: Sequence[str], how: H
         against = " and ".join(rivals)
         n = _range([difference.n for difference in differences])
         notes.append(f"Difference and p: {focus} minus {against} ({how.words}; n = {n} {unit}).")
-    tested = [difference.p for difference in differences if difference.p is not None]
+    # The best other may be a rival by name, and the same test is one comparison.
+    pairs = {(place, d.against): d.p for place, row in enumerate(rows) for d in row.differences.values()}
+    tested = [p for p in pairs.values() if p is not None]
     if len(tested) > 1:
         left = sum(p <= how.alpha for p in statistics.holm(tested))
         notes.append(
             f"p-values are not corrected for these {len(tested)} comparisons; with Holm's correction, "
             f"{left or 'none'} of them {'stays' if left == 1 else 'stay'} at or below α."
         )
-    if len(tested) < len(differences):
+    if len(tested) < len(pairs):
         notes.append("No p-value where fewer than two seeds can be compared, or nothing varies.")
     return tuple(notes)
 
@@ -237,7 +298,7 @@ def _shared(group: Mapping[str, Mapping[Any, float]], how: How) -> dict[str, dic
     }
 
 
-def _name_undefined(undefined: Mapping[tuple[_Key, str, Any], str], titles: Mapping[_Key, str]) -> list[str]:
+def _name_undefined(undefined: Mapping[_Place, str], titles: Mapping[_Key, str]) -> list[str]:
     """Which runs have no figure, row by row."""
     named: dict[_Key, list[str]] = {}
     for (key, arm, seed), run in undefined.items():
@@ -267,6 +328,28 @@ def _name_missing(
             over = "means are over an arm's own seeds"
         said.setdefault(f"{', '.join(told)}: {over}", []).append(titles[key])
     return [f"Missing: {'; '.join(rows)}, {text}." for text, rows in said.items()]
+
+
+def _name_lacking(
+    rows: Mapping[_Key, Row], counted: Mapping[_Place, tuple[int, int]], titles: Mapping[_Key, str]
+) -> list[str]:
+    """Over how many test cases an arm's distances are, where these are not all."""
+    said = []
+    for key, row in rows.items():
+        over = {
+            arm: [counted[key, arm, seed] for seed in cell.values if (key, arm, seed) in counted]
+            for arm, cell in row.cells.items()
+        }
+        sums = {arm: tuple(map(sum, zip(*found, strict=True))) for arm, found in over.items() if found}
+        if any(known < all_ for known, all_ in sums.values()):
+            told = [f"{arm} over {known} of {all_}" for arm, (known, all_) in sums.items()]
+            said.append(f"{titles[key]}, {', '.join(told)}")
+    if not said:
+        return []
+    return [
+        "A distance is undefined where one of two masks is empty, and left out, so an arm that misses more "
+        f"may look better; means are over so many test cases of all seeds: {'; '.join(said)}."
+    ]
 
 
 def _seeds(seeds: Iterable[Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,19 @@ class How:
         found = statistics.equivalence(first, second, margin=self.margin, test=self.test, alpha=self.alpha)
         return found.p <= self.alpha
 
+    def check_margin(self, percent: Iterable[bool]) -> None:
+        """Raise `TableError` for a margin that no difference of shares can be beyond."""
+        if self.margin is not None and self.margin >= 1 and any(percent):
+            raise TableError(
+                f"a margin of {self.margin:g} holds any difference of shares, which are from 0 to 1: "
+                "one point is 0.01"
+            )
+
+    @property
+    def words_of_margin(self) -> str:
+        """The tests of equivalence, and alpha."""
+        return f"two one-sided {statistics.TESTS[self.test]}s, α = {self.alpha:g}"
+
     @property
     def words(self) -> str:
         """The test, its sidedness and alpha."""
@@ -114,6 +127,11 @@ class Varied:
         if row.get("weights"):
             self.weights.setdefault(cell, set()).add(str(row["weights"]))
 
+    @property
+    def same_cases(self) -> bool:
+        """Whether test cases are the same in all runs of a row, as far as these say."""
+        return all(len(found) == 1 for found in self.tested.values())
+
     def describe(self) -> str:
         """What the spread over seeds shows, and what it doesn't."""
         if len(self.seeds) < 2:
@@ -128,7 +146,7 @@ class Varied:
         text = f"Between seeds change: {', '.join(changing)}."
         if started and not again:
             text += " Pre-trained weights are the same in all seeds."
-        if any(len(found) > 1 for found in self.tested.values()):
+        if not self.same_cases:
             return f"{text} Test cases are not the same in all: part of what differs is who was tested."
         return f"{text} Test cases are the same in all: the spread shows nothing of other test patients."
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from parts2whole.evaluation.endpoints import log_area, steps_to, worst_mean
+from parts2whole.report.cases import case_score
 from parts2whole.report.results import main_metric
 from parts2whole.report.runs import Plain, Run, as_number
 from parts2whole.report.tables import higher_is_better
@@ -18,17 +19,14 @@ WORST_SHARE = 0.1
 
 
 def worst_tenth(run: Run, metric: str) -> float:
-    """The mean score over the worst tenth of a run's test patients; of classes, that of the true one."""
+    """The mean score over the worst tenth of a run's test patients, by what `case_metric` says."""
     by_patient: dict[str, list[float]] = {}
-    by_class = False
     for case in run.cases:
-        by_class |= "target" in case
-        score = as_number(case.get(f"p_{case['target']}" if "target" in case else metric))
+        score = case_score(case, metric)
         if score is not None:
-            patient = str(case.get("patient") or next(iter(case.values())))
-            by_patient.setdefault(patient, []).append(score)
+            by_patient.setdefault(str(case.get("patient") or case["case"]), []).append(score)
     scores = [plain_statistics.fmean(found) for found in by_patient.values()]
-    return worst_mean(scores, share=WORST_SHARE, higher_is_better=by_class or higher_is_better(metric))
+    return worst_mean(scores, share=WORST_SHARE, higher_is_better=higher_is_better(metric))
 
 
 def areas(rows: Sequence[Plain], notes: list[str]) -> Iterator[tuple[list[Plain], tuple[int, int], str]]:

@@ -21,6 +21,9 @@ function draw(parent, tag, attributes, text) {
 
 const colour = (series) => `var(--c${series.role === "baseline" ? series.colour : series.colour % 8})`;
 
+// Colours repeat after eight numbers, so lines of the next eight are dashed, and those after them dotted.
+const dash = (number) => ["", ";stroke-dasharray:8 5", ";stroke-dasharray:1 6"][Math.floor(number / 8) % 3];
+
 function number(value, percent) {
   if (percent) return `${(100 * value).toFixed(1)} %`;
   if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5)) return Number(value.toPrecision(3)).toExponential();

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from markupsafe import Markup
@@ -18,7 +19,7 @@ from markupsafe import Markup
 from parts2whole.files import write_text
 from parts2whole.report.certainty import compare_patients
 from parts2whole.report.contrast import contrast_charts, pretraining_names
-from parts2whole.report.curves import Chart, comparison_charts, overlay_charts, run_charts
+from parts2whole.report.curves import MOST_CHARTS, Chart, comparison_charts, overlay_charts, run_charts
 from parts2whole.report.endpoints import Endpoint
 from parts2whole.report.figures import error_colours
 from parts2whole.report.formats import to_html
@@ -38,13 +39,17 @@ from parts2whole.report.summary import (
     list_facts,
     total_cost,
 )
-from parts2whole.report.tables import Table
+from parts2whole.report.tables import Table, metric_title
 from parts2whole.report.template import own, render
 
 HERE = Path(__file__).parent
 PAGE = "report.html"
+T = TypeVar("T")
 RESAMPLES = 500
 """Draws of the bootstrap on the page; `stats patients` makes more."""
+MOST_TABLES, MOST_VERDICTS, MOST_FACTS = 12, 6, 4
+"""Of other metrics and of pre-trainings, that a page shows."""
+CURVES = "figures are in metrics.jsonl"
 KINDS = {"pretrain": "Pre-training", "finetune": "Fine-tuning", "other": "Run"}
 
 
@@ -71,15 +76,16 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
 def _run_context(run: Run) -> Plain:
     """What the page of a single run shows."""
     verdict = judge_finetuning(run) if run.kind == "finetune" else judge_pretraining(run)
-    notes = [str(note) for note in run.result.get("notes") or ()]
+    notes = [*(str(note) for note in run.result.get("notes") or ()), *run.notes]
+    charts = _first(run_charts(run), MOST_CHARTS, "charts", CURVES, notes)
     return _context(
         title=run_names([run], None)[run.folder],
         kind=KINDS[run.kind],
         verdicts=[*_unfinished([run]), verdict],
         facts=list_facts(run),
-        charts=run_charts(run),
+        charts=charts,
         runs=[run],
-        notes=[*notes, *run.notes],
+        notes=notes,
     )
 
 
@@ -95,21 +101,24 @@ def _folder_context(folder: Path, runs: Sequence[Run], listing: Listing | None) 
     verdicts += judge_comparison(tables[0], beside_endpoints=bool(conclusion)) if tables else []
     judged = [(run, judge_pretraining(run)) for run in pretrained]
     called = pretraining_names(pretrained)
-    verdicts += [
-        _named(v, called[run.folder]) for run, v in judged if not tables or v.tone in ("bad", "weak")
-    ][:6]
+    told = [_named(v, called[run.folder]) for run, v in judged if not tables or v.tone in ("bad", "weak")]
+    alone = "see the page that report writes of each"
+    verdicts += _first(told, MOST_VERDICTS, "verdicts on pre-trainings", alone, notes)
     charts = (
         run_charts(pretrained[0])
         if len(pretrained) == 1
         else overlay_charts(pretrained, pretraining_names(pretrained))
     )
+    charts = _first(charts, MOST_CHARTS, "charts of pre-training", CURVES, notes)
+    compared = _first(comparison_charts(finetuned), MOST_CHARTS, "charts of fine-tuning", CURVES, notes)
     notes += [f"{_place(run, folder)}: {note}" for run in runs for note in run.notes]
     counts = [f"{len(pretrained)} pre-training", f"{len(finetuned)} fine-tuning"]
     facts = [("Runs", ", ".join(counts))]
     if tables:
-        facts += [(f"Pre-training, {called[run.folder]}", verdict.headline) for run, verdict in judged[:4]]
-    told = list_facts(pretrained[0]) if len(pretrained) == 1 else list_facts(runs[0])[-2:]
-    facts += [(term, text) for term, text in told if term != "Took" or not finetuned]
+        shown = _first(judged, MOST_FACTS, "headlines of pre-trainings", alone, notes)
+        facts += [(f"Pre-training, {called[run.folder]}", verdict.headline) for run, verdict in shown]
+    about = list_facts(pretrained[0]) if len(pretrained) == 1 else list_facts(runs[0])[-2:]
+    facts += [(term, text) for term, text in about if term != "Took" or not finetuned]
     if finetuned:
         facts.insert(1, ("Cost", describe_cost([*pretrained, *finetuned])))
     return _context(
@@ -117,7 +126,7 @@ def _folder_context(folder: Path, runs: Sequence[Run], listing: Listing | None) 
         kind="Benchmark" if listing else "Comparison",
         verdicts=[*_unfinished(runs), *verdicts],
         facts=facts,
-        charts=[*charts, *comparison_charts(finetuned)],
+        charts=[*charts, *compared],
         runs=runs,
         notes=notes,
         tables=tables,
@@ -173,6 +182,7 @@ def _context(
         "viewers": viewers,
         "embeddings": embeddings,
         "certain": certain,
+        "same_cases": all(table.same_cases for table in tables),
         **{key: drawn.get(key, []) for key in ("figures", "pairs", "endpoints", "compared", "ranks")},
         "error_colours": encode(error_colours()),
         # to_html escapes every name itself.
@@ -194,10 +204,25 @@ def _tables(runs: list[Run], folder: Path, listing: Listing | None) -> tuple[lis
         return [], []
     make = listing.tabulate if listing else tabulate
     others = dict.fromkeys(str(row["metric"]) for row in rows if not row["main"])
+    notes: list[str] = []
     try:
-        return [make(runs), *(make(runs, metric=name) for name in list(others)[:12])], []
+        made = [make(runs)]
     except ValueError as error:
         return [], [f"{folder.name}: no results table ({error})"]
+    where = "parts2whole compare --metric makes them"
+    for name in _first(list(others), MOST_TABLES, "tables of other metrics", where, notes):
+        try:
+            made.append(make(runs, metric=name))
+        except ValueError as error:
+            notes.append(f"{metric_title(name)}: no table ({error})")
+    return made, notes
+
+
+def _first(items: Sequence[T], most: int, what: str, where: str, notes: list[str]) -> list[T]:
+    """The first of some items; how many more there are, and where, is added to the notes."""
+    if len(items) > most:
+        notes.append(f"Left out of this page: {len(items) - most} more {what} ({where}).")
+    return list(items[:most])
 
 
 def _describe(run: Run, root: Path) -> Plain:
@@ -271,4 +296,4 @@ def _render(context: Plain) -> str:
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     scripts = [own(name) for name in ("page.js", "curves.js", "study.js", "viewer.js", "embedding.js")]
-    return render(HERE, scripts=scripts, data=Markup(text), **context)
+    return render(HERE, scripts=scripts, data=Markup(text), infinite=math.inf, **context)

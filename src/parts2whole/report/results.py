@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from parts2whole.report.alike import read_settings, weights_folders
+from parts2whole.report.cases import count_distances
 from parts2whole.report.make_table import make_table
 from parts2whole.report.marks import TableError
 from parts2whole.report.runs import Plain, Run, as_number, read_mapping
-from parts2whole.report.tables import Row, Table
+from parts2whole.report.tables import Row, Table, higher_is_better
 
 BY_STEPS = "by_steps"
 """In a run's result: its study has several numbers of steps for its task."""
@@ -67,13 +68,16 @@ def result_rows(runs: Iterable[Run]) -> list[Plain]:
         ``patients`` trained on (None where the run doesn't say), ``steps`` (see `told_steps`), ``arm``,
         ``seed``, ``value`` (nan where it is undefined), ``main`` (whether the metric is the task's main one),
         ``subset`` (which cases were trained on), ``weights`` (where the initial weights are), ``run`` (its
-        name), ``folder`` (where it is) and ``settings`` (what it was made with, see
-        `parts2whole.report.alike`).
+        name), ``folder`` (where it is), ``settings`` (what it was made with, see `parts2whole.report.alike`)
+        and ``cases`` (of a distance, see `parts2whole.report.cases.count_distances`; else None).
     """
     done = finished_finetunings(runs)
     arms, tasks = arm_names(done), task_names(done)
     settings = {run.folder: read_settings(run) for run in done}
     steps = told_steps(done)
+    told: dict[str, set[str]] = {}
+    for run in done:
+        told.setdefault(tasks[run.folder], set()).update(key for row in run.cases for key in row)
     return [
         {
             "task": tasks[run.folder],
@@ -94,6 +98,9 @@ def result_rows(runs: Iterable[Run]) -> list[Plain]:
             "run": run.name,
             "folder": run.folder,
             "settings": settings[run.folder],
+            "cases": count_distances(run.cases, metric)
+            if metric in told[tasks[run.folder]] and not higher_is_better(metric)
+            else None,
         }
         for run in done
         for place, (metric, value) in enumerate(test_figures(run).items())

@@ -27,6 +27,7 @@ from parts2whole.files import replacing
 Kind = Literal["pretrain", "finetune", "other"]
 Plain = dict[str, Any]
 Volumes = npt.NDArray[np.float32]
+Spacing = tuple[float, float, float]
 
 VOLUMES = Path("panels", "latest.npz")
 CELL = "cell.json"
@@ -47,7 +48,7 @@ class Panel:
         part: what the network saw, (n, z, y, x) in [0, 1].
         reconstruction: what it made of it, alike.
         whole: what it should have made, alike.
-        spacing_mm: distance between voxels along (z, y, x).
+        spacing_mm: distance between voxels along (z, y, x), of each sample or of all.
         names: one a sample, such as the case it was cut from.
         boxes: (n, 3, 2), where the part was cut from: first and one-past-last voxel of the whole along
             (z, y, x); fractions of voxels are fine.
@@ -56,7 +57,7 @@ class Panel:
     part: Volumes
     reconstruction: Volumes
     whole: Volumes
-    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    spacing_mm: Spacing | tuple[Spacing, ...] = (1.0, 1.0, 1.0)
     names: tuple[str, ...] = ()
     boxes: npt.NDArray[np.float32] | None = None
 
@@ -66,6 +67,19 @@ class Panel:
             raise RunError(f"part, reconstruction and whole must be alike (n, z, y, x), got {sorted(shapes)}")
         if self.boxes is not None and self.boxes.shape != (len(self.whole), 3, 2):
             raise RunError(f"expected boxes of shape {(len(self.whole), 3, 2)}, got {self.boxes.shape}")
+        if np.shape(self.spacing_mm) not in ((3,), (len(self.whole), 3)):
+            raise RunError(f"expected one spacing (z, y, x), or one a sample, got {self.spacing_mm}")
+
+    @property
+    def spacings_mm(self) -> tuple[Spacing, ...]:
+        """Distance between voxels along (z, y, x) of every sample."""
+        spacings = np.broadcast_to(np.asarray(self.spacing_mm, np.float64), (len(self.whole), 3))
+        return tuple((z, y, x) for z, y, x in spacings.tolist())
+
+    @property
+    def seen(self) -> str:
+        """What the network saw: a part, or a whole that was changed."""
+        return "Input" if self.boxes is None else "Part"
 
 
 @dataclass(frozen=True)
@@ -79,7 +93,7 @@ class Run:
         result: figures of a finished run; empty otherwise.
         environment: versions and hardware.
         records: lines of the metrics file, oldest first.
-        cases: rows of ``test_cases.csv``; numbers are floats, empty cells are left out.
+        cases: rows of ``test_cases.csv`` by ``case``; numbers are floats, empty cells are left out.
         pictures: PNG files the run drew, oldest first.
         notes: what could not be read, in words.
     """
@@ -230,9 +244,10 @@ def read_volumes(folder: str | Path) -> Panel | None:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
         images = {key: np.asarray(arrays[key], np.float32) for key in ("part", "reconstruction", "whole")}
-        z, y, x = (float(v) for v in arrays.get("spacing_mm", (1.0, 1.0, 1.0)))
+        spacing = np.asarray(arrays.get("spacing_mm", (1.0, 1.0, 1.0)), np.float64).tolist()
+        spacing = tuple(tuple(one) if isinstance(one, list) else one for one in spacing)
         names = tuple(str(name) for name in arrays.get("names", ()))
-        return Panel(**images, spacing_mm=(z, y, x), names=names, boxes=arrays.get("boxes"))
+        return Panel(**images, spacing_mm=spacing, names=names, boxes=arrays.get("boxes"))
     except (OSError, KeyError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         raise RunError(f"{path.name} can't be read ({error}); delete it, or run again") from error
 
@@ -307,13 +322,17 @@ def _read_cases(path: Path, notes: list[str]) -> tuple[Plain, ...]:
 
 
 def _numbers(row: Mapping[Any, Any]) -> Plain:
-    """A CSV row: the first column, ``target`` and ``patient`` are names, others floats where they can be."""
-    read: Plain = {}
-    for place, (key, text) in enumerate(row.items()):
+    """A CSV row: ``case``, ``target`` and ``patient`` are names, others floats where they can be.
+
+    The first column is the case, whatever a file calls it.
+    """
+    first, *others = row.items()
+    read: Plain = {"case": str(first[1] or "")}
+    for key, text in others:
         if not isinstance(text, str) or not text.strip():
             continue
         try:
-            read[str(key)] = text if place == 0 or key in ("target", "patient") else float(text)
+            read[str(key)] = text if key in ("target", "patient") else float(text)
         except ValueError:
             read[str(key)] = text
     return {k: v for k, v in read.items() if not (isinstance(v, float) and not math.isfinite(v))}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
+from parts2whole.report.cases import case_metric, case_score, lacks_distance, regions_of
 from parts2whole.report.embedding import choose_shown, read_embedding
 from parts2whole.report.figures import make_sprite
 from parts2whole.report.results import arm_names, main_metric, task_names
@@ -29,7 +31,8 @@ def case_tables(runs: Iterable[Run]) -> list[Plain]:
 
     Returns:
         One mapping a task with ``task``, ``score`` (what the columns hold), ``arms``, ``rows`` (``case``,
-        ``values`` by arm, ``mean``), ``total`` and ``runs``; rows are worst first.
+        ``values`` by arm, ``mean``), ``total`` and ``runs``; rows are worst first.  A distance is infinite
+        where it is undefined because one of two masks is empty.
     """
     runs = [run for run in runs if run.cases]
     arms, tasks = arm_names([run for run in runs if run.finished]), task_names(runs)
@@ -38,16 +41,21 @@ def case_tables(runs: Iterable[Run]) -> list[Plain]:
         members = [run for run in runs if tasks[run.folder] == task]
         cells = (cell for run in members for row in run.cases for cell in row.items())
         metric = main_metric([name for name, value in cells if as_number(value) is not None]) or ""
+        of_cases = [row for run in members for row in run.cases]
+        metric, regions = case_metric(of_cases, metric), regions_of(of_cases)
+        higher = higher_is_better(metric)
         scores: dict[str, dict[str, list[float]]] = {}
         for run in members:
             arm = arms.get(run.folder, "this run")
             for row in run.cases:
-                name, score = str(next(iter(row.values()))), _case_score(row, metric)
+                score = case_score(row, metric)
+                if not higher and lacks_distance(row, metric, regions):
+                    score = math.inf
                 if score is not None:
-                    scores.setdefault(name, {}).setdefault(arm, []).append(score)
+                    scores.setdefault(row["case"], {}).setdefault(arm, []).append(score)
         if not scores:
             continue
-        sign = 1 if higher_is_better(metric) else -1
+        sign = 1 if higher else -1
         rows = [
             {
                 "case": case,
@@ -57,11 +65,10 @@ def case_tables(runs: Iterable[Run]) -> list[Plain]:
             for case, by_arm in scores.items()
         ]
         rows.sort(key=lambda row: sign * float(str(row["mean"])))
-        by_class = any("target" in row for row in members[0].cases)
         made.append(
             {
                 "task": task,
-                "score": "probability of the true class" if by_class else metric_title(metric),
+                "score": metric_title(metric),
                 "arms": sort_arms({arm for by_arm in scores.values() for arm in by_arm}),
                 "rows": rows[:WORST_CASES],
                 "total": len(rows),
@@ -69,11 +76,6 @@ def case_tables(runs: Iterable[Run]) -> list[Plain]:
             }
         )
     return made
-
-
-def _case_score(row: Plain, metric: str) -> float | None:
-    """A case's main metric, or the probability of its true class."""
-    return as_number(row.get(f"p_{row['target']}" if "target" in row else metric))
 
 
 def show_slices(runs: Sequence[Run], names: Mapping[Path, str]) -> tuple[list[Plain], list[str]]:
@@ -128,10 +130,11 @@ def _sample(
         "shape": list(shape),
         "columns": columns,
         "thinned": thinned,
-        "spacing": list(panel.spacing_mm),
+        "spacing": list(panel.spacings_mm[index]),
         "box": box,
         "loss": as_number(float(np.mean((reconstruction - whole) ** 2))),
-        "stretched": as_number(float(np.mean((part - whole) ** 2))),
+        "seen": panel.seen,
+        "untouched": as_number(float(np.mean((part - whole) ** 2))),
     }
 
 

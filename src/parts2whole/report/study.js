@@ -14,7 +14,8 @@ class StudyFigure {
   tools() {
     const tools = make("div", { class: "tools" });
     for (const arm of this.shown) {
-      const key = make("span", { class: `key ${this.figure.dots.length ? "dots" : ""}`, style: `color:${this.colour(arm)}` });
+      const kind = `${this.figure.dots.length ? "dots" : ""} ${this.figure.arms[arm] < 8 ? "" : "second"}`;
+      const key = make("span", { class: `key ${kind}`, style: `color:${this.colour(arm)}` });
       const button = make("button", { type: "button", "aria-pressed": "true" }, key, arm);
       button.addEventListener("click", () => {
         if (!this.shown.has(arm)) this.shown.add(arm);
@@ -29,6 +30,11 @@ class StudyFigure {
 
   colour(arm) {
     return `var(--c${this.figure.arms[arm] % 8})`;
+  }
+
+  // Arms whose colour another one has are hollow.
+  fill(arm) {
+    return this.figure.arms[arm] < 8 ? `fill:${this.colour(arm)}` : `fill:none;stroke:${this.colour(arm)};stroke-width:1.5`;
   }
 
   render() {
@@ -82,11 +88,11 @@ class StudyFigure {
     for (const [a, b] of joined ? figure.pairs : [])
       draw(svg, "line", { class: "pair", x1: x(a[0]), y1: y(a[1]), x2: x(b[0]), y2: y(b[1]) });
     for (const { arm, points } of lines)
-      draw(svg, "path", { class: "main", d: `M${points.map(at).join("L")}`, style: `stroke:${this.colour(arm)}` });
+      draw(svg, "path", { class: "main", d: `M${points.map(at).join("L")}`, style: `stroke:${this.colour(arm)}${dash(figure.arms[arm])}` });
     const name = new Map(figure.ticks.map(([place, text]) => [place, `${text} ${figure.x}`]));
     for (const { arm, points } of [...lines, ...dots])
       for (const [a, v, seed] of points) {
-        const dot = draw(svg, "circle", { class: "dot", cx: x(a), cy: y(v), r: 3.5, style: `fill:${this.colour(arm)}` });
+        const dot = draw(svg, "circle", { class: "dot", cx: x(a), cy: y(v), r: 3.5, style: this.fill(arm) });
         draw(dot, "title", {}, `${arm}, ${seed ?? name.get(a)}: ${number(v, figure.percent)}`);
       }
     for (const { arm, points: [a, b] } of means)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from parts2whole.evaluation.regions import GRIDS
-from parts2whole.report.formats import format_difference, format_number, format_p, metric_label
+from parts2whole.report.formats import format_difference, format_number, format_p, format_share, metric_label
 from parts2whole.report.results import arm_names, spec_name, test_figures
 from parts2whole.report.runs import Run, as_number
 from parts2whole.report.tables import BEST_OTHER, Difference, Row, Table, higher_is_better, metric_title
@@ -17,9 +17,11 @@ from parts2whole.report.tables import BEST_OTHER, Difference, Row, Table, higher
 Tone = Literal["good", "weak", "bad", "plain", "open"]
 """How good news is; ``open`` is what was asked and isn't told apart."""
 
+GUESSING = "baseline_guessing"
 BASELINES = {
     "baseline_mean_whole": "predicting the mean whole",
-    "baseline_stretched_part": "handing back the stretched part",
+    "baseline_stretched_part": "handing back what the network sees",
+    GUESSING: "guessing",
 }
 EARLY = 0.25
 """Share of its steps before which an unfinished run is not judged."""
@@ -55,15 +57,22 @@ def judge_pretraining(run: Run) -> Verdict:
         return Verdict(
             "weak", "No validation loss", "The run has not validated yet, or its loss was not finite."
         )
+    best = min(baselines.values(), default=math.inf)
+    others = "; ".join(f"{BASELINES[k]} {v:.4g}" for k, v in baselines.items())
+    numbers = f"Validation loss {loss:.4g}." + (f" Trivial baselines: {others}." if others else "")
+    if run.result.get("collapsed") and loss < best:
+        return Verdict(
+            "bad",
+            "Collapsed: it gives nearly the same for every whole",
+            f"{numbers} Whatever the loss, the encoder has learned nothing worth transferring. Look at the "
+            "learning rate first, then at the data.",
+        )
     if not baselines:
         text = "This method rebuilds nothing, so there is no trivial prediction to compare it with."
         return Verdict("plain", f"Validation loss {loss:.4g}", text)
-    best = min(baselines.values())
-    others = "; ".join(f"{BASELINES[k]} {v:.4g}" for k, v in baselines.items())
-    numbers = f"Validation loss {loss:.4g}. Trivial baselines: {others}."
     if _is_early(run):
         return Verdict("plain", "Too early to judge", f"{numbers} Step {run.steps:,}.")
-    if run.result.get("collapsed") or loss >= best:
+    if loss >= best:
         return Verdict(
             "bad",
             "Collapsed: no better than a trivial prediction",
@@ -71,12 +80,13 @@ def judge_pretraining(run: Run) -> Verdict:
             "then at the part sizes and at the data.",
         )
     below, which = 1 - loss / best, "better " if len(baselines) > 1 else ""
-    aim = "This says that the network rebuilds; whether its features transfer, only a target task shows."
+    does = "solves its pretext task" if set(baselines) == {GUESSING} else "rebuilds"
+    aim = f"This says that the network {does}; whether its features transfer, only a target task shows."
     if below < BARELY:
         return Verdict(
-            "weak", f"Only {_percent(below)} below the {which}trivial baseline", f"{numbers} {aim}"
+            "weak", f"Only {format_share(below)} below the {which}trivial baseline", f"{numbers} {aim}"
         )
-    headline = f"Validation loss {loss:.4g}, {_percent(below)} below the {which}trivial baseline"
+    headline = f"Validation loss {loss:.4g}, {format_share(below)} below the {which}trivial baseline"
     return Verdict("good", headline, f"Trivial baselines: {others}. {aim}")
 
 
@@ -109,7 +119,10 @@ def judge_finetuning(run: Run) -> Verdict:
         if name.startswith("dice") and number == 0
     ]
     if missed:
-        lines.insert(0, f"Never found on any test case: {', '.join(missed)}.")
+        lines.insert(
+            0,
+            f"Nothing right on any test case: {', '.join(missed)} (missed, or found where there is none).",
+        )
     if math.isnan(value):
         return Verdict("bad", f"{metric_title(metric)} is undefined{on}", " ".join(lines))
     tone: Tone = "plain" if not missed else "bad" if value == 0 else "weak"
@@ -124,6 +137,9 @@ def judge_comparison(table: Table, *, beside_endpoints: bool = False) -> list[Ve
         beside_endpoints: leave out what a study's endpoints say: all but the best other of several arms.
     """
     shown = [rival for rival in table.rivals if any(rival in row.differences for row in table.rows)]
+    against = {row.differences[BEST_OTHER].against for row in table.rows if BEST_OTHER in row.differences}
+    if against <= {*shown}:  # all of it is told of arms by name
+        shown = [rival for rival in shown if rival != BEST_OTHER]
     if beside_endpoints:
         shown = [rival for rival in shown if rival == BEST_OTHER and len(table.arms) > 2]
     return [_judge_rival(table, rival) for rival in shown]
@@ -140,6 +156,7 @@ def _judge_rival(table: Table, rival: str) -> Verdict:
     if len(compared) > 6:
         lines.append(f"{len(compared) - 6} more in the table")
     text, level = (f"{common}: " if common else "") + "; ".join(lines) + ".", f"α = {table.alpha:g}"
+    level += ", not corrected" if len(compared) > 1 else ""
     of = f"{better} of {len(compared)} comparisons" if len(compared) > 1 else "the one comparison made"
     if worse:
         lost = f"worse in {worse}" + (f", better in {better}" if better else "")
@@ -240,10 +257,6 @@ def _phrase(row: Row, difference: Difference, *, named: bool, table: Table) -> s
         f"{difference.against}, " if len(table.arms) > 2 and difference.against not in table.rivals else ""
     )
     return f"{about}{row.labels} {format_difference(difference, row)} ({against}{shown})"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share >= 0.01 else f"{100 * share:.1g} %"
 
 
 def _value(metric: str, value: float) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import statistics as plain_statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,6 +136,7 @@ class Table:
         alpha: level of the marks.
         notes: what must stand under the table.
         margin: within which arms count as equivalent; None where they are compared by the test alone.
+        same_cases: test cases are the same in all runs of a row, as far as these say.
     """
 
     arms: tuple[str, ...]
@@ -147,6 +148,15 @@ class Table:
     alpha: float
     notes: tuple[str, ...]
     margin: float | None = None
+    same_cases: bool = True
+
+
+def describe_margin(margin: float, percent: Collection[bool]) -> str:
+    """``±1 point`` where figures are percentages, ``±0.01`` where none is; ``percent`` says so of rows."""
+    plain, points = f"±{margin:g}", f"±{100 * margin:g} point{'s' * (margin != 0.01)}"
+    if all(percent):
+        return points
+    return f"{plain} ({points} of shares)" if any(percent) else plain
 
 
 def sort_arms(arms: Iterable[str]) -> tuple[str, ...]:
@@ -162,9 +172,12 @@ def is_scratch(arm: str) -> bool:
 
 
 def arm_colours(arms: Iterable[str]) -> dict[str, int]:
-    """Numbers of the page's colours: Parts2Whole has the accent, scratch is grey."""
+    """Numbers of the page's colours: Parts2Whole has the accent, scratch is grey.
+
+    There are eight colours: numbers that differ by eight have the same one, in another stroke.
+    """
     fixed = {"parts2whole": 0, "scratch": 7}
-    others = itertools.cycle(range(1, 7))
+    others = (number for number in itertools.count() if number % 8 not in fixed.values())
     return {arm: fixed[arm.lower()] if arm.lower() in fixed else next(others) for arm in sort_arms(arms)}
 
 

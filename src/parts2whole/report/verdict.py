@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from parts2whole.evaluation.endpoints import RESAMPLES
 from parts2whole.evaluation.power import detectable_difference
 from parts2whole.report.endpoints import Endpoint, Judged, late_words
-from parts2whole.report.formats import format_number
+from parts2whole.report.formats import format_number, format_share
 from parts2whole.report.summary import Tone, Verdict
 from parts2whole.report.tables import metric_title
 
@@ -132,11 +132,13 @@ class _Said:
         low, high = here.interval
         rank = f"mean rank {here.rank:.2g} of {len(ranks)}, 95 % interval {low:.2g} to {high:.2g}"
         other = (
-            "" if most == self.of.focus else f"; most often first is {most} ({_percent(ranks[most].first)})"
+            ""
+            if most == self.of.focus
+            else f"; most often first is {most} ({format_share(ranks[most].first)})"
         )
         over = f"{len(self.tasks)} tasks" if len(self.tasks) > 1 else "all rows"
         return (
-            f"Ranked over {over}, {self.of.focus} is first in {_percent(here.first)} of {RESAMPLES:,} "
+            f"Ranked over {over}, {self.of.focus} is first in {format_share(here.first)} of {RESAMPLES:,} "
             f"bootstraps over seeds ({rank}{other})."
         ) + (" Draws of so few seeds look surer than they are." if self._fewest() < FEW else "")
 
@@ -328,10 +330,12 @@ def _basis(endpoints: Sequence[Endpoint]) -> str:
     for endpoint in endpoints:
         tests.setdefault(endpoint.test, []).append(endpoint.name)
     told = "; ".join(f"{', '.join(names)}: {test}" for test, names in tests.items())
-    return (
-        f"Tests: {told}. Corrected within an endpoint and a task, not across them; seeds are runs on the "
-        "same test patients."
+    seeds = (
+        "seeds are runs on the same test patients"
+        if all(endpoint.same_cases for endpoint in endpoints)
+        else "test patients are not the same in all runs"
     )
+    return f"Tests: {told}. Corrected within an endpoint and a task, not across them; {seeds}."
 
 
 def _smallest_p(test: str, alternative: str, n: int) -> float:
@@ -370,10 +374,6 @@ def _ceil(p: float) -> str:
 
 def _floor(p: float) -> str:
     return _round_p(p, math.floor)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
 
 
 def _listed(words: Sequence[str]) -> str:

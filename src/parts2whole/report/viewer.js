@@ -8,7 +8,7 @@ const PLANES = [
   { name: "coronal", axis: 1, down: 0, across: 2, flip: true },
   { name: "sagittal", axis: 2, down: 0, across: 1, flip: true },
 ];
-const COLUMNS = ["Part", "Reconstruction", "Whole", "Absolute error"];
+const COLUMNS = ["Part", "Reconstruction", "Whole", "Absolute error"]; // the first may be called otherwise
 const bytes = atob(data.errorColours);
 const heat = Uint8Array.from(bytes, (c) => c.charCodeAt(0));
 
@@ -55,9 +55,10 @@ class Viewer {
       const marks = document.createElementNS(SVG, "svg");
       marks.setAttribute("preserveAspectRatio", "none");
       stage.append(marks);
-      const tile = make("figure", { class: column ? "tile aimed" : "tile" }, make("figcaption", {}, name), stage);
+      const caption = make("figcaption", {}, name);
+      const tile = make("figure", { class: column ? "tile aimed" : "tile" }, caption, stage);
       if (column) this.aim(canvas, plane);
-      return { tile, canvas, marks };
+      return { tile, caption, canvas, marks };
     });
     slider.addEventListener("input", () => {
       this.at[plane.axis] = Number(slider.value);
@@ -129,6 +130,8 @@ class Viewer {
     this.at = sample.shape.map((n, i) => Math.min(n - 1, Math.floor(sample.box ? (sample.box[i][0] + sample.box[i][1]) / 2 : n / 2)));
     for (const plane of this.planes) {
       plane.slider.max = this.shape[plane.axis] - 1;
+      plane.tiles[0].caption.textContent = sample.seen;
+      plane.tiles[0].canvas.setAttribute("aria-label", `${sample.seen}, ${plane.name}`);
       for (const { canvas, marks } of plane.tiles) {
         canvas.width = this.shape[plane.across];
         canvas.height = this.shape[plane.down];
@@ -136,7 +139,8 @@ class Viewer {
       }
     }
     const own = sample.loss === null ? "" : `error of this sample ${number(sample.loss, false)}`;
-    const part = !sample.stretched ? "" : `, of its stretched part ${number(sample.stretched, false)}`;
+    const input = sample.seen === "Part" ? "its stretched part" : "what the network sees";
+    const part = !sample.untouched ? "" : `, of ${input} ${number(sample.untouched, false)}`;
     const thin = sample.thinned > 1 ? `; every ${sample.thinned}th voxel, to fit the page` : "";
     this.about.replaceChildren(make("b", {}, sample.name), make("span", {}, own + part + (sample.rank && `; ${sample.rank}`) + thin));
     this.size();

@@ -98,7 +98,7 @@ class Examiner:
         read = [sample if isinstance(sample, Tensor) else sample["whole"] for sample in fixed]
         self.contrast = ContrastMonitor(drawn, read, seed=seed, batch_size=batch_size, runtime=runtime)
         self.names = tuple(whole.case_id for whole in drawn)
-        self.spacing_mm = sampler.network_spacing(drawn[0])
+        self.spacings_mm = tuple(sampler.network_spacing(whole) for whole in drawn)
         first_batch = default_collate(fixed[:batch_size])
         self.wholes = first_batch if isinstance(first_batch, Tensor) else first_batch["whole"]
         self.views: list[Views] = []
@@ -230,20 +230,11 @@ class Examiner:
             part=_first_channel(part),
             reconstruction=_first_channel(rebuilt),
             whole=_first_channel(whole),
-            spacing_mm=self.spacing_mm,
+            spacing_mm=self.spacings_mm[: len(part)],
             names=self.names[: len(part)],
             boxes=None if boxes is None else _edges(boxes)[::parts][:PANEL_ROWS],
         )
-        write_panel(
-            self.folder / "panels" / f"step-{step:06d}.png",
-            part=panel.part,
-            reconstruction=panel.reconstruction,
-            whole=panel.whole,
-            spacing_mm=panel.spacing_mm,
-            names=panel.names,
-            boxes=panel.boxes,
-            title=f"step {step:,}",
-        )
+        write_panel(self.folder / "panels" / f"step-{step:06d}.png", panel, title=f"step {step:,}")
         write_volumes(self.folder, panel)
 
 
