@@ -14,6 +14,9 @@ from parts2whole.training.runtime import describe_environment, resolve_precision
 
 OPTIONAL = {
     "onnxruntime": "weights export --to onnx (extra export)",
+    "highdicom": "predict --format dicom-seg (extra dicom-seg)",
+    "huggingface_hub": "weights by name, hf:OWNER/NAME, and weights export --push (extra hub)",
+    "pyarrow": "encode --out FILE.parquet (extra parquet)",
     "distributed": "--cluster with Dask (extra cluster)",
     "dask_jobqueue": "--cluster slurm (extra cluster)",
     "mlflow": "--logger mlflow (extra mlflow)",
