@@ -184,6 +184,22 @@ def test_panels_know_where_their_parts_were_cut_from(examiner):
         assert corners == pytest.approx((inside[0, 0, 0], inside[-1, -1, -1]), abs=1e-4)
 
 
+@torch.no_grad()
+def test_every_whole_of_a_panel_has_the_spacing_of_its_scan(tmp_path):
+    """A store at native spacing: scans of 1 and of 2 mm along z."""
+    store = Store.create(tmp_path / "store", preprocess=Preprocess(modality="unit"))
+    for case in range(4):
+        voxels = np.random.default_rng(case).integers(0, 30000, (20, 20, 20)).astype(np.int16)
+        store.write_volume(f"c{case}", Volume(voxels, (1.0 + case % 2, 1.0, 0.5)), patient=f"p{case}")
+    store.finish()
+    run = examine(Parts2Whole(), WholeSampler(store, size=WholeSize(SIZE)), tmp_path / "run")
+    run(build(), 20)
+    panel = read_volumes(run.folder)
+    assert panel is not None
+    assert len({*panel.names}) > 1
+    assert panel.spacings_mm == tuple((1.0 + int(name[1:]) % 2, 1.0, 0.5) for name in panel.names)
+
+
 def test_trivial_baselines_are_measured_where_the_loss_is(sampler, tmp_path):
     """Of hidden voxels: what the network sees of them is 0, and the mean whole is worth what it is there."""
     masked = examine(MaskedAutoencoder(mask_ratio=0.5), sampler, tmp_path / "run")
