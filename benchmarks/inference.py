@@ -4,7 +4,7 @@
 
 Volumes are random and the network is fresh, which changes no time; ``--run`` is the folder of a fine-tuned
 segmentation, whose test cases are then scored with both kinds of windows.  Processor time of one thread
-counts, in turn, so that others who use the machine change little.  MONAI's inferer is always beside ours,
+counts, in turn, so that others who use the machine change little.  MONAI's inferer, which ours calls, is beside it,
 nnU-Net's where `nnunetv2` is installed.
 """
 
