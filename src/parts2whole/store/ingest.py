@@ -133,24 +133,7 @@ def _store_missing(
     cases: Sequence[SourceCase], store: Store, began: float, hands: _Workers, *, progress: bool
 ) -> tuple[Store, IngestReport]:
     """Store the cases that aren't there yet, or have changed."""
-    jobs: list[_Job] = []
-    kept: list[_Job] = []
-    unread: dict[str, str] = {}
-    for case in cases:
-        try:
-            stamp = case.stamp()
-        except ReadError as error:
-            unread[case.case_id] = str(error)
-            continue
-        job = _Job(case.absolute(), store.path.absolute(), store.preprocess, store.dtype, stamp)
-        known = store.record(case.case_id) if store.has(case.case_id) else None
-        unchanged = known is not None and known.stamp == stamp
-        if known is not None and not unchanged and known.place not in ("", case.place()):
-            raise StoreError(
-                f"{case.case_id} is in the store from another folder, and would be replaced by "
-                f"{case.files()[0]}: name all folders in one call, or take another --out"
-            )
-        (kept if unchanged else jobs).append(job)
+    jobs, kept, unread = _sort_jobs(cases, store)
     damaged = _find_damaged(store, kept, hands) if hands.verify else {}
     jobs += [job for job in kept if job.case.case_id in damaged]
     outcomes: list[_Outcome] = []
@@ -163,25 +146,57 @@ def _store_missing(
         finally:
             store.finish(everywhere=hands.cluster is not None)
     set_aside = unread | {o.case_id: o.reason for o in outcomes if o.record is None}
-    ids = {case.case_id for case in cases}
-    duplicates = {case: first for case, first in store.duplicates().items() if case in ids}
     report = IngestReport(
         prepared=tuple(sorted(o.case_id for o in outcomes if o.record is not None)),
         kept=tuple(job.case.case_id for job in kept if job.case.case_id not in damaged),
         damaged=damaged,
         set_aside=dict(sorted(set_aside.items())),
-        duplicates=duplicates,
-        places={
-            case.case_id: str(source.paths[0].parent)
-            for case in cases
-            for source in case.scan_sources()
-            if case.case_id in set_aside and source.is_series
-        },
+        duplicates=_duplicates(cases, store),
+        places=_places([case for case in cases if case.case_id in set_aside]),
         duration_s=time.monotonic() - began,
     )
     if progress and (jobs or set_aside) and store.cases:  # without any, an error tells the reasons
         print_report(store, report)
     return store, report
+
+
+def _sort_jobs(cases: Sequence[SourceCase], store: Store) -> tuple[list[_Job], list[_Job], dict[str, str]]:
+    """Cases to be stored, those that are there already, and why others can't be read, by case.
+
+    Raises:
+        StoreError: a case would replace one from another folder.
+    """
+    missing: list[_Job] = []
+    there: list[_Job] = []
+    unread: dict[str, str] = {}
+    for case in cases:
+        try:
+            stamp = case.stamp()
+        except ReadError as error:
+            unread[case.case_id] = str(error)
+            continue
+        known = store.record(case.case_id) if store.has(case.case_id) else None
+        unchanged = known is not None and known.stamp == stamp
+        if known is not None and not unchanged and known.place not in ("", case.place()):
+            raise StoreError(
+                f"{case.case_id} is in the store from another folder, and would be replaced by "
+                f"{case.files()[0]}: name all folders in one call, or take another --out"
+            )
+        job = _Job(case.absolute(), store.path.absolute(), store.preprocess, store.dtype, stamp)
+        (there if unchanged else missing).append(job)
+    return missing, there, unread
+
+
+def _duplicates(cases: Sequence[SourceCase], store: Store) -> dict[str, str]:
+    """Those of the cases that have the voxels of another in the store, and which."""
+    ids = {case.case_id for case in cases}
+    return {case: first for case, first in store.duplicates().items() if case in ids}
+
+
+def _places(cases: Sequence[SourceCase]) -> dict[str, str]:
+    """Folders of DICOM series, whose case ids don't say where they are."""
+    sources = ((case, source) for case in cases for source in case.scan_sources())
+    return {case.case_id: str(source.paths[0].parent) for case, source in sources if source.is_series}
 
 
 def _find_damaged(store: Store, jobs: list[_Job], hands: _Workers) -> dict[str, str]:

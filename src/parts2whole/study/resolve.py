@@ -113,22 +113,23 @@ class _Layout:
             for arm in self.arms
             if arm.init == SCRATCH and arm.network is None and arm.network_from is None
         ]
-        usual = inspect.signature(self.file.verbs.pretrain).parameters["network"].default
-        trained = {arm.name: arm.network or self.file.network for arm in self.arms if arm.method is not None}
+        study = self.file.network
+        trained = {arm.name: arm.network or study for arm in self.arms if arm.method is not None}
         given = {arm.name: arm.init for arm in self.arms if arm.init not in (None, SCRATCH)}
-        chosen = next(iter(trained.values()), self.file.network)
         if not asking or not (trained or given):
-            return ({} if self.file.network is None else {"network": self.file.network}), ()
-        alike = len({network or usual for network in trained.values()}) == 1
-        if self.file.network is None and not (alike or (not trained and len(set(given.values())) == 1)):
+            return ({} if study is None else {"network": study}), ()
+        usual = inspect.signature(self.file.verbs.pretrain).parameters["network"].default
+        if len({network or usual for network in trained.values()}) == 1:
+            chosen = next(iter(trained.values()))
+        elif study is not None:
+            chosen = study
+        elif not trained and len(set(given.values())) == 1:
+            return {"network_from": next(iter(given.values()))}, ()
+        else:
             raise StudyError(
                 f"arms.{asking[0]} needs network: {', '.join([*trained, *given])} may have different ones, "
                 "and from scratch is comparable with what has its own; give it one, or the whole study"
             )
-        if not trained and self.file.network is None:
-            return {"network_from": next(iter(given.values()))}, ()
-        if not alike:
-            chosen = self.file.network
         others = [name for name, network in trained.items() if (network or usual) != (chosen or usual)]
         notes = tuple(
             f"{', '.join(names)} {why} than {', '.join(asking)}, so between them not only the start differs"
@@ -205,9 +206,7 @@ class _Layout:
         """The digest of a piece of work, and its folder: that of version 0.1.0 where it was begun by it."""
         key = settings_digest(settings | ({"init": start.digest} if start else {}), roots=self.file.roots)
         folder = self.file.out / parent / folder_name(*words, key)
-        if (
-            parent == PRETRAININGS and not folder.exists()
-        ):  # the arm that it was made for may be called otherwise now
+        if parent == PRETRAININGS and not folder.exists():  # its arm may be called otherwise now
             folder = next(iter(sorted(folder.parent.glob(f"*-{key}"))), folder)
         try:
             former = settings | ({"init": self.keys_010[start.digest]} if start else {})
