@@ -203,7 +203,7 @@ def test_there_is_no_worst_tenth_of_distances_that_the_worst_lack(make: Any) -> 
 
 def test_rounding_is_no_spread_over_seeds(make: Any) -> None:
     """Values that are one number, added up in other ways: neither a ratio nor a rank comes of their last digits."""
-    noisy = (0.7, 0.1 + 0.6, 0.7 / 3 * 3, 0.2 + 0.5)
+    noisy = (0.7, math.nextafter(0.7, 1), 0.7, math.nextafter(0.7, 0))
     runs = make({"scratch": {3: SCRATCH}, "Parts2Whole": {3: noisy}, "MoCo": {3: (0.7,) * 4}})
     (endpoint,) = measure_endpoints(runs, {"spread": 0})
     (row,) = endpoint.rows
