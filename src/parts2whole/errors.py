@@ -47,6 +47,12 @@ def tell_failure(error: BaseException) -> str:
     return sentence(error) or f"unexpected {type(error).__name__}: {error}"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or the name of its class."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def name_some(names: Sequence[str], most: int = 5) -> str:
     """The first few names, and how many more there are."""
     shown = ", ".join(names[:most])

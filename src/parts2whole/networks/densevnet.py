@@ -145,7 +145,7 @@ class JoinedSkips(Own):
         self.input_axes = {"skips.0.0.weight": 1, "classes.weight": 1}
 
     def forward(self, pyramid: tuple[Tensor, ...]) -> Tensor:
-        """Logits at input resolution."""
+        """Pyramid, finest first, to logits (B, classes, D, H, W)."""
         return self.forward_endpoints(pyramid)["output"]
 
     def forward_endpoints(self, pyramid: tuple[Tensor, ...]) -> dict[str, Tensor]:

@@ -116,7 +116,7 @@ class HighResHead(Own):
         self.conv_2_bn = nn.Sequential(classes, nn.BatchNorm3d(out_channels))
 
     def forward(self, pyramid: tuple[Tensor, ...]) -> Tensor:
-        """Logits at input resolution."""
+        """Pyramid, finest first, to logits (B, classes, D, H, W)."""
         return self.forward_endpoints(pyramid)["output"]
 
     def forward_endpoints(self, pyramid: tuple[Tensor, ...]) -> dict[str, Tensor]:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 
-import torch
 from torch import Tensor, nn
 
-from parts2whole.networks.base import Network, Own, Stride
+from parts2whole.networks.base import Network, Stride
 from parts2whole.networks.blocks import NetworkError
-from parts2whole.networks.published import NamedEncoder
+from parts2whole.networks.published import JoiningDecoder, NamedEncoder
 
 SLOPE = 0.01
 
@@ -99,11 +98,8 @@ class PlainEncoder(NamedEncoder):
         return found
 
 
-class PlainDecoder(Own):
+class PlainDecoder(JoiningDecoder):
     """Expanding path: a transposed convolution to the width of the skip, which follows it, and two units."""
-
-    final = "classes"
-    is_decoder = True
 
     def __init__(self, network: PlainUNet3D, out_channels: int) -> None:
         super().__init__()
@@ -116,15 +112,3 @@ class PlainDecoder(Own):
             units = Unit(2 * skip, skip, kernel, (1, 1, 1)), Unit(skip, skip, kernel, (1, 1, 1))
             self.stages.append(nn.Sequential(*units))
         self.classes = nn.Conv3d(network.widths[0], out_channels, 1)
-
-    def forward(self, pyramid: tuple[Tensor, ...]) -> Tensor:
-        """Logits at input resolution."""
-        x = pyramid[-1]
-        for up, stage, skip in zip(self.ups, self.stages, reversed(pyramid[:-1]), strict=True):
-            x = stage(torch.cat([up(x), skip], dim=1))
-        logits: Tensor = self.classes(x)
-        return logits
-
-    def forward_endpoints(self, pyramid: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        """``output``, the logits."""
-        return {"output": self(pyramid)}

@@ -62,6 +62,39 @@ class NamedEncoder(Encoder):
         """Scaled (B, C, D, H, W) of any size to every named map."""
 
 
+class LogitsDecoder(Own):
+    """A decoder whose only named result is its logits."""
+
+    is_decoder = True
+
+    def forward_endpoints(self, pyramid: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """``output``, the logits (B, classes, D, H, W)."""
+        return {"output": self(pyramid)}
+
+
+class JoiningDecoder(LogitsDecoder):
+    """The expanding path of nnU-Net: level by level upwards, joined to the skip, and through a stage.
+
+    Attributes:
+        ups: doubles what comes from below, to the width of the skip; deepest first.
+        stages: mixes that and the skip, which follows it; deepest first.
+        classes: logits of the finest level.
+    """
+
+    final = "classes"
+    ups: nn.ModuleList
+    stages: nn.ModuleList
+    classes: nn.Conv3d
+
+    def forward(self, pyramid: tuple[Tensor, ...]) -> Tensor:
+        """Pyramid, finest first, to logits (B, classes, D, H, W)."""
+        x = pyramid[-1]
+        for up, stage, skip in zip(self.ups, self.stages, reversed(pyramid[:-1]), strict=True):
+            x = stage(torch.cat([up(x), skip], dim=1))
+        logits: Tensor = self.classes(x)
+        return logits
+
+
 class WholeNetwork(Encoder):
     """An encoder with the decoder or head it was published with.
 

@@ -18,12 +18,11 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
-from parts2whole.networks.base import Network, Own
+from parts2whole.networks.base import Network
 from parts2whole.networks.blocks import NetworkError, Norm, build_norm
-from parts2whole.networks.published import NamedEncoder
+from parts2whole.networks.published import JoiningDecoder, NamedEncoder
 from parts2whole.networks.repeatable import AveragePool
 
 SLOPE = 0.01
@@ -129,11 +128,8 @@ class ResEncEncoder(NamedEncoder):
         return found
 
 
-class ResEncDecoder(Own):
+class ResEncDecoder(JoiningDecoder):
     """Expanding path: a transposed convolution to the width of the skip, which follows it, and one unit."""
-
-    final = "classes"
-    is_decoder = True
 
     def __init__(self, widths: tuple[int, ...], out_channels: int, norm: str) -> None:
         super().__init__()
@@ -144,18 +140,6 @@ class ResEncDecoder(Own):
             self.stages.append(Unit(2 * skip, skip, norm))
         self.classes = nn.Conv3d(widths[0], out_channels, 1)
         self.apply(_initialise)
-
-    def forward(self, pyramid: tuple[Tensor, ...]) -> Tensor:
-        """Logits at input resolution."""
-        x = pyramid[-1]
-        for up, stage, skip in zip(self.ups, self.stages, reversed(pyramid[:-1]), strict=True):
-            x = stage(torch.cat([up(x), skip], dim=1))
-        logits: Tensor = self.classes(x)
-        return logits
-
-    def forward_endpoints(self, pyramid: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        """``output``, the logits."""
-        return {"output": self(pyramid)}
 
 
 def _initialise(module: nn.Module) -> None:

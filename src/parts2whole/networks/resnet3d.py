@@ -201,7 +201,7 @@ class SegmentationHead(Own):
         )
 
     def forward(self, pyramid: tuple[Tensor, ...]) -> Tensor:
-        """Logits at a quarter of the input's resolution."""
+        """Pyramid, finest first, to logits (B, classes, D/4, H/4, W/4)."""
         logits: Tensor = self.layers(pyramid[-1])
         return logits
 

@@ -11,10 +11,10 @@ import dataclasses
 from monai.networks.nets.segresnet import SegResNet as Whole
 from torch import Tensor, nn
 
-from parts2whole.networks.base import Network, Own
+from parts2whole.networks.base import Network
 from parts2whole.networks.blocks import NetworkError
 from parts2whole.networks.oriented import Orientation, check_orientation, turn, turn_back
-from parts2whole.networks.published import NamedEncoder
+from parts2whole.networks.published import LogitsDecoder, NamedEncoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,11 +86,10 @@ class SegResNetEncoder(NamedEncoder):
         return found
 
 
-class SegResNetDecoder(Own):
+class SegResNetDecoder(LogitsDecoder):
     """Expanding path; see `SegResNet`."""
 
     final = "conv_final.2"
-    is_decoder = True
 
     def __init__(self, whole: Whole, orientation: str) -> None:
         super().__init__()
@@ -98,12 +97,8 @@ class SegResNetDecoder(Own):
         self.up_layers, self.up_samples, self.conv_final = whole.up_layers, whole.up_samples, whole.conv_final
 
     def forward(self, pyramid: tuple[Tensor, ...]) -> Tensor:
-        """Logits at input resolution."""
+        """Pyramid, finest first, to logits (B, classes, D, H, W)."""
         x, *skips = (turn(level, self.orientation) for level in reversed(pyramid))
         for sample, layer, skip in zip(self.up_samples, self.up_layers, skips, strict=True):
             x = layer(sample(x) + skip)
         return turn_back(self.conv_final(x), self.orientation)
-
-    def forward_endpoints(self, pyramid: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        """``output``, the logits."""
-        return {"output": self(pyramid)}

@@ -12,9 +12,9 @@ import dataclasses
 from monai.networks.nets.segresnet_ds import SegResNetDS as Whole
 from torch import Tensor, nn
 
-from parts2whole.networks.base import Network, Own
+from parts2whole.networks.base import Network
 from parts2whole.networks.blocks import NetworkError
-from parts2whole.networks.published import NamedEncoder
+from parts2whole.networks.published import LogitsDecoder, NamedEncoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +80,8 @@ class SegResNetDSEncoder(NamedEncoder):
         return found
 
 
-class SegResNetDSDecoder(Own):
+class SegResNetDSDecoder(LogitsDecoder):
     """Expanding path; see `SegResNetDS`."""
-
-    is_decoder = True
 
     def __init__(self, layers: nn.ModuleList) -> None:
         super().__init__()
@@ -91,13 +89,9 @@ class SegResNetDSDecoder(Own):
         self.final = f"up_layers.{len(layers) - 1}.head"
 
     def forward(self, pyramid: tuple[Tensor, ...]) -> Tensor:
-        """Logits at input resolution."""
+        """Pyramid, finest first, to logits (B, classes, D, H, W)."""
         x, *skips = reversed(pyramid)
         for level, skip in zip(self.up_layers, skips, strict=True):
             parts = dict(level.named_children())
             x = parts["head"](parts["blocks"](parts["upsample"](x) + skip))
         return x
-
-    def forward_endpoints(self, pyramid: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        """``output``, the logits."""
-        return {"output": self(pyramid)}

@@ -92,7 +92,7 @@ class UNetDecoder(Own):
         self.head = nn.Conv3d(self.decoder.out_channels, out_channels, 1)
 
     def forward(self, pyramid: tuple[Tensor, ...]) -> Tensor:
-        """Logits at input resolution."""
+        """Pyramid, finest first, to logits (B, classes, D, H, W)."""
         logits: Tensor = self.head(self.decoder(pyramid))
         return logits
 

@@ -12,7 +12,7 @@ from parts2whole.phantom.canvas import Canvas, Structure, Tubes, ellipsoid_dista
 from parts2whole.phantom.chest import Chest
 from parts2whole.phantom.space import Array, Grid
 from parts2whole.phantom.torso import Torso
-from parts2whole.scans.volume import Triple
+from parts2whole.scans.volume import Triple, triple
 
 SOLID, PART_SOLID, GROUND_GLASS, CALCIFIED = "solid", "part-solid", "ground-glass", "calcified"
 NODULE_HU = {SOLID: 35.0, PART_SOLID: -560.0, GROUND_GLASS: -620.0, CALCIFIED: 320.0}
@@ -112,9 +112,9 @@ def draw_emboli(
             if min((np.linalg.norm(centre - other.centre_mm) for other in found), default=99.0) < 32:
                 continue
             radius = float(tree.radius_mm[chain[0]])
-            points = tuple(_triple(point) for point in path)
+            points = tuple(triple(point) for point in path)
             bright = float(generator.uniform(40, 80))
-            found.append(Lesion("embolus", _triple(centre), (radius, radius, radius), bright, points))
+            found.append(Lesion("embolus", triple(centre), (radius, radius, radius), bright, points))
             break
     return found
 
@@ -142,7 +142,7 @@ def draw_liver_lesions(
             cyst = generator.random() < 0.15
             radii = radius * generator.uniform(0.85, 1.15, 3)
             contrast = 8.0 if cyst else float(generator.uniform(-62, -30))
-            found.append(Lesion("cyst" if cyst else "tumour", _triple(centre), _triple(radii), contrast))
+            found.append(Lesion("cyst" if cyst else "tumour", triple(centre), triple(radii), contrast))
             break
     return found
 
@@ -213,7 +213,7 @@ def _nodule(
     ways /= np.linalg.norm(ways, axis=1, keepdims=True)
     ends = centre + ways * radius * generator.uniform(1.4, 2.2, (strands, 1))
     bright = NODULE_HU[kind] + float(generator.normal(0, 15))
-    return Lesion(kind, _triple(centre), _triple(radii), bright, (), tuple(_triple(end) for end in ends))
+    return Lesion(kind, triple(centre), triple(radii), bright, (), tuple(triple(end) for end in ends))
 
 
 def _around(canvas: Canvas, lesion: Lesion) -> tuple[tuple[slice, slice, slice], Array] | None:
@@ -228,8 +228,3 @@ def _around(canvas: Canvas, lesion: Lesion) -> tuple[tuple[slice, slice, slice],
 def _cut(canvas: Canvas, where: tuple[slice, slice, slice]) -> tuple[Array, Array, Array]:
     z, y, x = canvas.grid.axes()
     return z[where[0]], y[:, where[1]], x[:, :, where[2]]
-
-
-def _triple(values: npt.NDArray[np.float64]) -> Triple:
-    z, y, x = (float(v) for v in values)
-    return z, y, x

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import SimpleITK
 from pydicom.uid import generate_uid
 
 from parts2whole.files import flush, temporary
 from parts2whole.phantom.montage import Picture
 from parts2whole.phantom.sizes import Size
-from parts2whole.scans.volume import LabelVolume, Triple, Volume
+from parts2whole.scans.volume import LabelVolume, Volume, triple
 
 G = TypeVar("G", Volume, LabelVolume)
 Rows = Mapping[str, Any]
@@ -74,11 +73,6 @@ def flip(volume: G, axes: Sequence[int]) -> G:
     for axis in axes:
         origin = origin + matrix[:, axis] * volume.spacing_mm[axis] * (volume.shape[axis] - 1)
         matrix[:, axis] *= -1
-    place, rows = _triple(origin), [_triple(row) for row in matrix]
+    place, rows = triple(origin), [triple(row) for row in matrix]
     array = np.ascontiguousarray(np.flip(volume.array, tuple(axes)))
     return dataclasses.replace(volume, array=array, origin_mm=place, direction=(rows[0], rows[1], rows[2]))
-
-
-def _triple(values: npt.NDArray[np.float64]) -> Triple:
-    a, b, c = (float(value) + 0.0 for value in values)
-    return a, b, c

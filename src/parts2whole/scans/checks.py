@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parts2whole.scans.source import Raw, ReadError
-from parts2whole.scans.volume import Direction, Triple
+from parts2whole.scans.volume import Direction, Triple, triple
 
 LARGEST_SCAN_VOXELS = 2**31
 """No scanner makes more in one scan; a header that promises more is refused unread."""
@@ -96,9 +96,3 @@ def odd_geometry(raw: Raw) -> tuple[str, ...]:
     if raw.modality is None and abs(float(np.linalg.det(np.asarray(raw.direction)))) < SQUARE:
         notes.append("its axes are not at right angles")
     return tuple(notes)
-
-
-def triple(values: npt.NDArray[np.float64]) -> Triple:
-    """Three numbers as a tuple, without negative zeros."""
-    a, b, c = (float(value) + 0.0 for value in values)
-    return a, b, c

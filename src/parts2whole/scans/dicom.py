@@ -17,11 +17,12 @@ import pydicom
 from filelock import FileLock
 from pydicom.errors import InvalidDicomError
 
+from parts2whole.errors import first_line
 from parts2whole.files import replacing
 from parts2whole.scans.dicom_slices import NO_PLACE, TAGS, Other, Slice, kind_of, slices_of
 from parts2whole.scans.dicom_sort import BROKEN_COPIES, COPIES, sort_slices
 from parts2whole.scans.dicom_voxels import BROKEN, Voxels, read_slices
-from parts2whole.scans.source import Raw, ReadError, ScanSource, first_line, hashed
+from parts2whole.scans.source import Raw, ReadError, ScanSource, hashed
 
 DIRECTORY = "1.2.840.10008.1.3.10"
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pydicom
 
+from parts2whole.errors import first_line
 from parts2whole.scans.case import IngestError, LabelSource
 from parts2whole.scans.dicom_contours import Mask, drawn_regions, read_contours, structure_names
 from parts2whole.scans.dicom_segments import read_segment, segment_names
 from parts2whole.scans.dicom_voxels import BROKEN
-from parts2whole.scans.source import ReadError, ScanSource, first_line
+from parts2whole.scans.source import ReadError, ScanSource
 from parts2whole.scans.volume import LabelVolume, Volume
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")

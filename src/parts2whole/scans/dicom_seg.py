@@ -17,12 +17,13 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pydicom.valuerep import format_number_as_ds
 
+from parts2whole.errors import first_line
 from parts2whole.extras import install_hint
 from parts2whole.files import replacing
 from parts2whole.scans.codes import ClassCodes, Code
 from parts2whole.scans.dicom import read_series
 from parts2whole.scans.dicom_voxels import BROKEN
-from parts2whole.scans.source import Raw, ReadError, ScanSource, first_line
+from parts2whole.scans.source import Raw, ReadError, ScanSource
 from parts2whole.scans.volume import from_canonical_array
 
 SERIES_NUMBER = 100

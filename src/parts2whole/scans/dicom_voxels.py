@@ -32,9 +32,10 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from parts2whole.errors import first_line
 from parts2whole.scans.checks import geometry
 from parts2whole.scans.dicom_slices import Slice
-from parts2whole.scans.source import Raw, ReadError, first_line
+from parts2whole.scans.source import Raw, ReadError
 
 _sitk: Any = SimpleITK  # without annotations
 BROKEN = (

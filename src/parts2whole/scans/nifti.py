@@ -16,9 +16,10 @@ from nibabel.freesurfer.mghformat import MGHError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
+from parts2whole.errors import first_line
 from parts2whole.files import replacing
 from parts2whole.scans.checks import check_size, geometry, places_voxels
-from parts2whole.scans.source import Raw, ReadError, first_line
+from parts2whole.scans.source import Raw, ReadError
 from parts2whole.scans.volume import Direction, LabelVolume, Triple, Volume, from_canonical_array
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")

@@ -20,8 +20,9 @@ import numpy.typing as npt
 import zarr
 from nibabel.spatialimages import HeaderDataError
 
+from parts2whole.errors import first_line
 from parts2whole.scans.checks import LARGEST_SCAN_VOXELS, check_size, geometry
-from parts2whole.scans.source import Raw, ReadError, first_line
+from parts2whole.scans.source import Raw, ReadError
 
 SUFFIXES = (".ome.zarr", ".nii.zarr", ".zarr")
 OWN = "parts2whole"

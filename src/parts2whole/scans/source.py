@@ -96,9 +96,3 @@ def hashed(identity: str, salt: bytes) -> str:
     return hashlib.blake2b(
         identity.encode(errors="surrogateescape"), key=salt[:64], digest_size=6
     ).hexdigest()
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or the name of its class."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -51,6 +51,12 @@ def size_of(array: _Shaped) -> Size:
     return (z, y, x)
 
 
+def triple(values: npt.NDArray[np.float64]) -> Triple:
+    """Three numbers as a tuple, without negative zeros."""
+    a, b, c = (float(value) + 0.0 for value in values)
+    return a, b, c
+
+
 @dataclasses.dataclass(frozen=True)
 class Box:
     """Part of an array, in voxels (z, y, x); it may leave the array.
@@ -215,8 +221,8 @@ def to_canonical(volume: G) -> G:
         volume,
         array=array,
         spacing_mm=spacing,
-        origin_mm=_triple(origin),
-        direction=(_triple(matrix[0]), _triple(matrix[1]), _triple(matrix[2])),
+        origin_mm=triple(origin),
+        direction=(triple(matrix[0]), triple(matrix[1]), triple(matrix[2])),
     )
 
 
@@ -236,11 +242,6 @@ def content_hash(array: npt.NDArray[Any]) -> str:
     for plane in array.reshape(-1, *array.shape[-2:]):
         hasher.update((np.ascontiguousarray(plane, dtype="<f8") + 0.0).data)  # + 0.0 makes -0.0 hash as 0.0
     return hasher.hexdigest()
-
-
-def _triple(values: npt.NDArray[np.float64]) -> Triple:
-    a, b, c = (float(value) + 0.0 for value in values)
-    return a, b, c
 
 
 def _closest_axes(matrix: npt.NDArray[np.float64]) -> list[int]:

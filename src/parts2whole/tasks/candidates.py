@@ -183,12 +183,6 @@ def is_inside(grid: CaseRecord | Volume, voxels: npt.NDArray[np.float64]) -> npt
     return np.asarray(beyond.max(axis=1) <= 0)
 
 
-def as_triple(values: npt.NDArray[np.float64]) -> Triple:
-    """Three numbers as a tuple."""
-    z, y, x = (float(value) for value in values)
-    return z, y, x
-
-
 def read_points(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
     """Rows of a CSV that has these columns.
 

@@ -25,14 +25,13 @@ import numpy.typing as npt
 
 from parts2whole.errors import name_some, tell_reasons
 from parts2whole.scans.preprocess import Preprocess
-from parts2whole.scans.volume import Size
+from parts2whole.scans.volume import Size, triple
 from parts2whole.store.ingest import SourceCase, store_cases
 from parts2whole.store.store import CaseRecord, Store
 from parts2whole.tasks.candidates import (
     CLASSES,
     POINT_COLUMNS,
     CandidateTask,
-    as_triple,
     is_inside,
     read_points,
     to_voxels,
@@ -209,7 +208,7 @@ def _place(
                 record.patient,
                 target=_target(row, line),
                 side=side,
-                centre=as_triple(voxels[place]),
+                centre=triple(voxels[place]),
                 lesions=tuple(nodules[hit].name for hit in np.flatnonzero(found[place])),
                 irrelevant=bool(irrelevant[place]),
             )

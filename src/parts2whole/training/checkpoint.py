@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from parts2whole.errors import Parts2WholeError
+from parts2whole.errors import Parts2WholeError, first_line
 from parts2whole.files import replacing, sweep, write_text
 from parts2whole.training.lock import CHECKPOINTS, list_checkpoints
 from parts2whole.weights.native import write_tensors
@@ -105,7 +105,7 @@ def load_checkpoint(
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             progress = Progress(**state["progress"])
         except Exception as error:  # there is no end to what a foreign file can make an unpickler say
-            messages.append(f"{path.name} is no checkpoint ({_first_line(error)}) and was passed over")
+            messages.append(f"{path.name} is no checkpoint ({first_line(error)}) and was passed over")
             continue
         try:
             module.load_state_dict(state["module"])
@@ -152,7 +152,7 @@ def _said(path: Path) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, OSError, SafetensorError) as error:
-        reason = _first_line(error).partition(";")[0]
+        reason = first_line(error).partition(";")[0]
         kept = list_checkpoints(path.parent.parent)
         last = f"The checkpoint before it, {kept[-1].name}, is kept" if kept else "There is no checkpoint yet"
         raise CheckpointError(
@@ -178,10 +178,6 @@ def _list_best(target: Path) -> list[Path]:
 
 def _step_of(path: Path) -> int:
     return int(path.stem.rpartition("-")[2])
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _checksum(path: Path) -> str:

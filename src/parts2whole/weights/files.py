@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from parts2whole.errors import first_line
 from parts2whole.weights.base import WeightsError
 from parts2whole.weights.tensorflow_bundle import find_bundle, read_bundle
 
@@ -85,8 +86,7 @@ def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             ) from error
         raise WeightsError(f"{path} is damaged, or no PyTorch file") from error
     except Exception as error:  # a damaged file makes torch raise whatever its parsers stumble over
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"{path} is damaged, or no PyTorch file: {first}") from error
+        raise WeightsError(f"{path} is damaged, or no PyTorch file: {first_line(error)}") from error
     about = content if isinstance(content, Mapping) else {}
     beside = {str(k): v for k, v in about.items() if k not in WRAPPERS and not isinstance(v, Tensor)}
     return unwrap(content, path), beside

@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from parts2whole.errors import name_some
+from parts2whole.errors import first_line, name_some
 from parts2whole.extras import install_hint
 from parts2whole.weights import card, native
 from parts2whole.weights.base import WeightsError
@@ -93,7 +93,7 @@ def fetch(name: HubName) -> Fetched:
         )
     except (errors.HTTPError, OSError) as error:
         if not isinstance(error, errors.LocalEntryNotFoundError):
-            raise WeightsError(f"{name} could not be fetched: {_first_line(error)}") from error
+            raise WeightsError(f"{name} could not be fetched: {first_line(error).rstrip('.')}") from error
         offline = " as HF_HUB_OFFLINE is set" if hub.constants.HF_HUB_OFFLINE else ""
         raise WeightsError(
             f"{name} is not in the cache {hub.constants.HF_HUB_CACHE}, and {hub.constants.ENDPOINT} can't be "
@@ -134,8 +134,9 @@ def push(folder: Path, repository: str, *, public: bool) -> HubName:
                 api.delete_repo(repository, missing_ok=True)
         status = getattr(getattr(error, "response", None), "status_code", None)
         mend = " Log in with a token that may write (hf auth login)" if status in (401, 403) else ""
+        reason = first_line(error).rstrip(".")
         raise WeightsError(
-            f"{repository} could not be pushed to {hub.constants.ENDPOINT}: {_first_line(error)}.{mend}"
+            f"{repository} could not be pushed to {hub.constants.ENDPOINT}: {reason}.{mend}"
         ) from error
     return HubName(repository, str(done.oid))
 
@@ -175,7 +176,3 @@ def _libraries() -> tuple[Any, Any]:
         raise WeightsError(
             f"weights by name need a package that isn't installed ({error.name}): {install_hint('hub')}"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -19,6 +19,7 @@ from torch import Tensor
 from parts2whole.networks.i3d import I3D
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.weights.base import Destination, Identified, Provenance, WeightSource, none_match
+from parts2whole.weights.tensorflow_bundle import NORMS
 
 PROVENANCE = Provenance(
     title="I3D, Kinetics",
@@ -35,7 +36,6 @@ PROVENANCE = Provenance(
     preprocess=Preprocess(modality="unit"),
     whole_size=(32, 224, 224),
 )
-NORMS = {"beta": "bias", "gamma": "weight", "moving_mean": "running_mean", "moving_variance": "running_var"}
 HASSON_BRANCHES = {"0": "b0", "1.0": "b1a", "1.1": "b1b", "2.0": "b2a", "2.1": "b2b", "3.1": "b3b"}
 
 

@@ -26,6 +26,7 @@ from parts2whole.weights.base import (
     WeightSource,
     none_match,
 )
+from parts2whole.weights.tensorflow_bundle import NORMS
 
 DENSEVNET = Provenance(
     title="NiftyNet DenseVNet, abdominal CT",
@@ -54,7 +55,6 @@ HIGHRES = Provenance(
     preprocess=Preprocess(modality="MR"),
     whole_size=(96, 96, 96),
 )
-NORMS = {"beta": "bias", "gamma": "weight", "moving_mean": "running_mean", "moving_variance": "running_var"}
 KERNELS = {"w": "weight", "b": "bias"}
 STACK = "dense_feature_stack_block"
 LEFT_OUT = re.compile(r"(/(biased|local_step|Adam(_\d+)?|Momentum|RMSProp(_\d+)?)|_power|global_step)$")

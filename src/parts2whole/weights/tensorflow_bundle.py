@@ -31,6 +31,9 @@ LARGEST_INDEX_BYTES = 256 * 2**20
 TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "<u1", 6: "<i1", 9: "<i8", 19: "<f2"}
 """Numbers of TensorFlow's types; others, such as strings, are passed over."""
 
+NORMS = {"beta": "bias", "gamma": "weight", "moving_mean": "running_mean", "moving_variance": "running_var"}
+"""What TensorFlow calls the tensors of a batch norm, and torch."""
+
 
 @dataclasses.dataclass
 class _Entry:
