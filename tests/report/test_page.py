@@ -222,10 +222,10 @@ def test_what_does_not_fit_the_page_is_told(tmp_path: Path, pretrained: MakeRun,
             finetuned(tmp_path / f"{arm}{cases}", **about)
     page = Reader(write_report(tmp_path))
     for text in (
-        "2 more verdicts on pre-trainings",
-        "4 more headlines of pre-trainings",
-        "2 more tables of other metrics",
-        "1 more charts of fine-tuning",
+        "2 more pre-training verdicts (see the page that report writes of each).",
+        "4 more pre-training headlines (see",
+        "2 more metric tables (parts2whole compare --metric makes them).",
+        "1 more fine-tuning chart (figures are in metrics.jsonl).",
     ):
         assert f"Left out of this page: {text}" in page.text
     assert "Other metrics (12)" in page.text

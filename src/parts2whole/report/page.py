@@ -77,7 +77,7 @@ def _run_context(run: Run) -> Plain:
     """What the page of a single run shows."""
     verdict = judge_finetuning(run) if run.kind == "finetune" else judge_pretraining(run)
     notes = [*(str(note) for note in run.result.get("notes") or ()), *run.notes]
-    charts = _first(run_charts(run), MOST_CHARTS, "charts", CURVES, notes)
+    charts = _first(run_charts(run), MOST_CHARTS, "chart", CURVES, notes)
     return _context(
         title=run_names([run], None)[run.folder],
         kind=KINDS[run.kind],
@@ -103,19 +103,19 @@ def _folder_context(folder: Path, runs: Sequence[Run], listing: Listing | None) 
     called = pretraining_names(pretrained)
     told = [_named(v, called[run.folder]) for run, v in judged if not tables or v.tone in ("bad", "weak")]
     alone = "see the page that report writes of each"
-    verdicts += _first(told, MOST_VERDICTS, "verdicts on pre-trainings", alone, notes)
+    verdicts += _first(told, MOST_VERDICTS, "pre-training verdict", alone, notes)
     charts = (
         run_charts(pretrained[0])
         if len(pretrained) == 1
         else overlay_charts(pretrained, pretraining_names(pretrained))
     )
-    charts = _first(charts, MOST_CHARTS, "charts of pre-training", CURVES, notes)
-    compared = _first(comparison_charts(finetuned), MOST_CHARTS, "charts of fine-tuning", CURVES, notes)
+    charts = _first(charts, MOST_CHARTS, "pre-training chart", CURVES, notes)
+    compared = _first(comparison_charts(finetuned), MOST_CHARTS, "fine-tuning chart", CURVES, notes)
     notes += [f"{_place(run, folder)}: {note}" for run in runs for note in run.notes]
     counts = [f"{len(pretrained)} pre-training", f"{len(finetuned)} fine-tuning"]
     facts = [("Runs", ", ".join(counts))]
     if tables:
-        shown = _first(judged, MOST_FACTS, "headlines of pre-trainings", alone, notes)
+        shown = _first(judged, MOST_FACTS, "pre-training headline", alone, notes)
         facts += [(f"Pre-training, {called[run.folder]}", verdict.headline) for run, verdict in shown]
     about = list_facts(pretrained[0]) if len(pretrained) == 1 else list_facts(runs[0])[-2:]
     facts += [(term, text) for term, text in about if term != "Took" or not finetuned]
@@ -210,7 +210,7 @@ def _tables(runs: list[Run], folder: Path, listing: Listing | None) -> tuple[lis
     except ValueError as error:
         return [], [f"{folder.name}: no results table ({error})"]
     where = "parts2whole compare --metric makes them"
-    for name in _first(list(others), MOST_TABLES, "tables of other metrics", where, notes):
+    for name in _first(list(others), MOST_TABLES, "metric table", where, notes):
         try:
             made.append(make(runs, metric=name))
         except ValueError as error:
@@ -221,7 +221,8 @@ def _tables(runs: list[Run], folder: Path, listing: Listing | None) -> tuple[lis
 def _first(items: Sequence[T], most: int, what: str, where: str, notes: list[str]) -> list[T]:
     """The first of some items; how many more there are, and where, is added to the notes."""
     if len(items) > most:
-        notes.append(f"Left out of this page: {len(items) - most} more {what} ({where}).")
+        left = len(items) - most
+        notes.append(f"Left out of this page: {left} more {what}{'s' * (left > 1)} ({where}).")
     return list(items[:most])
 
 
