@@ -15,7 +15,7 @@ from parts2whole.phantom.ct import make_ct
 from parts2whole.phantom.sizes import CT
 from parts2whole.scans.read import user_salt
 from parts2whole.scans.source import hashed
-from parts2whole.tasks.dicom_segmentation import DicomSegmentation
+from parts2whole.tasks.dicom_segmentation import DicomSegmentation, usual_structures
 from parts2whole.tasks.labelled import TaskError
 
 
@@ -59,6 +59,30 @@ def test_a_series_without_a_structure_is_set_aside_unless_it_may_lack_it(example
     assert "join names of one structure by |" in reason
     lax = example.replace(structures=("Liver", "Spleen"), may_lack=("Liver", "Spleen")).sources()
     assert len(lax.cases) == 5
+
+
+def test_what_is_drawn_on_nearly_all_series_is_proposed(task):
+    structures, why = usual_structures(task.data)
+    assert structures == ("Liver|liver", "Lesion")  # the larger one first, by its voxels
+    assert why.startswith("drawn on 90% or more of 5 series; where two overlap, the later")
+    for patient, change in ((0, ""), (1, "LI-VER")):
+        path = task.data / f"p{patient}/RTSTRUCT/1.dcm"
+        content = pydicom.dcmread(path)
+        regions = {str(item.ROIName): item for item in content.StructureSetROISequence}
+        if change:
+            regions["Liver"].ROIName = change
+        else:
+            number = regions["Lesion"].ROINumber
+            drawn = [item for item in content.ROIContourSequence if item.ReferencedROINumber != number]
+            content.ROIContourSequence = drawn
+        content.save_as(path)
+    structures, why = usual_structures(task.data)
+    assert [sorted(one.split("|")) for one in structures] == [["LI-VER", "Liver", "liver"]]
+    assert why.endswith(". Fewer have Lesion (4)")
+    for path in task.data.glob("p[0-4]/RTSTRUCT/1.dcm"):
+        path.unlink()
+    with pytest.raises(TaskError, match=r"no DICOM segmentation or structure set in .* names a structure"):
+        usual_structures(task.data)
 
 
 @pytest.mark.parametrize("left", ["no item", "an empty item", "a line", "nothing"])

@@ -17,6 +17,7 @@ import yaml
 import parts2whole as p2w
 from parts2whole.cli import main
 from parts2whole.files import PresentError
+from parts2whole.phantom.example import write_structure_sets
 from parts2whole.progress import fill
 from parts2whole.report.study import read_runs
 from parts2whole.scans.read import read_volume, write_nifti
@@ -185,6 +186,19 @@ def test_series_of_dicom_are_tried_and_timed_by_the_scan(tmp_path, monkeypatch):
     done = start(tmp_path / "scans", out=tmp_path / "p.yaml", minutes=1, workers=0, progress=False)
     assert done.facts[0] == "2 scans to pre-train on."
     assert tried[0].prepare_s == 2  # two scans in the 4 seconds of a clock that strikes twice, not 36 files
+
+
+def test_what_is_drawn_in_dicom_is_a_task_of_its_own(tmp_path):
+    folder = write_structure_sets(tmp_path / "archive", patients=3)
+    done = start(folder, folder, out=tmp_path / "p.yaml", minutes=1, workers=0, progress=False)
+    assert done.facts[0] == "3 scans to pre-train on; 3 labelled cases of 3 patients, 2 labels."
+    assert not any("can't be used" in text for text in done.warnings)
+    assert any("3 of 3 scans are scans of labelled cases, too" in text for text in done.warnings)
+    study = study_of(done, tmp_path)
+    (task,) = study.tasks.values()
+    assert isinstance(task, p2w.DicomSegmentation)
+    assert task.structures == ("Liver|liver", "Lesion")  # a lesion is in a liver, and keeps its voxels
+    assert "--task DicomSegmentation" in done.steps[-1]
 
 
 def test_a_trial_reads_labels_as_their_dataset_json_says(folders, tmp_path, monkeypatch):

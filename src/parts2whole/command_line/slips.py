@@ -14,7 +14,7 @@ from typing import Any
 from parts2whole.command_line import foresee, outline
 from parts2whole.errors import Parts2WholeError
 from parts2whole.files import refuse_present
-from parts2whole.scans.layout import is_labelled, tell_unlabelled
+from parts2whole.scans.layout import holds_dicom, is_labelled, tell_unlabelled
 from parts2whole.spec import Spec
 from parts2whole.store.location import MANIFEST, tell_used
 from parts2whole.study.read import COMMAND_LINE, ArgumentsError, at, leaves_of
@@ -114,8 +114,12 @@ def _check_labelled(command: str, positional: Sequence[str], values: Mapping[str
         task = values.get("task")
         given = getattr(task, "data", None) if type(task).__name__ == "Segmentation" else None
         place = place_of("task.data", positional)
-    if given is not None and not is_labelled(Path(str(given))):
-        raise ArgumentsError(f"{place}: {tell_unlabelled(Path(str(given)))}")
+    if given is None or is_labelled(folder := Path(str(given))):
+        return
+    if command == "start" and holds_dicom(folder):
+        return
+    drawn = ", or DICOM series with segmentations or RTSTRUCTs" if command == "start" else ""
+    raise ArgumentsError(f"{place}: {tell_unlabelled(folder)}{drawn}")
 
 
 def _check_room(command: str, function: Callable[..., Any], values: Mapping[str, Any]) -> None:

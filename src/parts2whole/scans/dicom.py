@@ -22,25 +22,13 @@ from parts2whole.files import replacing
 from parts2whole.scans.dicom_slices import NO_PLACE, TAGS, Other, Slice, kind_of, slices_of
 from parts2whole.scans.dicom_sort import BROKEN_COPIES, COPIES, sort_slices
 from parts2whole.scans.dicom_voxels import BROKEN, Voxels, read_slices
+from parts2whole.scans.layout import is_dicom
 from parts2whole.scans.source import Raw, ReadError, ScanSource, hashed
 
 DIRECTORY = "1.2.840.10008.1.3.10"
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-FIRST_ELEMENTS = (b"\x02\0\0\0", *(bytes([8, 0, element, 0]) for element in (0, 1, 5, 8, 0x12, 0x16, 0x18)))
-"""What a file without a preamble begins with: the meta group, or an early element of group 8."""
-
 LOST_SHARE = 0.05
 """Of the slices of a series; more that have lost their place than this, and one, are no oddity."""
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM by its first bytes, with or without the preamble."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(132)
-    except OSError:
-        return False
-    return start[128:] == b"DICM" or start[:4] in FIRST_ELEMENTS
 
 
 def is_directory(path: Path) -> bool:

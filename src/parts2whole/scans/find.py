@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from parts2whole.scans import itk, nifti, ome_zarr
-from parts2whole.scans.dicom import DICOM_SUFFIXES, find_series, is_dicom, is_directory, user_salt
-from parts2whole.scans.layout import passed_over
+from parts2whole.scans.dicom import DICOM_SUFFIXES, find_series, is_directory, user_salt
+from parts2whole.scans.layout import is_dicom, passed_over
 from parts2whole.scans.source import ReadError, ScanSource, safe_name
 
 SUFFIXES = (*nifti.SUFFIXES, *itk.SUFFIXES, *ome_zarr.SUFFIXES)

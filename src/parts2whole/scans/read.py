@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from parts2whole.scans.checks import odd_geometry
-from parts2whole.scans.dicom import find_series, instance_numbers, is_dicom, read_series, user_salt
+from parts2whole.scans.dicom import find_series, instance_numbers, read_series, user_salt
 from parts2whole.scans.find import SUFFIXES, find_scans, name_twins, scan_files, strip_suffix
 from parts2whole.scans.itk import SUFFIXES as ITK_SUFFIXES
 from parts2whole.scans.itk import data_files, read_itk
+from parts2whole.scans.layout import is_dicom
 from parts2whole.scans.matlab import read_matlab
 from parts2whole.scans.nifti import read_nifti, smallest_integer, write_mask_like, write_nifti
 from parts2whole.scans.ome_zarr import files_of, is_ome_zarr, read_ome_zarr

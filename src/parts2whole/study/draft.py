@@ -92,7 +92,8 @@ class Draft:
         prepare: of `prepare`, with ``scans``.
         network: of every arm.
         method: of the arm that is pre-trained.
-        task: fields of `Segmentation`; empty where nothing is labelled.
+        task: its fields; empty where nothing is labelled.
+        task_kind: its class.
         task_name: what the task is called.
         labels: ``cases``, ``fractions`` and ``seeds``.
         pretrain: of `pretrain`, without ``store`` and ``held_out``.
@@ -108,6 +109,7 @@ class Draft:
     method: Reason
     pretrain: Mapping[str, Reason]
     task: Mapping[str, Reason] = dataclasses.field(default_factory=dict)
+    task_kind: str = "Segmentation"
     task_name: str = "task"
     labels: Mapping[str, Reason] = dataclasses.field(default_factory=dict)
     finetune: Mapping[str, Reason] = dataclasses.field(default_factory=dict)
@@ -123,7 +125,7 @@ class Draft:
         lines += ["arms:", "  scratch: scratch"]
         lines += entry(2, "Parts2Whole", {"method": self.method.value}, self.method.why)
         lines += ["tasks:", f"  {flow(self.task_name)}:", "    task:"]
-        lines += _block(6, "Segmentation", self.task)
+        lines += _block(6, self.task_kind, self.task)
         lines += _entries(4, {"folds": self.folds} if self.folds else {})
         lines += _entries(0, self.labels)
         own = {"store": Reason("unlabelled"), "held_out": self.held_out}

@@ -10,15 +10,20 @@ from typing import Any
 
 from parts2whole.errors import Parts2WholeError, plural, tell_reasons
 from parts2whole.scans.case import SourceCase
+from parts2whole.scans.dicom_labels import holds_labels
+from parts2whole.scans.layout import holds_dicom, is_labelled
 from parts2whole.scans.preprocess import Modality
 from parts2whole.scans.read import ReadError, ScanSource, find_scans
 from parts2whole.study.budget import Sizes
+from parts2whole.study.draft import Reason
 from parts2whole.study.settings import choose_folds, choose_sides
 from parts2whole.study.trial import FEW
 from parts2whole.survey.propose import WHOLE_VOXELS, Proposal, Target
 from parts2whole.survey.survey import Facts, Survey, prepared_as, printable, propose_for, survey_scans
 from parts2whole.survey.targets import look_inside
+from parts2whole.tasks.dicom_segmentation import DicomSegmentation, usual_structures
 from parts2whole.tasks.segmentation import Segmentation
+from parts2whole.tasks.segmenting import SegmentationTask
 
 GUESS = "a guess"
 FEWEST = 3
@@ -37,6 +42,7 @@ class Found:
         survey: of scans and labelled cases.
         scans: those to pre-train on that can be used, and what reading them showed.
         labelled: folder of labelled cases.
+        structures: to be learned of what is drawn in DICOM; None where the labels are files of their own.
         cases: labelled cases.
         patients: a case of every patient among them.
         targets: what is labelled in them.
@@ -44,11 +50,13 @@ class Found:
         several: how many of the scans hold several volumes, and are left out.
         others: how many are of another modality than asked for, and are left out.
         theirs: content hashes of the labelled cases' images.
+        drawings: case ids of DICOM segmentations and structure sets, which the survey calls unusable.
     """
 
     survey: Survey
     scans: Mapping[ScanSource, Facts]
     labelled: Path | None = None
+    structures: Reason | None = None
     cases: tuple[SourceCase, ...] = ()
     patients: tuple[SourceCase, ...] = ()
     targets: tuple[Target, ...] = ()
@@ -56,11 +64,17 @@ class Found:
     several: int = 0
     others: int = 0
     theirs: frozenset[str] = frozenset()
+    drawings: frozenset[str] = frozenset()
 
     @property
     def copies(self) -> int:
         """How many scans are those of labelled cases, too."""
         return sum(facts.content_hash in self.theirs for facts in self.scans.values())
+
+    @property
+    def unusable(self) -> tuple[str, ...]:
+        """Case ids of scans that can't be used."""
+        return tuple(e.case_id for e in self.survey.unusable if e.case_id not in self.drawings)
 
     def sizes(self) -> Sizes:
         """How many there are of everything."""
@@ -123,22 +137,17 @@ def look(scans: Path, labelled: Path | None, *, progress: bool) -> Found:
         raise StartError(str(error)) from error
     if not sources:
         raise StartError(f"no scans found in {scans}")
-    task = None if labelled is None else Segmentation(labelled)
+    task, structures = (None, None) if labelled is None else _find_task(labelled)
     cases, patients = ((), ()) if task is None else _labelled_cases(task)
     targets = () if task is None else look_inside(cases, ignored=task.ignored_value, progress=progress)
-    survey = survey_scans(
-        [scans] if labelled is None else [scans, labelled], targets=targets, progress=progress
-    )
+    named = [scans] if labelled is None else [scans, labelled]
+    survey = survey_scans(named, targets=targets, progress=progress)
     seen = {
         entry.case_id if entry.format == "DICOM" else os.path.abspath(entry.source): entry.facts
         for entry in survey.scans
         if entry.facts is not None and not entry.passed_over
     }
-    facts_of = {
-        source: seen.get(source.case_id if source.is_series else _place(source.paths[0]))
-        for source in sources
-    }
-    usable = {source: facts for source, facts in facts_of.items() if facts is not None}
+    usable = {source: facts for source in sources if (facts := seen.get(_key(source))) is not None}
     if not usable:
         why = "; ".join(tell_reasons({e.case_id: str(e.problem) for e in survey.unusable}, of=len(sources)))
         raise StartError(f"none of {len(sources)} scans in {scans} can be used" + (f": {why}" if why else ""))
@@ -147,26 +156,44 @@ def look(scans: Path, labelled: Path | None, *, progress: bool) -> Found:
         raise StartError(
             f"each scan in {scans} holds several volumes: prepare them with --volumes-4d, step by step"
         )
-    theirs = [seen.get(_place(file)) for case in cases for file in case.files()]
+    theirs = [seen.get(key) for case in cases for key in _keys(case)]
     return Found(
         survey,
         single,
         labelled,
+        structures,
         cases,
         patients,
         targets,
         None if task is None else task.modality_said(),
         several=len(usable) - len(single),
         theirs=frozenset(facts.content_hash for facts in theirs if facts is not None),
+        drawings=frozenset(one.case_id for one in find_scans(named) if holds_labels(one)),
     )
 
 
-def _place(file: Path) -> str:
-    """A file as the survey prints it."""
-    return printable(os.path.abspath(file))
+def _key(source: ScanSource) -> str:
+    """What a scan has in common with its entry in the survey."""
+    return source.case_id if source.is_series else printable(os.path.abspath(source.paths[0]))
 
 
-def _labelled_cases(task: Segmentation) -> tuple[tuple[SourceCase, ...], tuple[SourceCase, ...]]:
+def _keys(case: SourceCase) -> list[str]:
+    """Of every image of a labelled case."""
+    return [
+        _key(image if isinstance(image, ScanSource) else ScanSource("", (Path(image),)))
+        for image in case.images
+    ]
+
+
+def _find_task(labelled: Path) -> tuple[SegmentationTask, Reason | None]:
+    """What there is to learn, and of what is drawn in DICOM which structures."""
+    if is_labelled(labelled) or not holds_dicom(labelled):
+        return Segmentation(labelled), None
+    structures, why = usual_structures(labelled)
+    return DicomSegmentation(labelled, structures=structures), Reason(structures, why)
+
+
+def _labelled_cases(task: SegmentationTask) -> tuple[tuple[SourceCase, ...], tuple[SourceCase, ...]]:
     """All labelled cases, and one of every patient."""
     cases = tuple(task.tell_patients(task.sources().cases))
     patients: dict[str, SourceCase] = {}

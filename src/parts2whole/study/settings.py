@@ -15,7 +15,9 @@ from parts2whole.study.budget import FINETUNE_VALIDATIONS, PRETRAIN_VALIDATIONS,
 from parts2whole.study.draft import Draft, Reason
 from parts2whole.study.plan import Settings
 from parts2whole.survey.propose import Proposal
+from parts2whole.tasks.dicom_segmentation import DicomSegmentation
 from parts2whole.tasks.segmentation import Segmentation
+from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.tasks.sides import FEW_TESTED
 from parts2whole.training.optim import AdamW
 from parts2whole.wholes.where import Anywhere, Body, Where
@@ -43,7 +45,8 @@ class Choice:
     Attributes:
         prepare: with ``scans``.
         pretrain: without those that say how long.
-        task: fields of `Segmentation`; empty where nothing is labelled.
+        task: fields of its class; empty where nothing is labelled.
+        kind: class of the task.
         finetune: without those that say how long.
         network: of all of them.
         method: of the pre-training.
@@ -54,12 +57,13 @@ class Choice:
     network: Reason
     method: Reason
     task: Reasons = dataclasses.field(default_factory=dict)
+    kind: type[SegmentationTask] = Segmentation
     finetune: Reasons = dataclasses.field(default_factory=dict)
 
     @property
-    def segmentation(self) -> Segmentation:
+    def segmentation(self) -> SegmentationTask:
         """The task itself."""
-        return Segmentation(**values(self.task))
+        return self.kind(**values(self.task))
 
     def prepare_settings(self) -> Settings:
         """Arguments of `prepare`, without the scans."""
@@ -86,6 +90,7 @@ def choose(
     modality_why: str,
     scans: Path,
     labelled: Path | None = None,
+    structures: Reason | None = None,
     patients: int = 0,
     gpu: bool,
     batch_size: int = BATCH,
@@ -98,6 +103,7 @@ def choose(
         modality_why: reason.
         scans: to pre-train on.
         labelled: folder of labelled cases.
+        structures: to be learned of what is drawn in DICOM; None where the labels are files of their own.
         patients: that these are of.
         gpu: whether there is one.
         batch_size: wholes in a batch.
@@ -126,7 +132,8 @@ def choose(
         return choice
     return dataclasses.replace(
         choice,
-        task=_task(proposal, prepare, labelled, patients),
+        task=_task(proposal, prepare, labelled, structures, patients),
+        kind=Segmentation if structures is None else DicomSegmentation,
         finetune={
             "batch_size": Reason(FINETUNE_BATCH, "patches"),
             "optimiser": Reason(AdamW(lr=4e-3), "the same for both arms, which differ in their start alone"),
@@ -148,7 +155,9 @@ def _where(proposal: Proposal) -> Where:
     return Anywhere() if proposal.above_share is None else Body(above_share=proposal.above_share)
 
 
-def _task(proposal: Proposal, prepare: Reasons, labelled: Path, patients: int) -> Reasons:
+def _task(
+    proposal: Proposal, prepare: Reasons, labelled: Path, structures: Reason | None, patients: int
+) -> Reasons:
     same = ("modality", "window_hu", "percentiles", "spacing_mm")
     preprocess = Preprocess(**{key: value for key, value in values(prepare).items() if key in same})
     test, validation = choose_sides(patients)
@@ -157,6 +166,7 @@ def _task(proposal: Proposal, prepare: Reasons, labelled: Path, patients: int) -
     reported = {"test_fraction": Reason(tested, f"{test} of {patients} patients are reported on{few}")}
     return {
         "data": Reason(labelled),
+        **({} if structures is None else {"structures": structures}),
         "preprocess": Reason(preprocess, "as the scans that are pre-trained on"),
         "patch_size": Reason(proposal.whole_voxels, "as a whole, so that the encoder sees what it learned"),
         "window_size": Reason(proposal.window_voxels, f"at inference. {proposal.window_voxels_why}"),
@@ -231,6 +241,7 @@ def draft_study(
         choice.method,
         pretrain,
         choice.task,
+        choice.kind.__name__,
         task_name,
         _labels(length, sizes),
         finetune,

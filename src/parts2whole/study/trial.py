@@ -270,6 +270,10 @@ def _link(cases: Sequence[SourceCase], root: Path, folder: Path) -> Path:
     to_images, to_labels = ("imagesTr", "labelsTr") if copy_meaning(root, folder) else ("images", "labels")
     for number, case in enumerate(cases):
         files = case.files()
+        if any(source.is_series for source in case.scan_sources()):
+            for place, file in enumerate(files):
+                _link_one(file, folder / f"case{number}", f"{place}")
+            continue
         images, label = files[: len(case.images)], files[len(case.images)]
         for channel, image in enumerate(images):
             name = f"case{number}" + (f"_{channel:04d}" if len(images) > 1 else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections import Counter, defaultdict
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parts2whole.errors import name_some
-from parts2whole.scans.case import SourceCase
+from parts2whole.scans.case import IngestError, SourceCase
 from parts2whole.scans.dicom_labels import (
     OR,
     DicomLabel,
@@ -23,13 +24,17 @@ from parts2whole.scans.dicom_labels import (
     holds_labels,
 )
 from parts2whole.scans.preprocess import Preprocess
-from parts2whole.scans.read import ScanSource, find_scans, user_salt
+from parts2whole.scans.read import ScanSource, find_scans, read_scan, user_salt
 from parts2whole.scans.source import ReadError, hashed
 from parts2whole.tasks.labelled import FoundCases, TaskError
 from parts2whole.tasks.labels import LabelMeaning
 from parts2whole.tasks.segmenting import SegmentationTask
 
 BACKGROUND = "background"
+USUAL = 0.9
+"""Share of the series with drawings on which a structure must be drawn to be learned unasked."""
+SIZED = 5
+"""Series in which structures are measured."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,3 +180,66 @@ class DicomSegmentation(SegmentationTask):
     def _meaning(self) -> LabelMeaning:
         names = dict(enumerate((BACKGROUND, *self.names)))
         return LabelMeaning(names, written={name: value for value, name in names.items()})
+
+
+def usual_structures(root: Path) -> tuple[tuple[str, ...], str]:
+    """What is drawn on nearly all of the series that anything is drawn on, and why it is that.
+
+    Names that differ in nothing but case, spaces and punctuation are one structure's.  Larger ones come
+    first, so that what lies inside another keeps its voxels.
+
+    Returns:
+        Structures as `DicomSegmentation` takes them, and a sentence.
+
+    Raises:
+        TaskError: nothing is drawn, or nothing on nearly all.
+    """
+    sources = find_scans([root.absolute()])
+    try:
+        objects = [one for one in find_label_objects(sources) if one.series]
+    except ReadError as error:
+        raise TaskError(str(error)) from error
+    spelled: dict[str, Counter[str]] = defaultdict(Counter)
+    drawn_on: dict[str, set[str]] = defaultdict(set)
+    for one in objects:
+        for name in set(one.names.values()):
+            plain = "".join(filter(str.isalnum, name.casefold()))
+            if plain and OR not in name:
+                spelled[plain][name] += 1
+                drawn_on[plain].update(one.series)
+    series = set().union(*drawn_on.values())
+    if not series:
+        raise TaskError(f"no DICOM segmentation or structure set in {root} names a structure of a series")
+    counts = {plain: len(on) for plain, on in drawn_on.items()}
+    joined = {plain: OR.join(name for name, _ in spelled[plain].most_common()) for plain in counts}
+    usual = [joined[plain] for plain, count in counts.items() if count >= USUAL * len(series)]
+    rare = [f"{joined[plain]} ({n})" for plain, n in sorted(counts.items()) if n < USUAL * len(series)]
+    if not usual:
+        raise TaskError(
+            f"none of the structures in {root} is drawn on {USUAL:.0%} of the {len(series)} series: "
+            f"{name_some(rare)}"
+        )
+    size = _sizes(usual, sources, objects)
+    why = (
+        f"drawn on {USUAL:.0%} or more of {len(series)} series; of two that overlap the later has the voxels"
+    )
+    why += f". Fewer have {name_some(rare)}" if rare else ""
+    return tuple(sorted(usual, key=lambda structure: (-size[structure], structure))), why
+
+
+def _sizes(
+    structures: Sequence[str], sources: Sequence[ScanSource], objects: Sequence[LabelObject]
+) -> dict[str, float]:
+    """Voxels of every structure, the median over a few series; 0 where none can be read."""
+    found: dict[str, list[int]] = {structure: [0] for structure in structures}
+    known = {hashed(uid, user_salt()) for one in objects for uid in one.series}
+    for source in [one for one in sources if one.problem is None and one.series in known][:SIZED]:
+        scan = read_scan(source)
+        mine = tuple(
+            o.path for o in objects if source.series in {hashed(uid, user_salt()) for uid in o.series}
+        )
+        for structure in structures:
+            with contextlib.suppress(IngestError):
+                label = DicomLabel(mine, (structure,)).read(scan)
+                found[structure].append(int(np.count_nonzero(label.array)))
+    return {structure: float(np.median(sizes[1:] or sizes)) for structure, sizes in found.items()}

@@ -86,8 +86,9 @@ def start(
 
     Args:
         scans: unlabelled scans: a folder (searched with subfolders), a glob, or a ``.txt`` list.
-        labelled: labelled cases: a folder with images/ and labels/, or a dataset.json; default: ``scans``
-            itself, where it is such a folder.
+        labelled: labelled cases: a folder with images/ and labels/, with a dataset.json, or of DICOM series
+            and the segmentations and RTSTRUCTs that refer to them; default: ``scans`` itself, where it is
+            one of the first two.
         out: the plan to write.
         minutes: what all of it may take; numbers of steps, seeds and labels follow from it. Half an hour is
             the least in which two cores give some hundred small scans several seeds.
@@ -179,6 +180,7 @@ def _fit(
             modality_why=why,
             scans=scans.resolve(),
             labelled=None if found.labelled is None else found.labelled.resolve(),
+            structures=found.structures,
             patients=len(found.patients),
             gpu=gpu,
         )
@@ -220,7 +222,7 @@ def _try(choose_all: Callable[..., Choice], found: Found, workers: int | None) -
 def _tell(found: Found, fitted: _Fitted) -> tuple[str, ...]:
     """What was found, what is proposed, and what it takes."""
     length, cost, trial = fitted.length, fitted.cost, fitted.trial
-    unusable = f", {len(found.survey.unusable)} more can't be used" if found.survey.unusable else ""
+    unusable = f", {len(found.unusable)} more can't be used" if found.unusable else ""
     there = f"{plural(len(found.scans), 'scan')} to pre-train on{unusable}"
     if found.labelled is not None:
         people, labels = plural(len(found.patients), "patient"), plural(len(found.targets), "label")
@@ -271,9 +273,8 @@ def _warn(found: Found, fitted: _Fitted, minutes: float) -> tuple[str, ...]:
             f"{found.copies} of {len(found.scans)} scans are scans of labelled cases, too, voxel for voxel: "
             "held_out keeps those of validation and test patients out of pre-training."
         )
-    if found.survey.unusable:
-        named = name_some([entry.case_id for entry in found.survey.unusable])
-        told.append(f"can't be used: {named}; parts2whole inspect says why.")
+    if found.unusable:
+        told.append(f"can't be used: {name_some(found.unusable)}; parts2whole inspect says why.")
     if found.labelled is not None and tested < FEW_TESTED:
         small = (
             f"a test side of {plural(tested, 'patient')} is too small to show anything: with fewer than "
