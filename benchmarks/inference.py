@@ -4,8 +4,8 @@
 
 Volumes are random and the network is fresh, which changes no time; ``--run`` is the folder of a fine-tuned
 segmentation, whose test cases are then scored with both kinds of windows.  Processor time of one thread
-counts, in turn, so that others who use the machine change little.  MONAI's inferer, which ours calls, is beside it,
-nnU-Net's where `nnunetv2` is installed.
+counts, in turn, so that others who use the machine change little.  MONAI's inferer, which ours calls, is
+beside it, nnU-Net's where `nnunetv2` is installed.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from torch import Tensor, nn
 
 import parts2whole as p2w
 from parts2whole.networks.heads import EncoderDecoder
+from parts2whole.run_folder import SPLIT
 from parts2whole.store.split import read_split
 from parts2whole.tasks.base import default_cache
 from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.tasks.windows import OVERLAP, Windows
-from parts2whole.training.folder import SPLIT
 from parts2whole.training.model import as_function, load_model
 from parts2whole.training.runtime import Hardware, Runtime
 

@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import TypeVar
 
 from parts2whole.errors import Parts2WholeError
+from parts2whole.run_folder import ENVIRONMENT
 from parts2whole.spec import Spec, find_member, members
 
 S = TypeVar("S", bound=Spec)
@@ -149,7 +150,7 @@ def advise(name: str, folders: Iterable[Path]) -> str:
     for folder in folders:
         for place in (folder, folder.parent):
             with contextlib.suppress(OSError, ValueError, AttributeError):
-                file = json.loads((place / "environment.json").read_text())[FILES].get(name)
+                file = json.loads((place / ENVIRONMENT).read_text())[FILES].get(name)
                 if file:
                     return f"{OPTION} {file}"
     return ""

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parts2whole.report.embedding import FOLDER, Embedding, write_embedding
+from parts2whole.report.embedding import Embedding, write_embedding
 from parts2whole.report.page import write_report
+from parts2whole.run_folder import EMBEDDING
 
 MakeRun = Callable[..., Path]
 
@@ -50,7 +51,7 @@ def page_file(tmp_path: Path, pretrained: MakeRun) -> Path:
         nearest=np.tile(np.array([[1, 0]]), (12, 1)),
         numbers={"before": numbers, "after": numbers | {"which_whole": 0.75}},
     )
-    write_embedding(folder / FOLDER, embedding, {})
+    write_embedding(folder / EMBEDDING, embedding, {})
     return write_report(folder)
 
 

@@ -10,10 +10,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from parts2whole.report import embedding_figure
-from parts2whole.report.embedding import FOLDER, Embedding, write_embedding
+from parts2whole.report.embedding import Embedding, write_embedding
 from parts2whole.report.embedding_figure import write_embedding_figure
 from parts2whole.report.figures import FigureError
 from parts2whole.report.runs import Run, read_run
+from parts2whole.run_folder import EMBEDDING
 
 PARTS, WHOLES = 6, 3
 
@@ -35,8 +36,8 @@ def run_with(folder: Path, arm: str, *, share: float | None) -> Run:
             numbers={"before": numbers, "after": numbers | {"map_which_whole": share}},
             features="map",
         )
-        (folder / FOLDER).mkdir()
-        write_embedding(folder / FOLDER, embedding, {})
+        (folder / EMBEDDING).mkdir()
+        write_embedding(folder / EMBEDDING, embedding, {})
     return read_run(folder)
 
 

@@ -12,10 +12,10 @@ import pytest
 
 import parts2whole as p2w
 from brief import write_noise
+from parts2whole.run_folder import METRICS
 from parts2whole.training.folder import RunFolderError
 from parts2whole.training.loggers import GROUP, LoggerError, TensorBoard, find_logger, flatten
 from parts2whole.training.runtime import Hardware
-from parts2whole.training.track import METRICS
 
 SMALL = {
     "network": p2w.UNet3D(size="tiny"),

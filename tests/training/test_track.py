@@ -7,8 +7,9 @@ import json
 import pytest
 
 from parts2whole.progress import Left
+from parts2whole.run_folder import METRICS
 from parts2whole.training import track as tracking
-from parts2whole.training.track import METRICS, Track
+from parts2whole.training.track import Track
 
 
 class Clock:

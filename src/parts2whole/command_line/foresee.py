@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from parts2whole.errors import Parts2WholeError
+from parts2whole.run_folder import CARD, CONFIG, WEIGHTS
 from parts2whole.scans.layout import files_below
 from parts2whole.scans.stamps import say_scan, stamp_case, stamp_files
 from parts2whole.store.location import MANIFEST
@@ -139,15 +140,15 @@ def tell_all_seen(init: Path, data: Path) -> str:
         init: a run folder of a pre-training, or a folder of weights.
         data: with ``images`` or ``imagesTr``, as segmentation takes it.
     """
-    weights = init / "weights" if (init / "weights").is_dir() else init
+    weights = init / WEIGHTS if (init / WEIGHTS).is_dir() else init
     images = data / ("imagesTr" if (data / "dataset.json").is_file() else "images")
-    if not (weights / "card.json").is_file() or not images.is_dir():
+    if not (weights / CARD).is_file() or not images.is_dir():
         return ""
     files = sorted(files_below(images), key=lambda file: file.stat().st_size)
     if not files or not all(file.name.lower().endswith(NIFTI) for file in files):
         return ""
     try:
-        seen = frozenset(json.loads((weights / "card.json").read_text(encoding="utf-8"))["seen"])
+        seen = frozenset(json.loads((weights / CARD).read_text(encoding="utf-8"))["seen"])
         known = _records_of(init) if seen else {}
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError):
         return ""  # what is wrong with weights and stores is told when they are opened
@@ -167,7 +168,7 @@ def tell_all_seen(init: Path, data: Path) -> str:
 
 def _records_of(init: Path) -> dict[str, list[dict[str, Any]]]:
     """What the store of a pre-training says of its scans, by the names of their files, where it is there."""
-    config = init / "config.yaml"
+    config = init / CONFIG
     store = yaml.safe_load(config.read_text(encoding="utf-8")).get("store") if config.is_file() else None
     found: dict[str, list[dict[str, Any]]] = {}
     for file in Path(store).glob("records/*.json") if isinstance(store, str) else ():

@@ -14,6 +14,7 @@ from typing import Any
 from parts2whole.command_line import foresee, outline
 from parts2whole.errors import Parts2WholeError
 from parts2whole.files import refuse_present
+from parts2whole.run_folder import CARD, WEIGHTS
 from parts2whole.scans.layout import holds_dicom, is_labelled, tell_unlabelled
 from parts2whole.spec import Spec
 from parts2whole.store.location import MANIFEST, tell_used
@@ -199,7 +200,7 @@ def _network_of(function: Callable[..., Any], values: Mapping[str, Any]) -> Any:
             return None
         usual = outline.outline("parts2whole.networks.unet3d").get("UNet3D")
         return usual if given is None else type(given)
-    for card in (Path(init) / "weights" / "card.json", Path(init) / "card.json"):
+    for card in (Path(init) / WEIGHTS / CARD, Path(init) / CARD):
         if card.is_file():
             network = json.loads(card.read_text(encoding="utf-8")).get("network", {})
             name = str(network.get("class_path", "")).rpartition(".")[2]

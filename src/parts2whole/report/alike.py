@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from parts2whole.report.runs import Run, read_mapping
+from parts2whole.run_folder import CARD, MODEL_CARD, WEIGHTS
 
 START = frozenset({"init", "network", "network_from"})
 """Settings that say where an arm starts; its network is read from what it led to."""
@@ -174,9 +175,9 @@ def _network(run: Run) -> Any:
     init = str(run.result.get("init") or "")
     found = [
         run.result,
-        read_mapping(run.folder / "weights" / "model.json", []),
+        read_mapping(run.folder / WEIGHTS / MODEL_CARD, []),
         run.config,
-        *(read_mapping(folder / "card.json", []) for folder in weights_folders(run, init)),
+        *(read_mapping(folder / CARD, []) for folder in weights_folders(run, init)),
     ]
     return next((one["network"] for one in found if one.get("network")), None)
 
@@ -184,7 +185,7 @@ def _network(run: Run) -> Any:
 def weights_folders(run: Run, init: str) -> Iterator[Path]:
     """Where the initial weights of a run may lie, as its settings name them from wherever it was started."""
     for root in (Path(), *run.folder.resolve().parents):
-        yield from (root / init, root / init / "weights")
+        yield from (root / init, root / init / WEIGHTS)
 
 
 def _digest(cases: object) -> str:

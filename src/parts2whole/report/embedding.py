@@ -17,8 +17,8 @@ import numpy.typing as npt
 from parts2whole.files import read_json, write_json
 from parts2whole.report.figures import grey_png
 from parts2whole.report.runs import Plain, RunError, write_arrays
+from parts2whole.run_folder import EMBEDDING
 
-FOLDER = "embedding"
 ARRAYS, NUMBERS = "embedding.npz", "embedding.json"
 STAGES = ("before", "after")
 THUMB = 48
@@ -103,7 +103,7 @@ def read_embedding(run: Path) -> Embedding | None:
     Raises:
         RunError: a file of it is damaged.
     """
-    folder = run / FOLDER
+    folder = run / EMBEDDING
     if not (folder / ARRAYS).exists():
         return None
     try:

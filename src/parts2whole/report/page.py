@@ -41,9 +41,9 @@ from parts2whole.report.summary import (
 )
 from parts2whole.report.tables import Table, metric_title
 from parts2whole.report.template import own, render
+from parts2whole.run_folder import PAGE
 
 HERE = Path(__file__).parent
-PAGE = "report.html"
 T = TypeVar("T")
 RESAMPLES = 500
 """Draws of the bootstrap on the page; `stats patients` makes more."""

@@ -14,6 +14,7 @@ from parts2whole.report.make_table import make_table
 from parts2whole.report.marks import TableError
 from parts2whole.report.runs import Plain, Run, as_number, read_mapping
 from parts2whole.report.tables import Row, Table, higher_is_better
+from parts2whole.run_folder import CARD, RESULT
 
 BY_STEPS = "by_steps"
 """In a run's result: its study has several numbers of steps for its task."""
@@ -264,7 +265,7 @@ def _arm(run: Run) -> tuple[str, str]:
     if isinstance(run.result.get("method"), Mapping):
         return spec_name(run.result["method"]), Path(init).name
     for folder in weights_folders(run, init):
-        for name in ("result.json", "card.json"):
+        for name in (RESULT, CARD):
             method = read_mapping(folder / name, []).get("method")
             if isinstance(method, Mapping) and method.get("class_path"):
                 return spec_name(method), Path(init).name

@@ -23,17 +23,28 @@ import yaml
 
 from parts2whole.errors import Parts2WholeError
 from parts2whole.files import replacing
+from parts2whole.run_folder import (
+    CELL,
+    CHECKPOINTS,
+    CONFIG,
+    EMBEDDING,
+    ENVIRONMENT,
+    METRICS,
+    PANELS,
+    RESULT,
+    TEST_CASES,
+    WEIGHTS,
+)
 
 Kind = Literal["pretrain", "finetune", "other"]
 Plain = dict[str, Any]
 Volumes = npt.NDArray[np.float32]
 Spacing = tuple[float, float, float]
 
-VOLUMES = Path("panels", "latest.npz")
-CELL = "cell.json"
+VOLUMES = Path(PANELS, "latest.npz")
 """What a benchmark keeps beside the result of a cell; it names the arm and the task."""
 OF_CELL = ("arm", "task_name", "monitor", "commit", "fold")
-NOT_RUNS = frozenset({"weights", "checkpoints", "tensorboard", "panels", "cases", "records", "embedding"})
+NOT_RUNS = frozenset({WEIGHTS, CHECKPOINTS, "tensorboard", PANELS, "cases", "records", EMBEDDING})
 
 
 class RunError(Parts2WholeError, ValueError):
@@ -173,7 +184,7 @@ def find_runs(folder: str | Path) -> tuple[Path, ...]:
         below[:] = [
             b for b in below if b not in NOT_RUNS and not b.endswith(".zarr") and not b.startswith(".")
         ]
-        if "metrics.jsonl" in files or _is_result(Path(here, "result.json")):
+        if METRICS in files or _is_result(Path(here, RESULT)):
             found.append(Path(here))
     return tuple(sorted(found))
 
@@ -185,26 +196,26 @@ def read_run(folder: str | Path) -> Run:
         RunError: ``folder`` holds neither metrics nor a result.
     """
     folder = Path(folder)
-    if not (folder / "metrics.jsonl").exists() and not (folder / "result.json").exists():
+    if not (folder / METRICS).exists() and not (folder / RESULT).exists():
         raise RunError(f"{folder} holds no run: neither metrics.jsonl nor result.json is there")
     notes: list[str] = []
-    config = read_mapping(folder / "config.yaml", notes)
-    result = read_mapping(folder / "result.json", notes)
+    config = read_mapping(folder / CONFIG, notes)
+    result = read_mapping(folder / RESULT, notes)
     if result and (folder / CELL).exists():
         about = read_mapping(folder / CELL, notes)
         result |= {key: about[key] for key in OF_CELL if key in about}
-    records, broken = _parse_metrics(folder / "metrics.jsonl")
+    records, broken = _parse_metrics(folder / METRICS)
     if broken:
         notes.append(f"{broken} unreadable line{'s' * (broken > 1)} in metrics.jsonl left out")
-    panels = folder / "panels"
+    panels = folder / PANELS
     return Run(
         folder=folder,
         kind=_kind(config, result, records),
         config=config,
         result=result,
-        environment=read_mapping(folder / "environment.json", notes),
+        environment=read_mapping(folder / ENVIRONMENT, notes),
         records=tuple(records),
-        cases=_read_cases(folder / "test_cases.csv", notes),
+        cases=_read_cases(folder / TEST_CASES, notes),
         pictures=tuple(sorted(panels.glob("*.png"))) if panels.is_dir() else (),
         notes=tuple(notes),
     )

@@ -26,6 +26,7 @@ from parts2whole.files import read_json
 from parts2whole.jobs.pool import usable_cores
 from parts2whole.jobs.run import run_jobs
 from parts2whole.report.runs import read_run
+from parts2whole.run_folder import RESULT, SPLIT
 from parts2whole.scans.case import SourceCase
 from parts2whole.scans.itk import SUFFIXES, data_files
 from parts2whole.scans.read import ScanSource, strip_suffix
@@ -33,7 +34,6 @@ from parts2whole.study.asked import Verbs
 from parts2whole.study.devices import end_with
 from parts2whole.study.plan import Settings
 from parts2whole.tasks.dataset_json import copy_meaning
-from parts2whole.training.folder import RESULT, SPLIT
 from parts2whole.training.model import as_function, load_model
 from parts2whole.training.provenance import peak_memory_mb
 from parts2whole.training.runtime import Hardware, Runtime

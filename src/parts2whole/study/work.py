@@ -13,12 +13,11 @@ import torch
 from parts2whole.files import read_json, write_json
 from parts2whole.jobs.pool import usable_cores
 from parts2whole.own import own_modules
+from parts2whole.run_folder import CELL, CHECKPOINTS, ENVIRONMENT, RESULT, WEIGHTS
 from parts2whole.spec import to_plain
 from parts2whole.study.devices import claim_gpu
 from parts2whole.study.plan import Settings, Study, name_labels, name_steps
-from parts2whole.training.folder import RESULT
 
-MARK = "cell.json"
 LOCKS = ".locks"
 PRETRAINING = "pre-training"
 
@@ -74,7 +73,7 @@ class Outcome:
 
 def is_finished(folder: Path) -> bool:
     """Whether a piece of work is done and never has to be run again."""
-    return (folder / MARK).exists() and (folder / RESULT).exists()
+    return (folder / CELL).exists() and (folder / RESULT).exists()
 
 
 def make_jobs(study: Study, *, local_workers: int | None, cluster: bool) -> tuple[list[Job], list[Job]]:
@@ -135,15 +134,15 @@ def on_one_device(job: Job) -> Settings:
 
 def mark_finished(job: Job, result: Settings) -> None:
     """Write what the result must be judged by, last of all, and drop what only an unfinished run needs."""
-    shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
+    shutil.rmtree(job.folder / CHECKPOINTS, ignore_errors=True)
     if job.kind != PRETRAINING and not job.keep_model:
-        shutil.rmtree(job.folder / "weights", ignore_errors=True)
+        shutil.rmtree(job.folder / WEIGHTS, ignore_errors=True)
     job.failure.unlink(missing_ok=True)
-    environment = read_json(job.folder / "environment.json")
+    environment = read_json(job.folder / ENVIRONMENT)
     kept = ("data_fingerprint", "duration_s", "peak_memory_mb", "peak_gpu_memory_mb")
     labels = {"labels_name": name_labels(job.about["labels"])} if "labels" in job.about else {}
     write_json(
-        job.folder / MARK,
+        job.folder / CELL,
         job.about
         | labels
         | {"digest": job.digest, "config": to_plain(job.settings), "commit": environment.get("commit")}

@@ -16,7 +16,8 @@ from torch import nn
 
 from parts2whole.errors import Parts2WholeError, first_line
 from parts2whole.files import replacing, sweep, write_text
-from parts2whole.training.lock import CHECKPOINTS, list_checkpoints
+from parts2whole.run_folder import CHECKPOINTS
+from parts2whole.training.lock import list_checkpoints
 from parts2whole.weights.native import write_tensors
 
 KEPT = 2

@@ -15,6 +15,7 @@ from parts2whole.errors import Parts2WholeError
 from parts2whole.evaluation.inference import sliding_window
 from parts2whole.files import write_json
 from parts2whole.methods.base import Method, Reconstruction
+from parts2whole.run_folder import MODEL, WEIGHTS
 from parts2whole.scans.read import safe_name, write_nifti
 from parts2whole.scans.volume import Size, Volume, size_of
 from parts2whole.spec import spec_from_dict
@@ -65,12 +66,12 @@ def write_error_maps(
     Raises:
         ErrorMapError: a method that rebuilds nothing, or weights without a decoder.
     """
-    weights = run / "weights"
+    weights = run / WEIGHTS
     card = Card.read(weights)
     method = spec_from_dict(card.method, Method)  # type: ignore[type-abstract]
     if not isinstance(method, Reconstruction):
         raise ErrorMapError(f"{type(method).__name__} rebuilds nothing, so there is no error to map")
-    tensors = weights / "model.safetensors"
+    tensors = weights / MODEL
     if not tensors.exists():
         raise ErrorMapError(f"{tensors} is missing: only a pre-training run keeps its decoder")
     module = method.build(card.network, in_channels=card.in_channels, whole_size=card.whole_size)

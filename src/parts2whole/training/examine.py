@@ -18,6 +18,7 @@ from parts2whole.networks.heads import Model
 from parts2whole.progress import watch
 from parts2whole.report.figures import write_panel
 from parts2whole.report.runs import Panel, write_volumes
+from parts2whole.run_folder import PANELS
 from parts2whole.scans.volume import size_of
 from parts2whole.training.encode import embed_map, settled
 from parts2whole.training.loop import Plan
@@ -234,7 +235,7 @@ class Examiner:
             names=self.names[: len(part)],
             boxes=None if boxes is None else _edges(boxes)[::parts][:PANEL_ROWS],
         )
-        write_panel(self.folder / "panels" / f"step-{step:06d}.png", panel, title=f"step {step:,}")
+        write_panel(self.folder / PANELS / f"step-{step:06d}.png", panel, title=f"step {step:,}")
         write_volumes(self.folder, panel)
 
 

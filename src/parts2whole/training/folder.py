@@ -18,30 +18,30 @@ import torch
 import yaml
 
 from parts2whole.files import LEFT, read_json, sweep, write_json, write_text
-from parts2whole.report.page import PAGE, write_report
-from parts2whole.spec import Spec, to_plain
-from parts2whole.training.cluster import is_first_process
-from parts2whole.training.lock import (
+from parts2whole.report.page import write_report
+from parts2whole.run_folder import (
     CHECKPOINTS,
     CONFIG,
+    ENVIRONMENT,
+    METRICS,
+    PAGE,
+    PANELS,
+    RATES,
     RESULT,
-    RunFolderError,
-    hold_folder,
-    refuse_begun,
-    refuse_busy,
+    SPLIT,
 )
+from parts2whole.spec import Spec, to_plain
+from parts2whole.training.cluster import is_first_process
+from parts2whole.training.lock import RunFolderError, hold_folder, refuse_begun, refuse_busy
 from parts2whole.training.loggers import KEPT as LOGGED_AS
 from parts2whole.training.loggers import Loggers
 from parts2whole.training.provenance import reset_peak_memory
 from parts2whole.training.runtime import Hardware, Runtime, describe_environment
-from parts2whole.training.track import METRICS
 
-__all__ = ["CONFIG", "RESULT", "Resume", "RunFolder", "RunFolderError"]
+__all__ = ["Resume", "RunFolder", "RunFolderError"]
 
-ENVIRONMENT, SPLIT = "environment.json", "split.json"
-RATES = "rates"
 BEGUN = (
-    *(ENVIRONMENT, SPLIT, METRICS, "tensorboard", "panels", CHECKPOINTS, PAGE, RATES, CONFIG),
+    *(ENVIRONMENT, SPLIT, METRICS, "tensorboard", PANELS, CHECKPOINTS, PAGE, RATES, CONFIG),
     *(LOGGED_AS, "wandb"),
 )
 """What a run leaves that dies before its first checkpoint."""

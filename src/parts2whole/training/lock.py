@@ -18,9 +18,8 @@ from filelock import FileLock, Timeout
 
 from parts2whole.errors import Parts2WholeError
 from parts2whole.files import LEFT, disk_full_said
+from parts2whole.run_folder import CHECKPOINTS, CONFIG, RESULT
 from parts2whole.training.cluster import is_first_process
-
-CONFIG, RESULT, CHECKPOINTS = "config.yaml", "result.json", "checkpoints"
 
 
 class RunFolderError(Parts2WholeError, RuntimeError):

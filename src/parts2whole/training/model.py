@@ -15,6 +15,7 @@ from parts2whole.errors import Parts2WholeError
 from parts2whole.files import read_json, write_json
 from parts2whole.networks.base import Encoder, Network
 from parts2whole.networks.heads import EncoderDecoder, LinearDecoder, Model, OwnDecoder
+from parts2whole.run_folder import MODEL, MODEL_CARD, WEIGHTS
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import Triple
 from parts2whole.spec import UnknownClassError, from_plain, spec_from_dict, to_plain
@@ -23,9 +24,8 @@ from parts2whole.tasks.channels import channel_names
 from parts2whole.tasks.labelled import LabelledData
 from parts2whole.tasks.segmenting import SegmentationTask
 from parts2whole.training.runtime import Runtime, unwrap
-from parts2whole.weights.native import FINETUNED, MODEL_FILE, write_tensors
+from parts2whole.weights.native import write_tensors
 
-TENSORS, CARD = MODEL_FILE, FINETUNED
 Decoder = Literal["fresh", "own", "pretrained", "light", "linear"]
 """What goes on an encoder to segment: the task's decoder, fresh or from the weights of the pre-training's;
 the one its network was published with; the task's, but narrow; or a linear map of all levels."""
@@ -173,9 +173,11 @@ def _fits(theirs: torch.Size, mine: torch.Size) -> bool:
 
 def save_model(folder: Path, module: Model, card: ModelCard) -> None:
     """Write ``weights/model.safetensors`` and ``weights/model.json``."""
-    target = folder / "weights"
-    write_json(target / CARD, {f.name: to_plain(getattr(card, f.name)) for f in dataclasses.fields(card)})
-    write_tensors(target / TENSORS, module.state_dict())
+    target = folder / WEIGHTS
+    write_json(
+        target / MODEL_CARD, {f.name: to_plain(getattr(card, f.name)) for f in dataclasses.fields(card)}
+    )
+    write_tensors(target / MODEL, module.state_dict())
 
 
 def load_model(folder: Path) -> tuple[Model, ModelCard]:
@@ -184,16 +186,16 @@ def load_model(folder: Path) -> tuple[Model, ModelCard]:
     Raises:
         ModelError: the run isn't finished, isn't a fine-tuning, or is damaged.
     """
-    target = folder / "weights"
-    if not (target / TENSORS).exists() or not (target / CARD).exists():
+    target = folder / WEIGHTS
+    if not (target / MODEL).exists() or not (target / MODEL_CARD).exists():
         raise ModelError(f"{folder} holds no fine-tuned model; give the --out folder of a finished finetune")
     card = read_card(target)
     encoder = card.network.build_encoder(card.in_channels)
     module = build_model(card.task, card.network, encoder, card.classes, decoder=card.decoder)
     try:
-        module.load_state_dict(load_file(target / TENSORS), strict=True)
+        module.load_state_dict(load_file(target / MODEL), strict=True)
     except Exception as error:
-        raise ModelError(f"{target / TENSORS} doesn't match {CARD}: {error}") from error
+        raise ModelError(f"{target / MODEL} doesn't match {MODEL_CARD}: {error}") from error
     module.eval()
     return module, card
 
@@ -205,7 +207,7 @@ def read_card(target: Path) -> ModelCard:
         ModelError: it is damaged.
     """
     try:
-        plain: dict[str, Any] = read_json(target / CARD)
+        plain: dict[str, Any] = read_json(target / MODEL_CARD)
         return ModelCard(
             task=spec_from_dict(plain["task"], Task),  # type: ignore[type-abstract]
             network=spec_from_dict(plain["network"], Network),  # type: ignore[type-abstract]
@@ -223,9 +225,9 @@ def read_card(target: Path) -> ModelCard:
             chosen_on=from_plain(plain.get("chosen_on", []), tuple[str, ...]),
         )
     except UnknownClassError as error:
-        raise ModelError(f"{target / CARD}: {error}") from error
+        raise ModelError(f"{target / MODEL_CARD}: {error}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{target / CARD} is damaged: {error!r}") from error
+        raise ModelError(f"{target / MODEL_CARD} is damaged: {error!r}") from error
 
 
 def as_function(module: nn.Module, runtime: Runtime) -> Predictor:

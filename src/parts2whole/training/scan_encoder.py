@@ -19,13 +19,14 @@ from torch import Tensor
 
 from parts2whole.errors import Parts2WholeError
 from parts2whole.networks.base import Encoder
+from parts2whole.run_folder import MODEL_CARD, WEIGHTS
 from parts2whole.scans.case import SourceCase, read_channels
 from parts2whole.scans.find import find_scans
 from parts2whole.scans.preprocess import Modality, Preprocess
 from parts2whole.scans.volume import Box, Size, Volume
 from parts2whole.tasks.places import Points, inside
 from parts2whole.training.encode import encode
-from parts2whole.training.model import CARD, ModelCard, load_model
+from parts2whole.training.model import ModelCard, load_model
 from parts2whole.training.network_input import NetworkInput, network_input
 from parts2whole.training.runtime import Hardware, Runtime
 from parts2whole.weights.card import Card
@@ -193,7 +194,7 @@ def load(
         parts2whole.weights.base.WeightsError: there are no weights, or they are damaged.
     """
     card: Card | ModelCard
-    if (Path(source) / "weights" / CARD).exists():
+    if (Path(source) / WEIGHTS / MODEL_CARD).exists():
         module, card = load_model(Path(source))
         encoder = module.encoder
     else:

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from parts2whole.files import disk_full_said, write_text
 from parts2whole.progress import Bar, Left, Pace, clock
+from parts2whole.run_folder import METRICS
 from parts2whole.training.loggers import Loggers, TensorBoard
 
-METRICS = "metrics.jsonl"
 STEP, VALIDATION = "step", "validation"
 FIGURES = {"loss": ("loss", "validation"), "dice_mean": ("dice",) * 2, "auc": ("auc",) * 2}
 """Figures beside the bar, the most important first: what they are called in training and in validation."""

@@ -16,6 +16,7 @@ from parts2whole.errors import Parts2WholeError
 from parts2whole.networks.base import Encoder, Network
 from parts2whole.networks.heads import Model
 from parts2whole.networks.unet3d import UNet3D
+from parts2whole.run_folder import MODEL_CARD, WEIGHTS
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.volume import Triple
 from parts2whole.store.split import Split
@@ -23,7 +24,6 @@ from parts2whole.store.store import Store
 from parts2whole.tasks.base import Task, default_cache
 from parts2whole.tasks.labelled import LabelledData, TaskError
 from parts2whole.training.leak import check_leaks, find_leaks, hashes_of
-from parts2whole.training.model import CARD as MODEL_CARD
 from parts2whole.training.model import (
     Decoder,
     ModelCard,
@@ -249,7 +249,7 @@ def card_of(source: str | Path) -> Card | ModelCard:
         parts2whole.training.model.ModelError: a damaged model.
         parts2whole.weights.native.WeightsError: there are no weights, or they are damaged.
     """
-    weights = Path(source) / "weights"
+    weights = Path(source) / WEIGHTS
     if (weights / MODEL_CARD).exists():
         return read_card(weights)
     start = load_initialisation(source)

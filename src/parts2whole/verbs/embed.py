@@ -11,9 +11,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from parts2whole.report.embedding import FOLDER, tabulate
+from parts2whole.report.embedding import tabulate
 from parts2whole.report.page import write_report
 from parts2whole.report.runs import read_run
+from parts2whole.run_folder import EMBEDDING
 from parts2whole.store.store import Store
 from parts2whole.training.embedding import EmbedError, Kind, embed_parts
 from parts2whole.training.error_maps import ErrorMaps, write_error_maps
@@ -108,7 +109,7 @@ def embed(
         notes += check_contract(start.card, scans, None, whose="the store", shown_mm=shown_mm)
     except TransferError as error:
         notes.append(str(error).partition(";")[0])
-    target = Path(out) if out is not None else folder / FOLDER
+    target = Path(out) if out is not None else folder / EMBEDDING
     found = embed_parts(
         start.encoder,
         start.card,

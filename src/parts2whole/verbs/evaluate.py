@@ -12,6 +12,7 @@ from parts2whole.evaluation.regions import GRIDS
 from parts2whole.files import write_json, write_rows
 from parts2whole.progress import watching
 from parts2whole.report.by_class import list_figures
+from parts2whole.run_folder import SPLIT
 from parts2whole.store.split import read_split
 from parts2whole.tasks.base import default_cache
 from parts2whole.tasks.labelled import LabelledData, TaskError
@@ -119,7 +120,7 @@ def evaluate(
             f"the model knows the classes {', '.join(card.classes)}, "
             f"the data have {', '.join(labelled.classes)}"
         )
-    split = read_split(folder / "split.json")
+    split = read_split(folder / SPLIT)
     everything = tuple(item.item_id for item in labelled.items)
     wanted: Sequence[str] = everything if side == "all" else getattr(split, side)
     set_aside = dict(labelled.set_aside) if side == "all" else {}

@@ -11,10 +11,11 @@ import torch
 import yaml
 
 from parts2whole.files import replacing, write_json, write_text
+from parts2whole.run_folder import CARD, ENCODER, MODEL, MODEL_CARD, OWN_DECODER, WEIGHTS
 from parts2whole.scans.volume import Size
 from parts2whole.spec import to_plain
 from parts2whole.tasks.segmenting import SegmentationTask
-from parts2whole.training.model import CARD, TENSORS, ModelCard, load_model
+from parts2whole.training.model import ModelCard, load_model
 from parts2whole.weights.card import Card
 from parts2whole.weights.formats.model import Exportable, ExportError
 from parts2whole.weights.formats.plain import FILE as PLAIN
@@ -22,7 +23,7 @@ from parts2whole.weights.formats.plain import to_plain_torch
 from parts2whole.weights.hub import HubName, check_repository
 from parts2whole.weights.hub import push as push_folder
 from parts2whole.weights.load import SCRATCH, load_initialisation
-from parts2whole.weights.native import DECODER, FILE, MODEL_FILE, OWN_FILE, write_tensors
+from parts2whole.weights.native import DECODER, write_tensors
 
 Format = Literal["monai", "monai-bundle", "nnunet", "torchscript", "onnx", "safetensors"]
 EXAMPLE_EDGE = 64
@@ -111,7 +112,7 @@ def export_weights(
         beside.mkdir()
         written = with_card[to](model, card, beside) if to in with_card else writers[to](model, beside)
         about = {field.name: to_plain(getattr(card, field.name)) for field in dataclasses.fields(card)}
-        write_json(beside / "card.json", about)
+        write_json(beside / CARD, about)
         write_text(beside / "README.md", model_card(model, card, written))
     files = tuple(sorted(p.name for p in folder.iterdir()))
     if push is None:
@@ -129,7 +130,7 @@ def _tell_identities(card: Card | ModelCard) -> tuple[str, ...]:
 
 def _open(run: str | Path, size: Size | None) -> tuple[Exportable, Card | ModelCard]:
     path = Path(run)
-    if (path / "weights" / CARD).exists() and (path / "weights" / TENSORS).exists():
+    if (path / WEIGHTS / MODEL_CARD).exists() and (path / WEIGHTS / MODEL).exists():
         module, model_card = load_model(path)
         wanted = size or model_card.task.patch_size
         edges = _fit(wanted, module.encoder.divisor, exact=size is not None)
@@ -140,7 +141,7 @@ def _open(run: str | Path, size: Size | None) -> tuple[Exportable, Card | ModelC
         raise ExportError(f'"{SCRATCH}" has no weights; give a run or weights folder')
     encoder = start.encoder.eval()
     edges = _fit(size or start.card.whole_size, encoder.divisor, exact=size is not None)
-    beside = {OWN_FILE: start.own, MODEL_FILE: {DECODER + key: value for key, value in start.decoder.items()}}
+    beside = {OWN_DECODER: start.own, MODEL: {DECODER + key: value for key, value in start.decoder.items()}}
     return Exportable(encoder, start.card.network, start.card.in_channels, edges, beside=beside), start.card
 
 
@@ -154,7 +155,7 @@ def _fit(size: Size, divisor: int, *, exact: bool) -> Size:
 
 
 def _write_safetensors(model: Exportable, folder: Path) -> _Written:
-    name = "model.safetensors" if model.classes else FILE
+    name = MODEL if model.classes else ENCODER
     write_tensors(folder / name, model.module.state_dict(), metadata={"format": "pt"})
     load = f'load_file("{name}")'
     imports = "from safetensors.torch import load_file\n"

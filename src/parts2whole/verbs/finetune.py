@@ -19,13 +19,14 @@ from parts2whole.report.by_class import list_figures
 from parts2whole.report.results import finished_finetunings
 from parts2whole.report.runs import Run, find_runs, read_run
 from parts2whole.report.summary import judge_finetuning
+from parts2whole.run_folder import CONFIG, PANELS, RATES, SPLIT, TEST_CASES
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.spec import check_specs, spec_from_dict
 from parts2whole.store.split import Split, read_split, write_split
 from parts2whole.tasks.base import Examination, Task
 from parts2whole.tasks.sides import about_split, describe_sides, remarks, undefined_in
 from parts2whole.training.checkpoint import Progress, load_best
-from parts2whole.training.folder import CONFIG, RATES, SPLIT, Resume, RunFolder, begun_with
+from parts2whole.training.folder import Resume, RunFolder, begun_with
 from parts2whole.training.loggers import Loggers
 from parts2whole.training.loop import Plan, fit
 from parts2whole.training.model import Decoder, as_function, save_model
@@ -340,8 +341,8 @@ def finetune(
             save_model(folder.path, module, transfer.make_card(train, decoder=decoder))
             patients = labelled.patients()
             rows = [row | {"patient": patients[row["case"]]} for row in on_test.per_item]
-            write_rows(folder.path / "test_cases.csv", rows)
-            draw_cases(folder.path / "panels", task, predictor, labelled, on_test, seed=seed)
+            write_rows(folder.path / TEST_CASES, rows)
+            draw_cases(folder.path / PANELS, task, predictor, labelled, on_test, seed=seed)
             folder.close(result)
     return Finetuned(folder.path, result)
 

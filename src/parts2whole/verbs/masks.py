@@ -10,6 +10,7 @@ from typing import Literal
 
 from parts2whole.errors import Parts2WholeError
 from parts2whole.files import replacing
+from parts2whole.run_folder import MODEL, WEIGHTS
 from parts2whole.scans import dicom_seg
 from parts2whole.scans.codes import read_codes
 from parts2whole.scans.nifti import itk_reads
@@ -18,7 +19,7 @@ from parts2whole.scans.source import ScanSource
 from parts2whole.scans.volume import LabelVolume
 from parts2whole.store.chunks import write_label_image
 from parts2whole.tasks.segmenting import SegmentationTask
-from parts2whole.training.model import TENSORS, ModelCard
+from parts2whole.training.model import ModelCard
 
 MaskFormat = Literal["nifti", "dicom-seg", "ome-zarr"]
 SHEARED = (
@@ -103,7 +104,7 @@ def mask_writer(format: MaskFormat, codes: Path | None, card: ModelCard, run: Pa
         )
     dicom_seg.check_installed()
     found = read_codes(codes, list(classes.values()))
-    with (run / "weights" / TENSORS).open("rb") as file:
+    with (run / WEIGHTS / MODEL).open("rb") as file:
         model = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     segments = (dicom_seg.Segment(name, value, found[name]) for value, name in sorted(classes.items()))
     return MaskWriter("dicom-seg", tuple(segments), model)

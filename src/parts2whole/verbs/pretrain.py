@@ -16,9 +16,9 @@ from parts2whole.methods.base import FixedBank, Method, make_views
 from parts2whole.methods.parts2whole import Parts2Whole
 from parts2whole.networks.base import Network
 from parts2whole.networks.unet3d import UNet3D
-from parts2whole.report.embedding import FOLDER as EMBEDDING
 from parts2whole.report.runs import read_run
 from parts2whole.report.summary import judge_pretraining
+from parts2whole.run_folder import EMBEDDING, MODEL, SPLIT, WEIGHTS
 from parts2whole.scans.volume import Size, Triple
 from parts2whole.spec import check_specs
 from parts2whole.store.store import Store
@@ -26,7 +26,7 @@ from parts2whole.tasks.base import Task
 from parts2whole.training.continual import begin_from, check_longer
 from parts2whole.training.embedding import EmbedError, embed_parts
 from parts2whole.training.examine import Examiner
-from parts2whole.training.folder import SPLIT, Resume, RunFolder
+from parts2whole.training.folder import Resume, RunFolder
 from parts2whole.training.loop import Plan, fit
 from parts2whole.training.optim import Optimiser, Schedule, choose_optimiser, parameter_groups
 from parts2whole.training.provenance import peak_memory_mb
@@ -251,8 +251,8 @@ def pretrain(
         if runtime.is_main:
             card = make_card(scans, sides, network=network, size=size, method=method, steps=done.step)
             card = beginning.pass_on(card)
-            save_encoder(folder.path / "weights", module.encoder, card)
-            write_tensors(folder.path / "weights" / "model.safetensors", module.state_dict())
+            save_encoder(folder.path / WEIGHTS, module.encoder, card)
+            write_tensors(folder.path / WEIGHTS / MODEL, module.state_dict())
             if embed_wholes:
                 try:
                     embed_parts(

@@ -11,13 +11,14 @@ import yaml
 from torch import Tensor
 
 from parts2whole.files import replacing, write_json
+from parts2whole.run_folder import MODEL_CARD, WEIGHTS
 from parts2whole.spec import to_plain
 from parts2whole.training.model import ModelCard, load_model
 from parts2whole.weights.base import WeightsError, WeightSource
 from parts2whole.weights.card import Card
 from parts2whole.weights.convert import LoadReport, convert
 from parts2whole.weights.load import assemble, open_native, parse_source, sources
-from parts2whole.weights.native import FINETUNED, Native, save_native
+from parts2whole.weights.native import Native, save_native
 
 REPORT = "load_report.json"
 
@@ -131,7 +132,7 @@ def show_weights(weights: str | Path, *, levels: int = 3) -> ShownWeights:
         parts2whole.training.model.ModelError: a fine-tuned model that is damaged.
     """
     named = parse_source(weights)
-    if not named and (Path(weights) / "weights" / FINETUNED).exists():
+    if not named and (Path(weights) / WEIGHTS / MODEL_CARD).exists():
         module, card = load_model(Path(weights))
         return ShownWeights(card, module.state_dict(), levels)
     found: Any = convert(named.source, named.path) if named else open_native(weights)

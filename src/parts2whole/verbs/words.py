@@ -11,7 +11,7 @@ from torch import nn
 from parts2whole.errors import group_reasons, name_some, tell_reasons
 from parts2whole.networks.base import Network
 from parts2whole.progress import fill
-from parts2whole.report.page import PAGE
+from parts2whole.run_folder import PAGE
 from parts2whole.training.runtime import Runtime
 
 PRECISIONS = {"32-true": "float32", "bf16-mixed": "bfloat16", "16-mixed": "float16"}

@@ -9,10 +9,9 @@ from typing import Any
 from parts2whole.errors import Parts2WholeError
 from parts2whole.files import JsonError, read_json, write_json
 from parts2whole.networks.base import Network
+from parts2whole.run_folder import CARD
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.spec import UnknownClassError, from_plain, spec_from_dict, to_plain
-
-FILE = "card.json"
 
 
 class CardError(Parts2WholeError, ValueError):
@@ -80,7 +79,7 @@ class Card:
     def write(self, folder: Path) -> None:
         """Save as ``card.json``."""
         plain = {field.name: to_plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
-        write_json(folder / FILE, plain)
+        write_json(folder / CARD, plain)
 
     @classmethod
     def read(cls, folder: Path) -> Card:
@@ -89,11 +88,11 @@ class Card:
         Raises:
             CardError: it is missing, or isn't a card.
         """
-        path = folder / FILE
+        path = folder / CARD
         try:
             plain = read_json(path)
         except FileNotFoundError as error:
-            raise CardError(f"{folder} holds no weights: {FILE} is missing") from error
+            raise CardError(f"{folder} holds no weights: {CARD} is missing") from error
         except JsonError as error:
             raise CardError(f"not a card: {error}") from error
         hints: dict[str, Any] = {"whole_size": tuple[int, ...], "whole_mm": tuple[float, ...] | None}

@@ -16,13 +16,13 @@ from typing import Any
 
 from parts2whole.errors import first_line, name_some
 from parts2whole.extras import install_hint
-from parts2whole.weights import card, native
+from parts2whole.run_folder import CARD, ENCODER, MODEL, OWN_DECODER
 from parts2whole.weights.base import WeightsError
 
 PREFIX = "hf:"
 REPOSITORY = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
-NEEDED = (card.FILE, native.FILE)
-FETCHED = (*NEEDED, native.OWN_FILE, native.MODEL_FILE)
+NEEDED = (CARD, ENCODER)
+FETCHED = (*NEEDED, OWN_DECODER, MODEL)
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".model", ".ts")
 
 
@@ -154,7 +154,7 @@ def _check_files(name: HubName, files: list[str]) -> None:
         return
     pickles = [file for file in files if file.endswith(PICKLES)]
     there = [file for file in files if file.endswith((".safetensors", ".json"))]
-    if pickles and native.FILE in missing:
+    if pickles and ENCODER in missing:
         why = f"it holds {name_some(pickles, 3)}: pickles, which are never loaded from a hub"
     else:
         why = f"it holds {name_some(there, 3) or 'neither safetensors nor JSON'}"

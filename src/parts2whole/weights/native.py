@@ -16,13 +16,10 @@ from torch import Tensor
 
 from parts2whole.files import replacing
 from parts2whole.networks.base import Encoder
+from parts2whole.run_folder import CHECKPOINTS, ENCODER, MODEL, MODEL_CARD, OWN_DECODER, WEIGHTS
 from parts2whole.weights.base import WeightsError as WeightsError
 from parts2whole.weights.card import Card, CardError
 
-FILE = "encoder.safetensors"
-OWN_FILE = "own.safetensors"
-MODEL_FILE = "model.safetensors"
-FINETUNED = "model.json"
 """The card of a fine-tuned model, which `training.model` reads."""
 DECODER = "decoder."
 HEADER = {"format": "parts2whole"}
@@ -63,9 +60,9 @@ def save_encoder(folder: Path, encoder: Encoder, card: Card) -> None:
 def save_native(folder: Path, weights: Native) -> None:
     """Write a card and its tensors into ``folder``; the encoder last: a folder with it is complete."""
     if weights.own:
-        write_tensors(folder / OWN_FILE, weights.own, HEADER)
+        write_tensors(folder / OWN_DECODER, weights.own, HEADER)
     weights.card.write(folder)
-    write_tensors(folder / FILE, weights.encoder, HEADER)
+    write_tensors(folder / ENCODER, weights.encoder, HEADER)
 
 
 def find_weights(path: Path) -> Path:
@@ -74,18 +71,18 @@ def find_weights(path: Path) -> Path:
     Raises:
         WeightsError: there are no weights.
     """
-    for folder in (path / "weights", path):
-        if (folder / FILE).exists():
+    for folder in (path / WEIGHTS, path):
+        if (folder / ENCODER).exists():
             return folder
-    if (path / "weights" / FINETUNED).exists():
+    if (path / WEIGHTS / MODEL_CARD).exists():
         raise WeightsError(
             f"{path} is a fine-tuning, whose model is for predict, evaluate and encode: give the run or the "
             "weights that it was fine-tuned from"
         )
-    if (path / "checkpoints").exists():
+    if (path / CHECKPOINTS).exists():
         raise WeightsError(f"the run in {path} isn't finished: go on with --resume true, then use it")
     raise WeightsError(
-        f"no {FILE} in {path} or {path / 'weights'}; give a pre-training run or weights folder"
+        f"no {ENCODER} in {path} or {path / WEIGHTS}; give a pre-training run or weights folder"
     )
 
 
@@ -100,8 +97,8 @@ def load_native(path: Path) -> Native:
         card = Card.read(folder)
     except CardError as error:
         raise WeightsError(str(error)) from error
-    own = _read(folder / OWN_FILE) if (folder / OWN_FILE).exists() else {}
-    return Native(card, _read(folder / FILE), own, _read_decoder(folder / MODEL_FILE))
+    own = _read(folder / OWN_DECODER) if (folder / OWN_DECODER).exists() else {}
+    return Native(card, _read(folder / ENCODER), own, _read_decoder(folder / MODEL))
 
 
 def _read(path: Path) -> dict[str, Tensor]:
