@@ -10,7 +10,7 @@ from parts2whole.evaluation.probes import upsampled_pyramid
 from parts2whole.networks.base import Encoder
 from parts2whole.networks.heads import pooled_features
 from parts2whole.networks.unet3d import UNet3D
-from parts2whole.training.encode import AT_ONCE, batches_of, embed, encode, settle_norms
+from parts2whole.training.encode import AT_ONCE, batches_of, embed_images, read_features, settle_norms
 from parts2whole.training.runtime import Hardware, Runtime
 
 
@@ -48,7 +48,7 @@ def test_batches_hold_every_image_once_in_order(images):
 def test_features_are_those_of_each_image_alone_in_eval_mode(runtime, images):
     encoder = Normed()
     encoder.norm_layer.running_mean += torch.tensor([0.5, -1.0])
-    found = embed(encoder, batches_of(images), runtime)
+    found = embed_images(encoder, batches_of(images), runtime)
     expected = (images.mean(dim=(2, 3, 4)) - torch.tensor([0.5, -1.0])) / (1 + 1e-5) ** 0.5
     torch.testing.assert_close(found, expected)
     assert encoder.calls == [(False, False)] * 3
@@ -66,7 +66,7 @@ def test_batches_are_taken_one_at_a_time_and_read_as_asked(runtime, images):
             taken += 1
             yield image[None]
 
-    found = encode(encoder, one_by_one(), runtime, upsampled_pyramid)
+    found = read_features(encoder, one_by_one(), runtime, upsampled_pyramid)
     first = next(found)
     assert taken == 1
     assert torch.equal(first, upsampled_pyramid(encoder.eval(), images[:1]))

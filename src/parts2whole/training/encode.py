@@ -25,9 +25,9 @@ Read = Callable[[Encoder, Tensor], Tensor]
 """What is read off an encoder for a batch (B, C, D, H, W)."""
 
 
-def embed(encoder: Encoder, batches: Iterable[Tensor], runtime: Runtime) -> Tensor:
+def embed_images(encoder: Encoder, batches: Iterable[Tensor], runtime: Runtime) -> Tensor:
     """Global average of the deepest map of every image: (images, channels[-1])."""
-    return torch.cat(list(encode(encoder, batches, runtime, pooled_features)))
+    return torch.cat(list(read_features(encoder, batches, runtime, pooled_features)))
 
 
 def embed_map(encoder: Encoder, batches: Iterable[Tensor], runtime: Runtime) -> tuple[Tensor, Tensor]:
@@ -35,12 +35,14 @@ def embed_map(encoder: Encoder, batches: Iterable[Tensor], runtime: Runtime) -> 
 
     Shapes (images, 8 channels[-1]) and (images, channels[-1]), from one pass of the encoder.
     """
-    both = torch.cat(list(encode(encoder, batches, runtime, bottleneck_features)))
+    both = torch.cat(list(read_features(encoder, batches, runtime, bottleneck_features)))
     return both[:, :-1].flatten(1), both[:, -1]
 
 
 @torch.no_grad()
-def encode(encoder: Encoder, batches: Iterable[Tensor], runtime: Runtime, read: Read) -> Iterator[Tensor]:
+def read_features(
+    encoder: Encoder, batches: Iterable[Tensor], runtime: Runtime, read: Read
+) -> Iterator[Tensor]:
     """What ``read`` finds for every batch; the next batch is taken when it is asked for.
 
     The encoder must be on the device (`Runtime.place_module`); its mode is put back in the end.

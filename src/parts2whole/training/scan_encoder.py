@@ -25,7 +25,7 @@ from parts2whole.scans.find import find_scans
 from parts2whole.scans.preprocess import Modality, Preprocess
 from parts2whole.scans.volume import Box, Size, Volume
 from parts2whole.tasks.places import Points, inside
-from parts2whole.training.encode import encode
+from parts2whole.training.encode import read_features
 from parts2whole.training.model import ModelCard, load_model
 from parts2whole.training.network_input import NetworkInput, network_input
 from parts2whole.training.runtime import Hardware, Runtime
@@ -153,7 +153,7 @@ class ScanEncoder:
             torch.from_numpy(np.stack([box.cut(image) for box in boxes[first : first + AT_ONCE]]))
             for first in range(0, len(boxes), AT_ONCE)
         )
-        for found in encode(self.encoder, batches, self.runtime, _deepest):
+        for found in read_features(self.encoder, batches, self.runtime, _deepest):
             yield from found.numpy()
 
     def _window(self, size: Size | None) -> Size:

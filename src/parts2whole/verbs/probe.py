@@ -28,7 +28,7 @@ from parts2whole.tasks.base import Task
 from parts2whole.tasks.classifying import ClassificationTask
 from parts2whole.tasks.labelled import LabelledData
 from parts2whole.tasks.segmenting import SegmentationTask
-from parts2whole.training.encode import AT_ONCE, embed, encode, settle_norms
+from parts2whole.training.encode import AT_ONCE, embed_images, read_features, settle_norms
 from parts2whole.training.runtime import Hardware, Runtime
 from parts2whole.training.transfer import Transfer, open_transfer
 from parts2whole.verbs import paste, words
@@ -252,7 +252,9 @@ class _Frozen:
         """Features (F, D, H, W) and class indices (D, H, W) of every item, one after the other."""
         images = (task.image(self.labelled, item)[None] for item in watch(items, len(items)))
         references = (task.reference(self.labelled, item) for item in items)
-        return zip(encode(self.encoder, images, self.runtime, upsampled_pyramid), references, strict=True)
+        return zip(
+            read_features(self.encoder, images, self.runtime, upsampled_pyramid), references, strict=True
+        )
 
     def _pooled(self, task: ClassificationTask, items: Items) -> tuple[Floats, Targets]:
         """Features (items, channels) and class indices (items,)."""
@@ -262,6 +264,8 @@ class _Frozen:
             for first in range(0, len(missing), AT_ONCE)
         )
         if missing:
-            self.known.update(zip(missing, embed(self.encoder, batches, self.runtime).numpy(), strict=True))
+            self.known.update(
+                zip(missing, embed_images(self.encoder, batches, self.runtime).numpy(), strict=True)
+            )
         targets = np.array([self.labelled.item(item).target for item in items], dtype=np.int64)
         return np.stack([self.known[item] for item in items]), targets
