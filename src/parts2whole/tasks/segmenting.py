@@ -155,6 +155,7 @@ class SegmentationTask(Task, abc.ABC):
                 holders[value].append(record.case_id)
         check_not_negative(holders, self.ignored_value)
         classes = self.classes_in(sorted({0, *holders}))
+        self.regions(classes)  # which refuses names that are alike in tables before anything is trained
         if not set(holders) - {0, self.ignored_value}:
             raise TaskError(f"the labels in {self.data} hold nothing but background")
         items = tuple(

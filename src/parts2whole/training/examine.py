@@ -109,19 +109,24 @@ class Examiner:
             batch = default_collate(fixed[first:end])
             self.views.append(make_views(method, batch, self._draws(first, end - first)))
             self.rows.append(end - first)
-        self.baselines: dict[str, float] = {}
+        self.baselines = self._baselines(train, wholes)
+
+    def _baselines(self, train: WholeSampler, wholes: int) -> dict[str, float]:
+        """Losses of predictions that take no learning, on the fixed views."""
+        method, found = self.method, dict[str, float]()
         if isinstance(method, Reconstruction):
             mean = torch.stack([train.read(train.draw("mean whole", i)) for i in range(4 * wholes)]).mean(0)
-            self.baselines["baseline_mean_whole"] = self._error(lambda views: mean.expand_as(views["part"]))
+            found["baseline_mean_whole"] = self._error(lambda views: mean.expand_as(views["part"]))
             stretched = self._error(lambda views: views["part"])
             if stretched > 0:  # an autoencoder sees the whole itself
-                self.baselines["baseline_stretched_part"] = stretched
+                found["baseline_stretched_part"] = stretched
         if isinstance(method, Discrimination):
             guesses = [rows * math.log(method.candidates(rows)) for rows in self.rows]
-            self.baselines["baseline_guessing"] = sum(guesses) / wholes
+            found["baseline_guessing"] = sum(guesses) / wholes
         guessed = [(method.guess(views), rows) for views, rows in zip(self.views, self.rows, strict=True)]
         if costs := [float(loss) * rows for loss, rows in guessed if loss is not None]:
-            self.baselines["baseline_guessing"] = sum(costs) / wholes
+            found["baseline_guessing"] = sum(costs) / wholes
+        return found
 
     def _draws(self, first: int, rows: int) -> BatchGenerator:
         """The random numbers of the fixed views of ``rows`` wholes, beginning with ``first``."""
