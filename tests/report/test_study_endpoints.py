@@ -183,7 +183,7 @@ def test_distances_that_a_missed_structure_lacks_are_counted_under_the_table(mak
     test = {"hd95_mm_liver": 5.0, "dice_mean": 0.5}
     runs = with_distances(make(arms, test=test), {"scratch": 5, "Parts2Whole": 1})
     (note,) = (note for note in tabulate(runs, metric="hd95_mm_liver").notes if "distance" in note)
-    assert note.endswith("HD95 mm liver, 3 cases, scratch over 10 of 10, Parts2Whole over 2 of 10.")
+    assert note.endswith("HD95 mm liver, 3 cases, scratch 10 of 10, Parts2Whole 2 of 10.")
     assert not any("distance" in note for note in tabulate(runs).notes)  # of Dice
 
 

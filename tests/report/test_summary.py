@@ -201,6 +201,8 @@ def test_the_best_other_is_not_judged_twice() -> None:
     assert [verdict.headline for verdict in judge_comparison(table)] == [
         "Parts2Whole is better than scratch in the one comparison made (α = 0.05)"
     ]
+    (beside,) = judge_comparison(table, beside_endpoints=True)  # which may not speak of the final score
+    assert beside.headline.startswith("Parts2Whole is better than the best other arm")
     better = [row | {"value": float(row["value"]) + 0.1, "labelled": 9} for row in middle]  # type: ignore[arg-type]
     table = make_table(rows(LOW, HIGH) + middle + rows(LOW, HIGH, 9) + better)
     assert [verdict.headline.split(" in ")[0] for verdict in judge_comparison(table)] == [

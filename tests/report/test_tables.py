@@ -167,7 +167,7 @@ def test_over_how_many_cases_distances_are_is_told() -> None:
     few = make_table(distances_of(values, {"scratch": (10, 10), "Parts2Whole": (1, 10)}))
     (note,) = (note for note in few.notes if "distance" in note)
     assert note.endswith(
-        "test cases of all seeds: Liver, HD95 mm liver, 10 % (12), scratch over 20 of 20, Parts2Whole over 2 of 20."
+        "test cases of all seeds in which none is undefined: Liver, HD95 mm liver, 10 % (12), scratch 20 of 20, Parts2Whole 2 of 20."
     )
     whole = make_table(distances_of(values, {"scratch": (10, 10), "Parts2Whole": (10, 10)}))
     assert not any("distance" in note for note in whole.notes)

@@ -136,6 +136,9 @@ def test_what_leaves_open_which_voxels_are_meant_is_refused(contours, said):
         ([10, 11, 12, 20, 21], False),  # two pieces
         ([10, 11, 20], False),
         ([10, 20], False),
+        ([5, 10, 15, 20], True),
+        ([5, 6, 20, 40], False),  # lesions on a plane or two each
+        ([0, 4, 8, 12], True),
         ([3, 4, 5, 7, 8, 10, 11], False),
         ([], False),
     ],

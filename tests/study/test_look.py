@@ -7,8 +7,10 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 
+from parts2whole.phantom.example import write_structure_sets
 from parts2whole.study.look import StartError, look
 from task_trees import write_series
 
@@ -120,6 +122,31 @@ def test_scans_of_another_modality_do_not_count(tmp_path):
     mr = found.taken_as("MR")
     assert ([source.is_series for source in mr.scans], mr.others, mr.sizes().scans) == ([False, False], 2, 2)
     assert len(found.taken_as("CT").scans) == 4  # what doesn't say what it is may be CT
+
+
+def test_scans_that_none_of_fits_the_labelled_are_refused(tmp_path):
+    for number in range(3):
+        write(tmp_path / "scans" / f"other{number}.nii.gz", bright(number))
+    for number in range(5):
+        label = np.zeros((16, 16, 16), np.uint8)
+        label[4:9] = 1
+        write(tmp_path / "labelled" / "images" / f"c{number}.nii.gz", hounsfield(number))
+        write(tmp_path / "labelled" / "labels" / f"c{number}.nii.gz", label)
+    found = look(tmp_path / "scans", tmp_path / "labelled", progress=False)
+    with pytest.raises(StartError, match="none of the 3 scans can be prepared as CT"):
+        found.taken_as("auto")
+
+
+def test_series_that_are_labelled_under_another_patient_id_are_scans(tmp_path):
+    labelled = write_structure_sets(tmp_path / "labelled", patients=3)
+    for path in labelled.rglob("CT/*"):
+        header = pydicom.dcmread(path)
+        header.PatientID = f"new {header.PatientID}"
+        copied = tmp_path / "scans" / path.relative_to(labelled)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        header.save_as(copied)
+    found = look(tmp_path / "scans", labelled, progress=False)
+    assert (len(found.scans), len(found.patients), found.copies, found.unusable) == (3, 3, 3, ())
 
 
 def test_scans_of_several_volumes_are_left_out_of_a_plan(tmp_path):

@@ -192,7 +192,7 @@ def _check_size(where: Sequence[str], function: Callable[..., Any], values: Mapp
 
 
 def _network_of(function: Callable[..., Any], values: Mapping[str, Any]) -> Any:
-    """The outline of the network's class; None where it takes more than a foresee."""
+    """The outline of the network's class; None where it takes more than a look."""
     given = values.get("network") or inspect.signature(function).parameters["network"].default
     init = str(values.get("init", "scratch"))
     if init == "scratch":

@@ -14,6 +14,8 @@ TRUE_CLASS = "probability_of_the_true_class"
 """What cases of a classification are judged by, whatever their task is."""
 OVERLAP = "dice_"
 MEAN = "mean"
+DISTANCES = ("hd95", "assd", "_mm", "distance")
+"""Of names of metrics that are distances between masks."""
 
 
 def case_metric(cases: Sequence[Plain], metric: str) -> str:
@@ -33,13 +35,13 @@ def regions_of(cases: Sequence[Plain]) -> tuple[str, ...]:
 
 
 def lacks_distance(row: Plain, metric: str, regions: Sequence[str]) -> bool | None:
-    """Whether a case lacks a distance because one of two masks is empty; None where both are.
+    """Whether a case lacks a distance because one of two masks is empty; None where both are, or it is none.
 
     Dice is 0 where one is empty, and undefined where both are.  Of a mean over regions none may be lacking.
     """
     region = max((name for name in regions if metric.endswith(f"_{name}")), key=len, default=None)
     if region is None:  # nothing says which masks are empty
-        return metric not in row
+        return metric not in row if any(word in metric for word in DISTANCES) else None
     single = [name for name in regions if name != MEAN] if region == MEAN else []
     wanted = [name for name in single or [region] if OVERLAP + name in row]
     return any(metric.removesuffix(region) + name not in row for name in wanted) if wanted else None

@@ -13,6 +13,9 @@ from parts2whole.evaluation.endpoints import Rank
 from parts2whole.report.marks import How
 from parts2whole.report.runs import Plain
 
+NO_TENTH = "no worst tenth by"
+"""How a note says what metric a worst tenth can't be measured by."""
+
 ENDPOINTS = {
     "final": "mean test score",
     "area": "area under the learning curve",

@@ -53,7 +53,9 @@ def format_number(value: float, *, percent: bool) -> str:
 
 
 def format_share(share: float) -> str:
-    """``38 %``; below one of a hundred with a digit, ``0.4 %``, as nothing would be another claim."""
+    """``38 %``; nearly nothing and nearly all with a digit, ``0.4 %`` and ``99.6 %``, as none isn't few."""
+    if 0.99 < share < 1:
+        return f"{100 - float(f'{100 * (1 - share):.1g}'):g} %"
     return f"{100 * share:.0f} %" if share >= 0.01 else f"{100 * share:.1g} %"
 
 

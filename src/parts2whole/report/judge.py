@@ -18,7 +18,7 @@ from parts2whole.evaluation.endpoints import Rank, compare_spread, deviation, ra
 from parts2whole.evaluation.permutation import swap_pairs
 from parts2whole.evaluation.statistics import holm
 from parts2whole.report.cases import case_metric
-from parts2whole.report.endpoints import ENDPOINTS, Endpoint, Judged
+from parts2whole.report.endpoints import ENDPOINTS, NO_TENTH, Endpoint, Judged
 from parts2whole.report.make_table import make_table
 from parts2whole.report.marks import How
 from parts2whole.report.measure import areas, speeds, worst_tenth
@@ -126,7 +126,7 @@ class _Measured:
     def _worst_tenth(self, notes: list[str]) -> Tested:
         refused = {(row["task"], row["metric"]) for row in self.rows if _lacks(row)}
         notes += [
-            f"{task}: no worst tenth by {metric_title(metric)}, which the worst test cases lack: one of two "
+            f"{task}: {NO_TENTH} {metric_title(metric)}, which the worst test cases lack: one of two "
             "masks is empty."
             for task, metric in sorted(refused)
         ]

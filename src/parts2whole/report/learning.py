@@ -15,7 +15,7 @@ import numpy as np
 
 from parts2whole.evaluation.endpoints import mean_interval
 from parts2whole.report.endpoints import ENDPOINTS, Endpoint, Judged, late_words
-from parts2whole.report.formats import format_number, format_p
+from parts2whole.report.formats import format_number, format_p, format_share
 from parts2whole.report.results import (
     arm_names,
     finished_finetunings,
@@ -175,6 +175,7 @@ def rank_rows(endpoints: Sequence[Endpoint]) -> list[Plain]:
             "rank": f"{rank.rank:.2f}",
             "interval": f"{rank.interval[0]:.2f} to {rank.interval[1]:.2f}",
             "first": rank.first,
+            "share": format_share(rank.first),
         }
         for endpoint in endpoints
         for arm, rank in sorted(endpoint.ranks.items(), key=lambda pair: pair[1].rank)

@@ -333,7 +333,7 @@ def _name_missing(
 def _name_lacking(
     rows: Mapping[_Key, Row], counted: Mapping[_Place, tuple[int, int]], titles: Mapping[_Key, str]
 ) -> list[str]:
-    """Over how many test cases an arm's distances are, where these are not all."""
+    """In how many test cases an arm's distances are defined, where these are not all."""
     said = []
     for key, row in rows.items():
         over = {
@@ -342,13 +342,13 @@ def _name_lacking(
         }
         sums = {arm: tuple(map(sum, zip(*found, strict=True))) for arm, found in over.items() if found}
         if any(known < all_ for known, all_ in sums.values()):
-            told = [f"{arm} over {known} of {all_}" for arm, (known, all_) in sums.items()]
+            told = [f"{arm} {known} of {all_}" for arm, (known, all_) in sums.items()]
             said.append(f"{titles[key]}, {', '.join(told)}")
     if not said:
         return []
     return [
-        "A distance is undefined where one of two masks is empty, and left out, so an arm that misses more "
-        f"may look better; means are over so many test cases of all seeds: {'; '.join(said)}."
+        "A distance is undefined where one of two masks is empty, and left out of means, so an arm that "
+        f"misses more may look better; test cases of all seeds in which none is undefined: {'; '.join(said)}."
     ]
 
 

@@ -335,12 +335,12 @@ def _read_cases(path: Path, notes: list[str]) -> tuple[Plain, ...]:
 def _numbers(row: Mapping[Any, Any]) -> Plain:
     """A CSV row: ``case``, ``target`` and ``patient`` are names, others floats where they can be.
 
-    The first column is the case, whatever a file calls it.
+    Where no column is called so, the first one is the case.
     """
-    first, *others = row.items()
-    read: Plain = {"case": str(first[1] or "")}
-    for key, text in others:
-        if not isinstance(text, str) or not text.strip():
+    name = "case" if "case" in row else next(iter(row))
+    read: Plain = {"case": str(row[name] or "")}
+    for key, text in row.items():
+        if key == name or not isinstance(text, str) or not text.strip():
             continue
         try:
             read[str(key)] = text if key in ("target", "patient") else float(text)

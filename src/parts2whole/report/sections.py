@@ -40,7 +40,8 @@ def case_tables(runs: Iterable[Run]) -> list[Plain]:
     for task in sorted(set(tasks.values())):
         members = [run for run in runs if tasks[run.folder] == task]
         cells = (cell for run in members for row in run.cases for cell in row.items())
-        metric = main_metric([name for name, value in cells if as_number(value) is not None]) or ""
+        names = [name for name, value in cells if as_number(value) is not None]
+        metric = main_metric(names, members[0].result.get("monitor")) or ""
         of_cases = [row for run in members for row in run.cases]
         metric, regions = case_metric(of_cases, metric), regions_of(of_cases)
         higher = higher_is_better(metric)

@@ -138,10 +138,10 @@ def judge_comparison(table: Table, *, beside_endpoints: bool = False) -> list[Ve
     """
     shown = [rival for rival in table.rivals if any(rival in row.differences for row in table.rows)]
     against = {row.differences[BEST_OTHER].against for row in table.rows if BEST_OTHER in row.differences}
-    if against <= {*shown}:  # all of it is told of arms by name
-        shown = [rival for rival in shown if rival != BEST_OTHER]
     if beside_endpoints:
         shown = [rival for rival in shown if rival == BEST_OTHER and len(table.arms) > 2]
+    elif against <= {*shown}:  # all of it is told of arms by name
+        shown = [rival for rival in shown if rival != BEST_OTHER]
     return [_judge_rival(table, rival) for rival in shown]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from parts2whole.evaluation.endpoints import RESAMPLES
 from parts2whole.evaluation.power import detectable_difference
-from parts2whole.report.endpoints import Endpoint, Judged, late_words
+from parts2whole.report.endpoints import NO_TENTH, Endpoint, Judged, late_words
 from parts2whole.report.formats import format_number, format_share
 from parts2whole.report.summary import Tone, Verdict
 from parts2whole.report.tables import metric_title
@@ -147,8 +147,8 @@ class _Said:
 
     def left_out(self) -> str:
         """An endpoint of which there is nothing to say, and why."""
-        if self.of.rows:
-            return ""
+        if self.of.rows:  # of the other tasks
+            return " ".join(note for note in self.of.notes if NO_TENTH in note)
         lead = _capital(LEADS[self.name].format(labels="labels"))
         return f"{lead}no figures. {' '.join(self.of.notes)}".strip()
 

@@ -191,7 +191,7 @@ class _Series:
 
 def _forget_issuers(series: Sequence[_Series]) -> None:
     """Take ids that some files have without an issuer for one patient's."""
-    without = {each.person for each in series if not each.issuer}
+    without = {each.person for each in series if each.slices and not each.issuer}
     for each in series:
         if each.person in without:
             each.issuer = ""

@@ -21,6 +21,8 @@ CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 SHORTEST = 3
 """Points of a contour that encloses something."""
 
+LEFT_OUT = 3
+"""Planes that people leave out between two that they draw on, at most; more lie between two pieces."""
 FEWEST_PLANES = 3
 """Of which it shows whether some were left out; two may be two pieces."""
 
@@ -61,15 +63,18 @@ def read_contours(structures: Any, number: int, scan: Volume) -> Mask:
 
 
 def check_planes(planes: npt.NDArray[np.intp]) -> None:
-    """Refuse planes between most of which others lie: what is on those was left to interpolation.
+    """Refuse planes without neighbours, or with a few left out between most: these were to be interpolated.
 
-    Some may lie apart, as the pieces of a structure do.
+    Some may lie further apart, as the pieces of a structure do.
 
     Raises:
         IngestError: there are three of them, or more.
     """
     steps = np.diff(planes)
-    if len(planes) >= FEWEST_PLANES and np.count_nonzero(steps > 1) > len(steps) / 2:
+    if len(planes) < FEWEST_PLANES:
+        return
+    left_out = np.count_nonzero((steps > 1) & (steps <= LEFT_OUT + 1))
+    if steps.min() > 1 or left_out > len(steps) / 2:
         raise IngestError(
             f"it is drawn on planes {', '.join(map(str, planes[:4]))}, ..., with others left out between "
             "most of them: interpolate it where it was drawn"

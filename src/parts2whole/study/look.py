@@ -100,7 +100,11 @@ class Found:
         return proposal, chosen, "dataset.json says so" if asked != modality else why
 
     def taken_as(self, modality: Modality) -> Found:
-        """What is left where scans are prepared as the modality that `propose` chooses."""
+        """What is left where scans are prepared as the modality that `propose` chooses.
+
+        Raises:
+            StartError: nothing is.
+        """
         proposal, chosen, _ = self.propose(modality)
 
         def fits(facts: Facts) -> bool:
@@ -108,6 +112,11 @@ class Found:
             return called is not None and (chosen != "auto" or called == proposal.modality)
 
         kept = {source: facts for source, facts in self.scans.items() if fits(facts)}
+        if not kept:
+            raise StartError(
+                f"none of the {len(self.scans)} scans can be prepared as {proposal.modality}, as most scans "
+                "and labelled cases together: say --modality, or give scans of the labelled cases' modality"
+            )
         return dataclasses.replace(self, scans=kept, others=len(self.scans) - len(kept))
 
     def few_scans(self) -> list[ScanSource]:
@@ -142,21 +151,25 @@ def look(scans: Path, labelled: Path | None, *, progress: bool) -> Found:
     targets = () if task is None else look_inside(cases, ignored=task.ignored_value, progress=progress)
     named = [scans] if labelled is None else [scans, labelled]
     survey = survey_scans(named, targets=targets, progress=progress)
+    together = find_scans(named)  # case ids of series depend on what lies beside them
+    places = {one.case_id: _place(one.paths[0]) for one in together if one.is_series}
     seen = {
-        entry.case_id if entry.format == "DICOM" else os.path.abspath(entry.source): entry.facts
+        places.get(entry.case_id) or os.path.abspath(entry.source): entry.facts
         for entry in survey.scans
         if entry.facts is not None and not entry.passed_over
     }
-    usable = {source: facts for source in sources if (facts := seen.get(_key(source))) is not None}
+    drawings = frozenset(one.case_id for one in together if holds_labels(one))
+    usable = {one: facts for one in sources if (facts := seen.get(_place(one.paths[0]))) is not None}
     if not usable:
-        why = "; ".join(tell_reasons({e.case_id: str(e.problem) for e in survey.unusable}, of=len(sources)))
+        problems = {e.case_id: str(e.problem) for e in survey.unusable if e.case_id not in drawings}
+        why = "; ".join(tell_reasons(problems, of=len(sources)))
         raise StartError(f"none of {len(sources)} scans in {scans} can be used" + (f": {why}" if why else ""))
     single = {source: facts for source, facts in usable.items() if facts.volumes == 1}
     if not single:
         raise StartError(
             f"each scan in {scans} holds several volumes: prepare them with --volumes-4d, step by step"
         )
-    theirs = [seen.get(key) for case in cases for key in _keys(case)]
+    theirs = [seen.get(_place(file)) for case in cases for file in case.files()]
     return Found(
         survey,
         single,
@@ -168,21 +181,13 @@ def look(scans: Path, labelled: Path | None, *, progress: bool) -> Found:
         None if task is None else task.modality_said(),
         several=len(usable) - len(single),
         theirs=frozenset(facts.content_hash for facts in theirs if facts is not None),
-        drawings=frozenset(one.case_id for one in find_scans(named) if holds_labels(one)),
+        drawings=drawings,
     )
 
 
-def _key(source: ScanSource) -> str:
-    """What a scan has in common with its entry in the survey."""
-    return source.case_id if source.is_series else printable(os.path.abspath(source.paths[0]))
-
-
-def _keys(case: SourceCase) -> list[str]:
-    """Of every image of a labelled case."""
-    return [
-        _key(image if isinstance(image, ScanSource) else ScanSource("", (Path(image),)))
-        for image in case.images
-    ]
+def _place(file: Path) -> str:
+    """A file as the survey prints it."""
+    return printable(os.path.abspath(file))
 
 
 def _find_task(labelled: Path) -> tuple[SegmentationTask, Reason | None]:

@@ -26,6 +26,7 @@ from parts2whole.scans.dicom_labels import (
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.scans.read import ScanSource, find_scans, read_scan, user_salt
 from parts2whole.scans.source import ReadError, hashed
+from parts2whole.scans.volume import VolumeError
 from parts2whole.tasks.labelled import FoundCases, TaskError
 from parts2whole.tasks.labels import LabelMeaning
 from parts2whole.tasks.segmenting import SegmentationTask
@@ -220,9 +221,7 @@ def usual_structures(root: Path) -> tuple[tuple[str, ...], str]:
             f"{name_some(rare)}"
         )
     size = _sizes(usual, sources, objects)
-    why = (
-        f"drawn on {USUAL:.0%} or more of {len(series)} series; of two that overlap the later has the voxels"
-    )
+    why = f"drawn on {USUAL:.0%} or more of {len(series)} series; where two overlap, the later one counts"
     why += f". Fewer have {name_some(rare)}" if rare else ""
     return tuple(sorted(usual, key=lambda structure: (-size[structure], structure))), why
 
@@ -234,7 +233,10 @@ def _sizes(
     found: dict[str, list[int]] = {structure: [0] for structure in structures}
     known = {hashed(uid, user_salt()) for one in objects for uid in one.series}
     for source in [one for one in sources if one.problem is None and one.series in known][:SIZED]:
-        scan = read_scan(source)
+        try:
+            scan = read_scan(source)
+        except (ReadError, VolumeError):
+            continue  # preparing it sets it aside, and says why
         mine = tuple(
             o.path for o in objects if source.series in {hashed(uid, user_salt()) for uid in o.series}
         )

@@ -272,7 +272,8 @@ def _write(study: Study) -> tuple[Table | None, Conclusion | None]:
         for name, write in FORMATS.items():
             write_text(study.out / name, write(table))
         rows = [
-            {key: row[key] for key in row if key not in ("settings", "folder")} for row in result_rows(runs)
+            {key: row[key] for key in row if key not in ("settings", "folder", "cases")}
+            for row in result_rows(runs)
         ]
         write_rows(study.out / "results.csv", rows)
     if runs:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from parts2whole.jobs.pool import usable_cores
 from parts2whole.jobs.run import run_jobs
 from parts2whole.methods.parts2whole import Parts2Whole
@@ -22,7 +24,7 @@ from parts2whole.report.runs import Run
 from parts2whole.report.study import read_runs
 from parts2whole.report.verdict import conclude
 from parts2whole.scans.preprocess import Modality, Preprocess
-from parts2whole.scans.read import write_nifti
+from parts2whole.scans.read import read_volume, write_nifti
 from parts2whole.store.store import Store
 from parts2whole.tasks.segmentation import Segmentation
 from parts2whole.training.folder import RunFolderError
@@ -35,6 +37,7 @@ from parts2whole.verbs.pretrain import pretrain
 UNLABELLED, LABELLED = 60, 34
 WHOLE, PATCH, WINDOW = (24, 32, 32), (24, 32, 32), (40, 56, 56)
 JUDGED_BY = ("final", "worst_tenth")
+NAME = "abdomen_{:03d}.nii.gz"
 PATIENT = Resolution(pixels=56, slices=40, smallest_mm=10.0)
 """Coarse, about 6.5 mm, so that all of a patient fits and training takes minutes."""
 
@@ -182,15 +185,19 @@ def _make_data(folder: Path, seed: int) -> tuple[str, str]:
         RunFolderError: those that are there are of another seed, or they can't be written.
     """
     scans, labelled = folder / "scans", folder / "labelled"
-    there = 0 if scans.exists() else seed  # version 0.1.0 kept no settings; 0 is the default
-    found = keep_settings(folder / "settings.json", {"seed": there})["seed"]
-    if found != seed:
+    kept, first = folder / "settings.json", scans / NAME.format(0)
+    if first.exists() and not kept.exists():  # of version 0.1.0, which kept no settings
+        made = make_ct("abdomen", PATIENT, seed=seed, case=0).image
+        same = np.array_equal(read_volume(first).array, made.array)
+    else:
+        same = keep_settings(kept, {"seed": seed})["seed"] == seed
+    if not same:
         raise RunFolderError(
-            f"{folder.parent} holds a demo of seed {found}, not {seed}; choose another --out"
+            f"{folder.parent} holds a demo of another seed than {seed}; choose another --out"
         )
     cases = []
     for number in range(UNLABELLED + LABELLED):
-        name = f"abdomen_{number:03d}.nii.gz"
+        name = NAME.format(number)
         if number < UNLABELLED:
             cases.append(_Case(seed, number, scans / name, None))
         else:

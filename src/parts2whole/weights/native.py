@@ -20,7 +20,6 @@ from parts2whole.run_folder import CHECKPOINTS, ENCODER, MODEL, MODEL_CARD, OWN_
 from parts2whole.weights.base import WeightsError as WeightsError
 from parts2whole.weights.card import Card, CardError
 
-"""The card of a fine-tuned model, which `training.model` reads."""
 DECODER = "decoder."
 HEADER = {"format": "parts2whole"}
 
