@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +14,7 @@ from typing import Any
 
 import yaml
 from gain_figures import Line, draw_differences
+from scipy.stats import ttest_rel
 
 from parts2whole.report.contrast import correlate, features_of, paired_curves, pretraining_names, rebuilds
 from parts2whole.report.endpoints import DEFAULT, ENDPOINTS, Endpoint, Judged
@@ -63,9 +65,10 @@ class Gain:
 
     @cached_property
     def pretrainings(self) -> list[Run]:
-        """Those of the study, in the order of its arms."""
+        """Those of the study, in the order of its arms and their seeds."""
         found = [run for run in self.runs if run.kind == "pretrain"]
-        return sorted(found, key=lambda run: self.listing.arms.index(str(run.result["arm"])))
+        arms = self.listing.arms
+        return sorted(found, key=lambda run: (arms.index(str(run.result["arm"])), run.config.get("seed", 0)))
 
     @cached_property
     def done(self) -> list[Run]:
@@ -119,8 +122,8 @@ class Gain:
 
     @property
     def methods(self) -> int:
-        """Pre-trainings that recorded both curves of the poster's figure."""
-        return sum(len(paired_curves(run)) > 1 for run in self.pretrainings)
+        """Ways to pre-train that recorded both curves of the poster's figure."""
+        return len(_by_method(self))
 
 
 def read_gain(folder: Path, *, by_recipe: bool) -> Gain:
@@ -237,7 +240,10 @@ def draw_gain(study: Gain, path: Path) -> None:
 
 
 def contrast_table(studies: Sequence[Gain]) -> list[str]:
-    """What pre-trainings do to parts of one whole: from before the first step to the last."""
+    """What pre-trainings do to parts of one whole: from before the first step to the last.
+
+    Several of one method in a study, which differ in their seeds, are one row of means.
+    """
     lines = [
         "| data | pre-training | loss | InfoNCE | r of both | r of their changes "
         "| nearest other part is of the same whole, % (chance) |",
@@ -245,48 +251,89 @@ def contrast_table(studies: Sequence[Gain]) -> list[str]:
     ]
     for study in studies:
         names = pretraining_names(study.pretrainings)
-        for run in study.pretrainings:
-            pairs, start = paired_curves(run), features_of(run)
-            if len(pairs) < 2:
-                continue
-            (_, loss, contrast), (_, last_loss, last_contrast) = pairs[0], pairs[-1]
-            found, which = correlate(run), run.series("validation", f"{start}which_whole")
-            shares = [100 * share for _, share in (which[0], which[-1])]
-            shares.append(100 * (run.last("validation", "which_whole_chance") or 0))
-            changes = "–" if math.isnan(found.changes) else f"{found.changes:.2f}"
-            lines.append(
-                f"| {study.name} | {names[run.folder]} | {'' if rebuilds(run) else 'own: '}{loss:.3f} → "
-                f"{last_loss:.3f} | {contrast:.2f} → {last_contrast:.2f} | {found.pearson:.2f} "
-                f"| {changes} | {shares[0]:.0f} → {shares[1]:.0f} ({shares[2]:.0f}) |"
+        for method, runs in _by_method(study).items():
+            figures = [_contrast(run) for run in runs]
+            loss, last_loss, first, last, together, changes, *shares = (
+                statistics.fmean(column) for column in zip(*figures, strict=True)
             )
+            several = len(runs) > 1
+            name = f"{method}, mean of {len(runs)}" if several else names[runs[0].folder]
+            fell = f", falls in {sum(one[3] < one[2] for one in figures)}" if several else ""
+            own = "" if rebuilds(runs[0]) else "own: "
+            cells = (
+                *(study.name, name, f"{own}{loss:.3f} → {last_loss:.3f}", f"{first:.2f} → {last:.2f}{fell}"),
+                *(f"{together:.2f}", "–" if math.isnan(changes) else f"{changes:.2f}"),
+                f"{shares[0]:.0f} → {shares[1]:.0f} ({shares[2]:.0f})",
+            )
+            lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def tell_contrast(studies: Sequence[Gain]) -> str:
-    """How often InfoNCE falls where it is not trained on, and how often further than with an autoencoder."""
-    falls: dict[
-        tuple[tuple[float, ...], ...], float
-    ] = {}  # studies may share a pre-training, which counts once
-    further = []
-    for study in studies:
-        found = {}
-        for run in study.pretrainings:
-            pairs = paired_curves(run)
-            if rebuilds(run) and "ontrast" not in method_name(run) and len(pairs) > 1:
-                found[method_name(run)] = falls[tuple(map(tuple, pairs))] = pairs[0][2] - pairs[-1][2]
-        if {"Parts2Whole", "Autoencoder"} <= found.keys():
-            further.append(found["Parts2Whole"] > found["Autoencoder"])
-    fallen = sum(fall > 0 for fall in falls.values())
-    told = (
-        f"In {fallen} of {len(falls)} pre-trainings that rebuild images and see no contrastive loss, "
-        "that of parts of held-out wholes falls"
-    )
-    if not further:
-        return f"{told}."
+def _by_method(study: Gain) -> dict[str, list[Run]]:
+    """The pre-trainings of a study with a curve of contrast, by their methods."""
+    names, found = pretraining_names(study.pretrainings), dict[str, list[Run]]()
+    seeds: dict[str, set[Any]] = {}
+    for run in study.pretrainings:
+        if len(paired_curves(run)) > 1:
+            method = method_name(run)
+            alike = run.config.get("seed") not in seeds.setdefault(method, set())
+            seeds[method].add(run.config.get("seed"))
+            found.setdefault(method if alike else names[run.folder], []).append(run)
+    return found
+
+
+def _contrast(run: Run) -> tuple[float, ...]:
+    """First and last loss and InfoNCE, how they correlate, and shares of parts found, with chance, in %."""
+    pairs, correlation = paired_curves(run), correlate(run)
+    (_, loss, contrast), (_, last_loss, last_contrast) = pairs[0], pairs[-1]
+    which = run.series("validation", f"{features_of(run)}which_whole")
+    shares = (which[0][1], which[-1][1], run.last("validation", "which_whole_chance") or 0)
     return (
-        f"{told}; with Parts2Whole further than with an autoencoder in {sum(further)} of {len(further)} "
-        "studies of both."
+        *(loss, last_loss, contrast, last_contrast, correlation.pearson, correlation.changes),
+        *(100 * share for share in shares),
     )
+
+
+def tell_contrast(studies: Sequence[Gain]) -> str:
+    """How often InfoNCE falls where it is not trained on, and how far beside an autoencoder."""
+    falls: dict[tuple[tuple[float, ...], ...], tuple[str, float]] = {}  # one of two studies counts once
+    further, told = [], []
+    for study in studies:
+        found: dict[str, dict[Any, float]] = {}
+        for run in study.pretrainings:
+            pairs, method = paired_curves(run), method_name(run)
+            if rebuilds(run) and "ontrast" not in method and len(pairs) > 1:
+                fall = pairs[0][2] - pairs[-1][2]
+                falls[tuple(map(tuple, pairs))] = method, fall
+                found.setdefault(method, {})[run.config.get("seed")] = fall
+        if {"Parts2Whole", "Autoencoder"} <= found.keys():
+            ours, theirs = found["Parts2Whole"], found["Autoencoder"]
+            mean, other = statistics.fmean(ours.values()), statistics.fmean(theirs.values())
+            further.append(mean > other)
+            seeds = sorted(ours.keys() & theirs.keys())
+            if len(seeds) > 1:
+                test = ttest_rel([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds])
+                told.append(
+                    f"over {len(seeds)} seeds by {mean:.2f} with Parts2Whole and by {other:.2f} with an "
+                    f"autoencoder ({study.name}; paired t-test, p {_p(test.pvalue)})".replace(" -", " −")
+                )
+    counts = [
+        f"{method} {sum(fall > 0 for one, fall in falls.values() if one == method)} of {count}"
+        for method, count in Counter(method for method, _ in falls.values()).most_common()
+    ]
+    text = (
+        f"In {sum(fall > 0 for _, fall in falls.values())} of {len(falls)} pre-trainings that rebuild images "
+        f"and see no contrastive loss, that of parts of held-out wholes falls ({', '.join(counts)})"
+    )
+    if further:
+        text += (
+            f"; further with Parts2Whole than with an autoencoder in {sum(further)} of {len(further)} studies"
+        )
+    return "; ".join([text, *told]) + "."
+
+
+def _p(p: float) -> str:
+    return f"= {p:.4f}" if p >= 0.0001 else "< 0.0001"
 
 
 def lost_classes(runs: Sequence[Run]) -> str:

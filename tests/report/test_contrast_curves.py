@@ -175,11 +175,14 @@ def test_the_figure_for_print_has_a_panel_for_every_method(tmp_path: Path) -> No
 
 
 def test_pretrainings_of_one_method_are_told_apart_by_their_stores(tmp_path):
-    def run(folder: str, store: str) -> Run:
-        config = {"method": {"class_path": "a.MoCo", "init_args": {}}, "store": f"/data/stores/{store}"}
+    def run(folder: str, store: str, **more: int) -> Run:
+        method = {"class_path": "a.MoCo", "init_args": {}}
+        config = {"method": method, "store": f"/data/stores/{store}"} | more
         return Run(tmp_path / folder, "pretrain", config, {}, {}, ())
 
     ct, mr = run("x", "ct-0123456789ab"), run("y", "mr-0123456789ab")
     assert list(pretraining_names([ct]).values()) == ["MoCo"]
     assert list(pretraining_names([ct, mr]).values()) == ["MoCo, ct", "MoCo, mr"]
     assert list(pretraining_names([ct, run("z", "ct-0123456789ab")]).values()) == ["x", "z"]
+    seeds = [run("u", "ct", seed=1), run("v", "ct", seed=2)]
+    assert list(pretraining_names(seeds).values()) == ["MoCo, seed 1", "MoCo, seed 2"]

@@ -158,12 +158,13 @@ def _lines(runs: Sequence[Run], names: dict[Path, str], name: str, beside: str |
 
 
 def pretraining_names(runs: Sequence[Run]) -> dict[Path, str]:
-    """Runs called by their methods; by their stores too, or by their folders, where several have the same."""
+    """Runs called by their methods; where several have one, by stores or seeds, too, or by folders."""
     methods = [method_name(run) for run in runs]
     on_stores = [f"{method}, {_store_name(run)}" for method, run in zip(methods, runs, strict=True)]
+    of_seeds = [f"{method}, seed {run.config.get('seed')}" for method, run in zip(methods, runs, strict=True)]
 
     def name(place: int) -> str:
-        for names in (methods, on_stores):
+        for names in (methods, on_stores, of_seeds):
             if names.count(names[place]) == 1:
                 return names[place]
         return runs[place].name
