@@ -18,7 +18,7 @@ from scipy.stats import ttest_rel
 
 from parts2whole.report.contrast import correlate, features_of, paired_curves, pretraining_names, rebuilds
 from parts2whole.report.endpoints import DEFAULT, ENDPOINTS, Endpoint, Judged
-from parts2whole.report.formats import format_number
+from parts2whole.report.formats import format_number, format_p
 from parts2whole.report.judge import measure_endpoints, reference_arm
 from parts2whole.report.learning import endpoint_rows
 from parts2whole.report.results import method_name, test_figures
@@ -313,9 +313,10 @@ def tell_contrast(studies: Sequence[Gain]) -> str:
             seeds = sorted(ours.keys() & theirs.keys())
             if len(seeds) > 1:
                 test = ttest_rel([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds])
+                p = f"p = {format_p(test.pvalue)}".replace("= <", "<")
                 told.append(
                     f"over {len(seeds)} seeds by {mean:.2f} with Parts2Whole and by {other:.2f} with an "
-                    f"autoencoder ({study.name}; paired t-test, p {_p(test.pvalue)})".replace(" -", " −")
+                    f"autoencoder ({study.name}; paired t-test, {p})".replace(" -", " −")
                 )
     counts = [
         f"{method} {sum(fall > 0 for one, fall in falls.values() if one == method)} of {count}"
@@ -330,10 +331,6 @@ def tell_contrast(studies: Sequence[Gain]) -> str:
             f"; further with Parts2Whole than with an autoencoder in {sum(further)} of {len(further)} studies"
         )
     return "; ".join([text, *told]) + "."
-
-
-def _p(p: float) -> str:
-    return f"= {p:.4f}" if p >= 0.0001 else "< 0.0001"
 
 
 def lost_classes(runs: Sequence[Run]) -> str:

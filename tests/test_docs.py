@@ -216,6 +216,8 @@ def test_what_is_said_of_the_gain_is_in_the_results(page):
     own = results.split("\n## Hippocampus, weights of its own for every seed\n")[1].split("\n## ")[0]
     (losses,) = re.findall(r"^\| Parts2Whole \| (.*)$", own, re.MULTILINE)
     two, three = (f"{float(found):.1f}" for found in re.findall(r"\*\*.*?<br>−([\d.]+), p", losses))
+    advice = " ".join((ROOT / "docs/which-weights.md").read_text().split())
+    assert f"with two and three, and a pre-training for every seed, it loses {two} and {three}" in advice
     assert f"loses {two}" in said or f"with two and three labels, by {two} and {three} points" in said
     if "a plain autoencoder" in said:
         assert f"{alone[0]:.1f} with one" in said
