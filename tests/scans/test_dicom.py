@@ -256,7 +256,7 @@ def test_no_identity_reaches_the_store(tmp_path, capsys):
         text = str(file.relative_to(tmp_path)) + (
             file.read_bytes().decode("latin1") if file.is_file() else ""
         )
-        for secret in ("4711", "Jane", "1.2.840.1111", "1.2.840.2222", "1.2.840.3333"):
+        for secret in ("DOE-4711", "Jane", "1.2.840.1111", "1.2.840.2222", "1.2.840.3333"):
             assert secret not in text, file
     manifest = json.loads((tmp_path / "store" / "manifest.json").read_text())
     assert manifest["cases"][0]["source"] == ["5 DICOM files"]
