@@ -2,9 +2,9 @@
 
     python benchmarks/gain_page.py runs/gain-hippocampus --write docs/results.md
 
-Every number comes from the runs in a study's folder; the prose is in ``study_notes/``, by the folder's name.
-Which runs belong to a finished study it says itself (``benchmark.json``).  Of one that was stopped, or run in
-pieces, ``--recipes`` takes every finished run of an arm of its recipe.
+Every number comes from the runs in a study's folder; the prose is in ``study_notes/``, by the page's name and
+the folder's.  Which runs belong to a finished study it says itself (``benchmark.json``).  Of one that was
+stopped, or run in pieces, ``--recipes`` takes every finished run of an arm of its recipe.
 """
 
 from __future__ import annotations
@@ -70,8 +70,12 @@ def main() -> None:
         f"docs/{short.name}` on {datetime.now(UTC):%Y-%m-%d}."
     )
     drawn = {study.key: draw(study, short.parent / "figures") for study in studies}
-    write_text(short, "\n".join(short_page(studies, drawn, long.name)).rstrip() + f"\n\n{written}\n")
-    write_text(long, "\n".join(long_page(studies, drawn, short.name)).rstrip() + f"\n\n{written}\n")
+    pages = {
+        short: short_page(studies, drawn, short.stem, long.name),
+        long: long_page(studies, drawn, short.name),
+    }
+    for path, lines in pages.items():
+        write_text(path, "\n".join(lines).rstrip() + f"\n\n{written}\n")
 
 
 def draw(study: Gain, folder: Path) -> list[str]:
@@ -86,9 +90,9 @@ def draw(study: Gain, folder: Path) -> list[str]:
     return lines
 
 
-def short_page(studies: Sequence[Gain], drawn: dict[str, list[str]], long: str) -> list[str]:
+def short_page(studies: Sequence[Gain], drawn: dict[str, list[str]], name: str, long: str) -> list[str]:
     """What a stranger wants to know: an answer a study, with a table and a picture behind it."""
-    lines = [*prose("gain"), "| | what is shown |", "|---|---|"]
+    lines = [*prose(name), "| | what is shown |", "|---|---|"]
     lines += [f"| [{study.name}]({study.link}) | {study.said[0][0]} |" for study in studies]
     of_gain = [study for study in studies if study.methods and study.reference.lower() == "scratch"]
     if of_gain:

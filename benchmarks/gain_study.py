@@ -213,7 +213,7 @@ def explain_table(study: Gain, place: int) -> str:
     if not rows:
         return ""
     corrected = ", by Holm over the label counts of an arm" if max(row.family for row in rows) > 1 else ""
-    metric = metric_title(rows[0].metric) + (", %" if rows[0].percent else "")
+    metric = " and ".join(dict.fromkeys(metric_title(row.metric) + ", %" * row.percent for row in rows))
     deviation = " ± deviation over seeds" if endpoint.name == "final" else ""
     return (
         f"{metric}: {ENDPOINTS[endpoint.name]}{deviation}; below it the difference to *{study.reference}* "
@@ -233,10 +233,10 @@ def draw_gain(study: Gain, path: Path) -> None:
             if differences:
                 line = Line(differences, is_told(row, endpoints[0]), arm == study.focus)
                 lines.setdefault(arm, {})[about] = line
-    row = study.pairs[study.focus][0].rows[0]
-    metric = metric_title(row.metric).removesuffix(" mean")
-    labels = in_order(pair for endpoints in study.pairs.values() for pair in rows_of(endpoints[0]))
-    draw_differences(lines, labels, path, f"{'points of ' * row.percent}{metric} above {study.reference}")
+    pairs = [pair for endpoints in study.pairs.values() for pair in rows_of(endpoints[0])]
+    metrics = " and ".join(dict.fromkeys(metric_title(row.metric).removesuffix(" mean") for row, _ in pairs))
+    points = "points of " * all(row.percent for row, _ in pairs)
+    draw_differences(lines, in_order(pairs), path, f"{points}{metrics} above {study.reference}")
 
 
 def contrast_table(studies: Sequence[Gain]) -> list[str]:

@@ -177,7 +177,7 @@ def test_the_readme_names_both_commands_on_its_first_screen():
     assert "make test" in first_screen
 
 
-@pytest.mark.parametrize("page", ["README.md", "benchmarks/study_notes/gain.md"])
+@pytest.mark.parametrize("page", ["README.md", "benchmarks/study_notes/results.md"])
 def test_what_is_said_of_the_gain_is_in_the_results(page):
     said = " ".join((ROOT / page).read_text().replace("*", "").split())
     results = (ROOT / "docs/results.md").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,6 +71,24 @@ def test_a_distance_in_a_chart(tmp_path: Path, finetuned: MakeRun, metric, perce
     log.write_text(log.read_text().replace("dice_mean", metric))
     (chart,) = [one for one in run_charts(read_run(run)) if metric.split("_")[0] in one.value.lower()]
     assert chart.percent is percent
+
+
+@pytest.mark.parametrize(("metric", "left_out"), [("dice", "organ_8"), ("hd95_mm", "organ_0")])
+def test_of_many_classes_a_chart_shows_the_worst_and_says_so(
+    tmp_path: Path, finetuned: MakeRun, metric, left_out
+):
+    run = finetuned(tmp_path / "run", test={"dice_mean": 0.5} | {f"dice_organ_{i}": 0.5 for i in range(9)})
+    scores = {f"{metric}_mean": 0.4} | {f"{metric}_organ_{i}": i / 10 for i in range(9)}
+    lines = [{"step": step, "split": "validation", "loss": 1, **scores} for step in (50, 100)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    chart = run_charts(read_run(run))[0]
+    assert chart.title == "On the validation cases: mean and the worst 5 of 9 classes"
+    names = " ".join(series.name for series in chart.series).replace(" ", "_")
+    assert len(chart.series) == 6
+    assert "mean" in chart.series[0].name
+    assert left_out not in names
+    assert "organ_4" in names
+    assert "3 more in the table" in judge_finetuning(read_run(run)).text
 
 
 def test_a_class_of_any_name_leaves_the_direction_of_its_metric():

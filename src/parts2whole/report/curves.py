@@ -18,6 +18,8 @@ POINTS = 60_000
 """Points in all charts of a page together."""
 MOST_CHARTS = 12
 """Of one kind, that a page shows."""
+MOST_LINES = 6
+"""Of a metric, in one chart."""
 MONITORED = frozenset(
     (
         *("info_nce_0.1", "info_nce_0.5", "info_nce_chance", "which_whole", "which_whole_chance"),
@@ -134,19 +136,7 @@ def run_charts(run: Run) -> list[Chart]:
     if run.kind == "finetune" and (metric := main_metric([name for name in names if name != "loss"])):
         family = metric.split("_")[0]
         of = [metric, *(name for name in names if name.startswith(f"{family}_") and name != metric)]
-        series = [
-            Series(metric_title(name), run.series("validation", name), "main", i) for i, name in enumerate(of)
-        ]
-        charts.insert(
-            0,
-            Chart(
-                "On the validation cases",
-                metric_title(family),
-                tuple(series[:6]),
-                _share(metric, series),
-                True,
-            ),
-        )
+        charts.insert(0, _metric_chart(run, metric_title(family), of))
         names = [name for name in names if name not in of]
     for split, found in (("validation", names), ("train", run.metrics("train"))):
         for name in found:
@@ -157,6 +147,20 @@ def run_charts(run: Run) -> list[Chart]:
             points = run.series(split, name)
             charts.append(Chart(f"{title[:1].upper()}{title[1:]}{where}", title, (Series(title, points),)))
     return charts
+
+
+def _metric_chart(run: Run, title: str, names: Sequence[str]) -> Chart:
+    """A metric over steps: first its mean, then its classes; of many those that end worst."""
+    mean, *classes = names
+    sign = 1 if higher_is_better(mean) else -1
+    last = {name: sign * (run.last("validation", name) or 0.0) for name in classes}
+    worst = sorted(classes, key=last.__getitem__)[: MOST_LINES - 1]
+    series = [
+        Series(metric_title(name), run.series("validation", name), "main", place)
+        for place, name in enumerate((mean, *(name for name in classes if name in worst)))
+    ]
+    of = f": mean and the worst {len(worst)} of {len(classes)} classes" if len(worst) < len(classes) else ""
+    return Chart(f"On the validation cases{of}", title, tuple(series), _share(mean, series), True)
 
 
 def overlay_charts(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Chart]:

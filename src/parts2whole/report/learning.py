@@ -33,6 +33,7 @@ GROUP = 0.8
 MOST_COLUMNS = 20
 """With more dots side by side a figure takes the whole width."""
 MOST_PAIRS = 4
+"""Of test cases side by side, that a page shows."""
 PICTURE_BYTES = 700_000
 
 
@@ -220,7 +221,7 @@ def show_pairs(runs: Sequence[Run], table: Table, reference: str | None) -> list
             if of_row and has_labels_of(run, row):
                 sides.get(arms[run.folder], {})[run.result.get("seed", 0)] = run
         found = _median_pair(sides[str(reference)], sides[str(table.focus)], row.metric)
-        if found is not None and len(made) < MOST_PAIRS:
+        if found is not None:
             made.append(_told_pair(found, row, (str(reference), str(table.focus))))
     return made
 

@@ -24,7 +24,7 @@ from parts2whole.report.endpoints import Endpoint
 from parts2whole.report.figures import error_colours
 from parts2whole.report.formats import to_html
 from parts2whole.report.judge import reference_arm
-from parts2whole.report.learning import endpoint_rows, rank_rows, show_pairs, study_figures
+from parts2whole.report.learning import MOST_PAIRS, endpoint_rows, rank_rows, show_pairs, study_figures
 from parts2whole.report.results import arm_names, result_rows, run_names, tabulate
 from parts2whole.report.runs import Plain, Run, as_number
 from parts2whole.report.sections import case_tables, encode, show_embeddings, show_pictures, show_slices
@@ -50,6 +50,7 @@ RESAMPLES = 500
 MOST_TABLES, MOST_VERDICTS, MOST_FACTS = 12, 6, 4
 """Of other metrics and of pre-trainings, that a page shows."""
 CURVES = "figures are in metrics.jsonl"
+ALONE = "see the page that report writes of each"
 KINDS = {"pretrain": "Pre-training", "finetune": "Fine-tuning", "other": "Run"}
 
 
@@ -102,8 +103,7 @@ def _folder_context(folder: Path, runs: Sequence[Run], listing: Listing | None) 
     judged = [(run, judge_pretraining(run)) for run in pretrained]
     called = pretraining_names(pretrained)
     told = [_named(v, called[run.folder]) for run, v in judged if not tables or v.tone in ("bad", "weak")]
-    alone = "see the page that report writes of each"
-    verdicts += _first(told, MOST_VERDICTS, "pre-training verdict", alone, notes)
+    verdicts += _first(told, MOST_VERDICTS, "pre-training verdict", ALONE, notes)
     charts = (
         run_charts(pretrained[0])
         if len(pretrained) == 1
@@ -115,12 +115,13 @@ def _folder_context(folder: Path, runs: Sequence[Run], listing: Listing | None) 
     counts = [f"{len(pretrained)} pre-training", f"{len(finetuned)} fine-tuning"]
     facts = [("Runs", ", ".join(counts))]
     if tables:
-        shown = _first(judged, MOST_FACTS, "pre-training headline", alone, notes)
+        shown = _first(judged, MOST_FACTS, "pre-training headline", ALONE, notes)
         facts += [(f"Pre-training, {called[run.folder]}", verdict.headline) for run, verdict in shown]
     about = list_facts(pretrained[0]) if len(pretrained) == 1 else list_facts(runs[0])[-2:]
     facts += [(term, text) for term, text in about if term != "Took" or not finetuned]
     if finetuned:
         facts.insert(1, ("Cost", describe_cost([*pretrained, *finetuned])))
+    drawn = _drawn(finetuned, tables[0], endpoints, notes) if tables else {}
     return _context(
         title=listing.name if listing else folder.resolve().name,
         kind="Benchmark" if listing else "Comparison",
@@ -132,18 +133,17 @@ def _folder_context(folder: Path, runs: Sequence[Run], listing: Listing | None) 
         tables=tables,
         certain=certain.splitlines(),
         root=folder,
-        **_drawn(finetuned, tables[0] if tables else None, endpoints),
+        **drawn,
     )
 
 
-def _drawn(runs: Sequence[Run], table: Table | None, endpoints: Sequence[Endpoint]) -> Plain:
+def _drawn(runs: Sequence[Run], table: Table, endpoints: Sequence[Endpoint], notes: list[str]) -> Plain:
     """What is drawn of several arms, and the tables of a study's endpoints."""
-    if table is None:
-        return {}
     reference = endpoints[0].reference if endpoints else reference_arm(table, runs)
+    pairs = show_pairs(runs, table, reference) if reference else []
     return {
         "figures": study_figures(table, reference),
-        "pairs": show_pairs(runs, table, reference) if reference else [],
+        "pairs": _first(pairs, MOST_PAIRS, "picture pair", ALONE, notes),
         "endpoints": endpoint_rows(endpoints),
         "compared": (reference, table.focus),
         "ranks": rank_rows(endpoints),

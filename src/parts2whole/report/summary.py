@@ -107,6 +107,7 @@ def judge_finetuning(run: Run) -> Verdict:
     cases = len(run.result.get("test_cases") or run.cases)
     on = f" on {cases} test case{'s' * (cases != 1)}" if cases else ""
     text = [f"{metric_title(name)} {_value(name, number)}" for name, number in others[:6]]
+    text += [f"{len(others) - 6} more in the table"] if len(others) > 6 else []
     lines = [", ".join(text) + "."] if text else []
     grid = GRIDS.get(str(run.result.get("grid")))
     lines += [f"Scored {grid}."] if grid else []
