@@ -195,6 +195,7 @@ def test_a_pretraining_may_be_repeated_with_every_seed(tmp_path: Path) -> None:
         ("arms.given", {"init": "runs/p2w", "pretrain": {"steps": 9}}, r"arms.given has init, so nothing is pre-trained for it, and pretrain"),
         ("table", {"test": "wilcoxon", "margin": 0.01}, r"table: a margin needs a test by t"),
         ("table", {"margin": -0.01}, r"table: a margin must be above 0"),
+        ("table", {"margin": 1}, r"table: a margin of 1 holds any difference of shares.*one point is 0.01"),
     ],
 )  # fmt: skip
 def test_every_mistake_is_named_by_its_place(tmp_path: Path, path: str, value: Any, message: str) -> None:

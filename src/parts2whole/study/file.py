@@ -121,13 +121,19 @@ class StudyFile:
         """The tasks, in the order of the file."""
         return [self._task(name, given) for name, given in self._some("tasks").items()]
 
-    def table(self, arms: Sequence[str]) -> Settings:
+    def table(self, arms: Sequence[str], tasks: Sequence[TargetTask]) -> Settings:
         """How the table is made, tried on made-up values so that a mistake shows before anything runs."""
         plain = read_mapping(self.plain.get("table"), "table")
         refuse_unknown(plain, TABLE, "table")
-        metric = plain.get("metric", "")
         rows = [
-            {"task": "", "arm": arm, "seed": seed, "value": 0.5 + 0.01 * seed, "metric": metric}
+            {
+                "task": target.name,
+                "arm": arm,
+                "seed": seed,
+                "value": 0.5 + 0.01 * seed,
+                "metric": plain.get("metric", target.task.monitor),
+            }
+            for target in tasks
             for arm in arms
             for seed in range(2)
         ]

@@ -83,7 +83,7 @@ class _Layout:
             arms=names,
             pretrainings=self.pretrainings,
             finetunings=tuple(finetunings),
-            table=file.table(names),
+            table=file.table(names, tasks),
             endpoints=file.endpoints(tasks),
             keep_models=file.keep_models,
             notes=self.notes,
