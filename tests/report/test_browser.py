@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -230,4 +231,92 @@ def test_what_is_not_told_apart_is_grey(browser: Any, tmp_path: Path, finetuned:
     table = page.locator("table.results").first
     assert table.locator("th").last.inner_text() == "p"
     assert table.evaluate("e => e.scrollWidth") <= 400 - 2 * 16, "difference and p are on a phone, too"
+    page.close()
+
+
+def write_log(folder: Path, validation: dict[int, dict[str, float]]) -> None:
+    lines = [{"step": step, "time_s": 1, "split": "validation"} | found for step, found in validation.items()]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_a_cursor_reads_off_nothing_where_a_run_has_not_been(
+    browser: Any, tmp_path: Path, pretrained: MakeRun
+) -> None:
+    base = {"baseline_mean_whole": 0.03}
+    for name, steps in (("short", (50, 100)), ("long", (100, 1000))):
+        folder = pretrained(tmp_path / name, panel=False, arm=name)
+        write_log(folder, {step: {"loss": 0.01 if name == "long" else 0.02} | base for step in steps})
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.goto(write_report(tmp_path).as_uri())
+    chart = page.locator(".charts.main .chart").first
+    chart.locator("svg").focus()
+    page.keyboard.press("ArrowLeft")
+    assert "step 1,000" in chart.locator(".tip").inner_text()
+    assert "long" in chart.locator(".tip").inner_text()
+    assert "short" not in chart.locator(".tip").inner_text()
+    page.keyboard.press("ArrowLeft")
+    assert "short" in chart.locator(".tip").inner_text()
+    page.close()
+
+
+@pytest.mark.parametrize("width", [640, 800, 1200])
+def test_long_names_leave_the_plot_its_room(browser: Any, tmp_path: Path, pretrained: MakeRun, width) -> None:
+    for place in "ab":
+        pretrained(tmp_path / (place * 100), panel=False, arm=place * 100)
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto(write_report(tmp_path).as_uri())
+    path = page.locator(".charts.main .chart svg path.main").first.get_attribute("d")
+    xs = [float(point.split(",")[0]) for point in path[1:].split("L")]
+    assert xs == sorted(xs)
+    assert xs[-1] - xs[0] > 0.3 * width
+    page.close()
+
+
+def test_names_of_lines_stay_in_the_plot(browser: Any, tmp_path: Path, finetuned: MakeRun) -> None:
+    folder = finetuned(tmp_path / "run", test={"dice_mean": 0.9})
+    scores = {"dice_mean": 0.9} | {f"dice_organ_{place}": place / 1000 for place in range(5)}
+    write_log(folder, dict.fromkeys((50, 100), scores))
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.goto(write_report(folder).as_uri())
+    chart = page.locator(".chart").first
+    read = "all => all.map(t => [t.textContent, Number(t.getAttribute('y'))])"
+    at = dict(chart.locator("svg text.label").evaluate_all(read))
+    places = sorted(at.values())
+    assert 0 < at["Dice mean"] < 60  # beside its line, at the top
+    assert all(b - a >= 14.9 for a, b in itertools.pairwise(places))
+    assert places[-1] <= page.evaluate("document.querySelector('.chart svg').viewBox.baseVal.height")
+    page.close()
+
+
+@pytest.mark.parametrize("losses", [(0.0222, 0.0221, 0.0262), (4.1588, 4.15884, 4.15889), (0.001, 0.5, 30.0)])
+def test_an_axis_has_numbers_that_differ(browser: Any, tmp_path: Path, pretrained: MakeRun, losses) -> None:
+    folder = pretrained(tmp_path / "run", panel=False, method="SimCLR")
+    write_log(folder, {100 * place: {"loss": loss} for place, loss in enumerate(losses, 1)})
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.goto(write_report(folder).as_uri())
+    chart = page.locator(".chart").first
+    for _ in range(2):  # on either scale
+        found = chart.locator("svg text[text-anchor=end]").all_text_contents()[:-1]
+        assert len(found) >= 2
+        assert len(set(found)) == len(found)
+        chart.locator("button.scale").click()
+    page.close()
+
+
+def test_of_many_arms_every_one_has_its_mark(browser: Any, tmp_path: Path, finetuned: MakeRun) -> None:
+    for place in range(18):
+        for seed in range(2):
+            about = {"arm": f"arm {place:02}", "task_name": "T"}
+            finetuned(tmp_path / f"{place}-{seed}", seed=seed, dice=0.5 + place / 100 + seed / 500, **about)
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    troubles: list[str] = []
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.goto(write_report(tmp_path).as_uri())
+    chart = page.locator(".charts.study .chart").first
+    marks = chart.locator("svg .dot").evaluate_all("all => all.map(d => d.tagName + d.getAttribute('style'))")
+    assert len(set(marks)) == 18
+    pairs = chart.locator("svg .pair").count()
+    chart.locator("button", has_text="arm 09").click()
+    assert chart.locator("svg .pair").count() == pairs > 0
+    assert not troubles
     page.close()

@@ -35,7 +35,7 @@ def table_of(*places: tuple[int, int | None]) -> Table:
 
 def test_there_is_a_dot_a_seed_and_arm_and_a_line_a_pair() -> None:
     (figure,) = study_figures(table_of((3, None)), "scratch")
-    assert figure["title"] == "Liver: every seed"
+    assert figure["title"] == "Liver: seed by seed"
     assert [len(dots["points"]) for dots in figure["dots"]] == [3, 3, 3]
     place = {dots["arm"]: dots["points"][0][0] for dots in figure["dots"]}
     assert sorted(place, key=lambda arm: place[arm]) == ["scratch", "Parts2Whole", "SimCLR"]
@@ -49,7 +49,7 @@ def test_there_is_a_dot_a_seed_and_arm_and_a_line_a_pair() -> None:
 
 def test_curves_are_over_the_logarithm_with_intervals_of_the_mean() -> None:
     figures = study_figures(table_of((1, None), (10, None)), "scratch")
-    assert [figure["title"] for figure in figures] == ["Liver: every seed", "Liver: over labels"]
+    assert [figure["title"] for figure in figures] == ["Liver: seed by seed", "Liver: over labels"]
     curve = figures[1]
     assert curve["ticks"] == [[0.0, "1"], [pytest.approx(math.log(10)), "10"]]
     (scratch,) = (line for line in curve["lines"] if line["arm"] == "scratch")
@@ -62,7 +62,7 @@ def test_curves_are_over_the_logarithm_with_intervals_of_the_mean() -> None:
 def test_with_several_steps_there_are_curves_over_both() -> None:
     figures = study_figures(table_of((1, 100), (1, 400), (3, 100), (3, 400)), "scratch")
     assert [figure["title"] for figure in figures] == [
-        *("Liver, 100 steps: every seed", "Liver, 400 steps: every seed"),
+        *("Liver, 100 steps: seed by seed", "Liver, 400 steps: seed by seed"),
         *("Liver, 100 steps: over labels", "Liver, 400 steps: over labels"),
         *("Liver, 1 case: over steps", "Liver, 3 cases: over steps"),
     ]

@@ -88,7 +88,7 @@ def test_of_many_classes_a_chart_shows_the_worst_and_says_so(
     assert "mean" in chart.series[0].name
     assert left_out not in names
     assert "organ_4" in names
-    assert "3 more in the table" in judge_finetuning(read_run(run)).text
+    assert "3 more below" in judge_finetuning(read_run(run)).text
 
 
 def test_a_class_of_any_name_leaves_the_direction_of_its_metric():

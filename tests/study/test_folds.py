@@ -210,9 +210,15 @@ def test_the_table_is_the_mean_over_all_patients_by_hand(folder, finished):
 def test_a_seed_counts_when_all_of_its_folds_are_tested(folder, finished):
     runs = [read_run(path.parent) for path in sorted((folder / "out/cells").glob("*/cell.json"))]
     lost = runs[-1]
-    (left,) = pool_folds(run for run in runs if run is not lost)
+    left, waiting = sorted(
+        pool_folds(run for run in runs if run is not lost), key=lambda run: not run.finished
+    )
     assert left.result["arm"] == next(iter({run.result["arm"] for run in runs} - {lost.result["arm"]}))
     assert (left.result["folds"], len(left.cases)) == (3, 8)
+    assert not waiting.finished
+    (note,) = waiting.notes
+    assert note.startswith(lost.result["arm"])
+    assert "2 of 3 folds are finished" in note
 
 
 def test_the_probabilities_of_folds_are_ranked_together(tmp_path):

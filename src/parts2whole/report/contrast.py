@@ -8,6 +8,7 @@ Parts are compared by the bottleneck map; runs of version 0.1.0 compared only it
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -159,15 +160,19 @@ def _lines(runs: Sequence[Run], names: dict[Path, str], name: str, beside: str |
 
 def pretraining_names(runs: Sequence[Run]) -> dict[Path, str]:
     """Runs called by their methods; where several have one, by stores or seeds, too, or by folders."""
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        above = os.path.commonpath([run.folder.resolve() for run in runs])
+        names = [run.folder.resolve().relative_to(above).as_posix() for run in runs]
     methods = [method_name(run) for run in runs]
     on_stores = [f"{method}, {_store_name(run)}" for method, run in zip(methods, runs, strict=True)]
     of_seeds = [f"{method}, seed {run.config.get('seed')}" for method, run in zip(methods, runs, strict=True)]
 
     def name(place: int) -> str:
-        for names in (methods, on_stores, of_seeds):
-            if names.count(names[place]) == 1:
-                return names[place]
-        return runs[place].name
+        for told in (methods, on_stores, of_seeds):
+            if told.count(told[place]) == 1:
+                return told[place]
+        return names[place]
 
     return {run.folder: name(place) for place, run in enumerate(runs)}
 

@@ -18,9 +18,20 @@ function logTicks(low, high) {
   const inside = all.filter(([, tick]) => tick >= low * 0.999 && tick <= high * 1.001);
   for (const factors of [[1, 2, 3, 4, 5, 6, 8], [1, 2, 3, 5], [1, 2, 5], [1, 3]]) {
     const chosen = inside.filter(([f]) => factors.includes(f));
-    if (chosen.length <= 7) return chosen.map(([, tick]) => tick);
+    if (chosen.length === 1) return niceTicks(low, high, 4);
+    if (chosen.length && chosen.length <= 7) return chosen.map(([, tick]) => tick);
   }
+  if (inside.length < 2) return niceTicks(low, high, 4); // less than from one number to the next
   return inside.filter(([f]) => f === 1).map(([, tick]) => tick);
+}
+
+// Numbers of an axis with as many digits as tell them apart.
+function tickTexts(ticks, percent) {
+  const shown = percent ? ticks.map((tick) => 100 * tick) : ticks;
+  const fine = Math.min(...shown.slice(1).map((tick, i) => Math.abs(tick - shown[i])));
+  const most = Math.max(...shown.map(Math.abs));
+  const digits = fine > 0 && Number.isFinite(fine) ? Math.ceil(Math.log10(most / fine)) + 2 : 4;
+  return shown.map((tick) => (percent ? String(Number(tick.toFixed(2))) : number(tick, false, Math.max(4, Math.min(12, digits)))));
 }
 
 class Chart {
@@ -43,7 +54,8 @@ class Chart {
     const kinds = new Map(this.chart.series.map((s) => [s.name, s])); // seeds share the name of their mean
     if (kinds.size > 1)
       for (const [name, series] of kinds) {
-        const key = make("span", { class: `key ${series.colour < 8 ? series.role : "baseline"}`, style: `color:${colour(series)}` });
+        const stroke = series.role === "baseline" ? "second" : STROKES[Math.floor(series.colour / 8) % 3];
+        const key = make("span", { class: `key ${stroke}`, style: `color:${colour(series)}` });
         const button = make("button", { type: "button", "aria-pressed": "true" }, key, name);
         button.addEventListener("click", () => {
           const on = !this.shown.has(name);
@@ -72,8 +84,10 @@ class Chart {
     const height = this.chart.wide ? Math.min(330, Math.max(230, width * 0.36)) : 230;
     const lines = this.chart.series.filter((s) => this.shown.has(s.name) && s.points.length);
     const names = new Set(lines.map((s) => s.name));
-    const labelled = !this.two && this.chart.wide && names.size === lines.length && lines.length <= 6 && width > 560;
-    const labels = labelled ? 14 + 7 * Math.max(...lines.map((s) => s.name.length)) : 8;
+    const room = 14 + 7 * Math.max(...lines.map((s) => s.name.length));
+    const few = names.size === lines.length && lines.length <= 6;
+    const labelled = !this.two && this.chart.wide && few && width > 560 && room < 0.35 * width;
+    const labels = labelled ? room : 8;
     const right = this.two ? 54 : labels;
     const edge = { left: 54, right, top: 12, bottom: 34 };
     const inner = { width: width - edge.left - edge.right, height: height - edge.top - edge.bottom };
@@ -94,12 +108,12 @@ class Chart {
     axes.forEach((axis, side) => {
       const place = side ? { x: edge.left + inner.width + 8 } : { x: edge.left - 8, "text-anchor": "end" };
       const of = lines.find((s) => s.right === Boolean(side));
-      for (const tick of axis.ticks) {
+      const texts = tickTexts(axis.ticks, this.chart.percent);
+      axis.ticks.forEach((tick, i) => {
         const at = axis.y(tick);
         if (!side) draw(svg, "line", { class: "grid", x1: edge.left, x2: edge.left + inner.width, y1: at, y2: at });
-        const text = this.chart.percent ? String(Number((100 * tick).toFixed(2))) : number(tick, false);
-        draw(svg, "text", { ...place, y: at + 4, ...(this.two && { style: `fill:${colour(of)}` }) }, text);
-      }
+        draw(svg, "text", { ...place, y: at + 4, ...(this.two && { style: `fill:${colour(of)}` }) }, texts[i]);
+      });
     });
     const bottom = edge.top + inner.height;
     draw(svg, "line", { class: "axis", x1: edge.left, x2: edge.left + inner.width, y1: bottom, y2: bottom });
@@ -148,35 +162,43 @@ class Chart {
     wanted.forEach((label, i) => {
       label.at = Math.max(label.at, top + 4, i ? wanted[i - 1].at + 15 : 0);
     });
-    const over = wanted.length ? wanted[wanted.length - 1].at - bottom : 0;
+    for (let i = wanted.length - 1; i >= 0; i--) // those that don't fit push up no more than they must
+      wanted[i].at = Math.min(wanted[i].at, i === wanted.length - 1 ? bottom : wanted[i + 1].at - 15);
     for (const { s, at } of wanted)
-      draw(svg, "text", { class: "label", x: left, y: at + 4 - Math.max(0, over), style: `fill:${colour(s)}` }, s.name);
+      draw(svg, "text", { class: "label", x: left, y: at + 4, style: `fill:${colour(s)}` }, s.name);
   }
 
   watch(svg, cursor, all, { x, y, first, last, edge, inner }) {
     const bold = new Set(all.filter((s) => s.role === "main").map((s) => s.name));
     const lines = all.filter((s) => s.role !== "faint" || !bold.has(s.name)); // means stand for their seeds
-    const leading = lines.filter((s) => s.role !== "faint" || lines.length === 1);
-    const steps = [...new Set(leading.flatMap((s) => s.points.map((p) => p[0])))].sort((a, b) => a - b);
+    const leading = lines.filter((s) => s.role !== "faint");
+    const steps = [...new Set((leading.length ? leading : lines).flatMap((s) => s.points.map((p) => p[0])))].sort((a, b) => a - b);
+    if (!steps.length) return;
     let at = -1;
     const leave = () => {
       cursor.replaceChildren();
       this.tip.hidden = true;
       at = -1;
     };
-    const show = (index) => {
+    const show = (index, height = null) => {
       at = Math.max(0, Math.min(steps.length - 1, index));
       const step = steps[at];
       cursor.replaceChildren();
       draw(cursor, "line", { class: "cursor", x1: x(step), x2: x(step), y1: edge.top, y2: edge.top + inner.height });
       this.tip.replaceChildren(make("b", {}, `step ${step.toLocaleString("en")}`));
-      for (const series of lines.slice(0, 12)) {
-        const point = series.points.reduce((a, b) => (Math.abs(b[0] - step) < Math.abs(a[0] - step) ? b : a));
+      const there = lines
+        .filter((s) => s.role === "baseline" || (s.points[0][0] <= step && step <= s.points[s.points.length - 1][0]))
+        .map((series) => ({ series, point: series.points.reduce((a, b) => (Math.abs(b[0] - step) < Math.abs(a[0] - step) ? b : a)) }));
+      const far = ({ series, point }) => (height === null ? 0 : Math.abs(y(point[1], series) - height));
+      const read = new Set([...there].sort((a, b) => far(a) - far(b)).slice(0, 12)); // of many the nearest
+      for (const one of there.filter((s) => read.has(s))) {
+        const { series, point } = one;
         draw(cursor, "circle", { cx: x(point[0]), cy: y(point[1], series), r: 3.5, style: `fill:${colour(series)}` });
-        const value = make("span", {}, number(point[1], this.chart.percent));
+        const when = point[0] === step || series.role === "baseline" ? "" : ` (step ${point[0].toLocaleString("en")})`;
+        const value = make("span", {}, number(point[1], this.chart.percent) + when);
         this.tip.append(make("div", {}, make("span", {}, series.name), value));
       }
-      if (lines.length > 12) this.tip.append(make("div", {}, `and ${lines.length - 12} more`));
+      if (there.length > 12) this.tip.append(make("div", {}, `and ${there.length - 12} more`));
       this.tip.hidden = false;
       const room = svg.clientWidth - this.tip.offsetWidth - 4;
       const left = x(step) + 14 > room ? x(step) - this.tip.offsetWidth - 14 : x(step) + 14;
@@ -190,7 +212,7 @@ class Chart {
       steps.forEach((s, i) => {
         if (Math.abs(s - step) < Math.abs(steps[nearest] - step)) nearest = i;
       });
-      show(nearest);
+      show(nearest, event.clientY - box.top);
     });
     svg.addEventListener("pointerleave", leave);
     svg.addEventListener("blur", leave);

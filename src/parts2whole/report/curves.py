@@ -133,7 +133,9 @@ def run_charts(run: Run) -> list[Chart]:
         charts.append(Chart(title, "mean squared error" if squared else "loss", kept, wide=True))
     names = run.metrics("validation")
     shown = "reconstruction" if "reconstruction" in names else "loss"
-    if run.kind == "finetune" and (metric := main_metric([name for name in names if name != "loss"])):
+    if run.kind == "finetune" and (
+        metric := main_metric([name for name in names if name != "loss"], run.result.get("monitor"))
+    ):
         family = metric.split("_")[0]
         of = [metric, *(name for name in names if name.startswith(f"{family}_") and name != metric)]
         charts.insert(0, _metric_chart(run, metric_title(family), of))
@@ -169,7 +171,7 @@ def overlay_charts(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Chart
     for rebuilds in (True, False):
         chosen = [run for run in runs if bool(run.series("validation", "baseline_mean_whole")) == rebuilds]
         lines = [
-            Series(names[run.folder], run.errors("validation"), "main", i) for i, run in enumerate(chosen)
+            Series(names[run.folder], run.errors("validation"), "main", runs.index(run)) for run in chosen
         ]
         lines = [series for series in lines if series.points]
         if not lines:
@@ -203,14 +205,16 @@ def comparison_charts(runs: Sequence[Run]) -> list[Chart]:
         groups.setdefault((tasks[run.folder], share or 0.0, count, steps), []).append(run)
     charts = []
     for (task, share, count, steps), members in sorted(groups.items()):
-        metric = main_metric([name for name in members[0].metrics("validation") if name != "loss"]) or "loss"
+        names = [name for run in members for name in run.metrics("validation") if name != "loss"]
+        metric = main_metric(names, members[0].result.get("monitor")) or "loss"
         lines = []
         for arm, place in colours.items():
             seeds = [run.series("validation", metric) for run in members if arms[run.folder] == arm]
             seeds = [points for points in seeds if points]
             if seeds:
                 lines += [Series(arm, points, "faint", place) for points in seeds if len(seeds) > 1]
-                lines.append(Series(arm, mean_of(seeds), "main", place))
+                mean = mean_of(seeds)
+                lines += [Series(arm, mean, "main", place)] if mean else []
         labels = f", {100 * share:.3g} % of the labels" if share else ""
         labels = f", {count} labelled case{'s' * (count > 1)}" if count else labels
         labels += f", {steps} steps" if steps else ""

@@ -22,7 +22,7 @@ FOLD = "fold"
 
 
 def pool_folds(runs: Iterable[Run]) -> list[Run]:
-    """Runs, where the folds of one are one; such of which a fold isn't finished are left out.
+    """Runs, where the folds of one are one; such of which a fold is missing count as not finished.
 
     Raises:
         TableError: folds of one run were run on different data.
@@ -44,7 +44,19 @@ def pool_folds(runs: Iterable[Run]) -> list[Run]:
         elif len(folds) == members[0].result[FOLD][1]:
             _check(members)
             found.append(_pool(sorted(members, key=lambda run: int(run.result[FOLD][0]))))
+        else:
+            found.append(_unfinished(members))
     return found
+
+
+def _unfinished(folds: Sequence[Run]) -> Run:
+    """The run of some folds that aren't all there, without a result, which it has when they are."""
+    first = folds[0].result
+    said = (
+        f"{first.get('arm')}, {first.get('task_name')}, seed {first.get('seed', 0)}: {len(folds)} of "
+        f"{first[FOLD][1]} folds are finished, so it isn't counted yet"
+    )
+    return dataclasses.replace(folds[0], result={}, cases=(), notes=(*folds[0].notes, said))
 
 
 def _check(folds: Sequence[Run]) -> None:

@@ -58,7 +58,7 @@ def study_figures(table: Table, reference: str | None) -> list[Plain]:
         }
         after = {steps: "" if steps is None else f", {steps} steps" for steps in by_steps}
         for steps, members in by_steps.items():
-            made.append(_dots(members, table, reference, f"{task}{after[steps]}: every seed"))
+            made.append(_dots(members, table, reference, f"{task}{after[steps]}: seed by seed"))
         for steps, members in by_steps.items() if len(counts) > 1 else ():
             made.append(_curve(members, table, f"{task}{after[steps]}: over labels", "labels"))
         for count in counts if len(by_steps) > 1 else ():

@@ -22,10 +22,11 @@ function draw(parent, tag, attributes, text) {
 const colour = (series) => `var(--c${series.role === "baseline" ? series.colour : series.colour % 8})`;
 
 // Colours repeat after eight numbers, so lines of the next eight are dashed, and those after them dotted.
+const STROKES = ["", "second", "third"];
 const dash = (number) => ["", ";stroke-dasharray:8 5", ";stroke-dasharray:1 6"][Math.floor(number / 8) % 3];
 
-function number(value, percent) {
+function number(value, percent, digits = 4) {
   if (percent) return `${(100 * value).toFixed(1)} %`;
   if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5)) return Number(value.toPrecision(3)).toExponential();
-  return String(Number(value.toPrecision(4)));
+  return String(Number(value.toPrecision(digits)));
 }

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import yaml
 from markupsafe import Markup
 
+from parts2whole.errors import plural
 from parts2whole.files import write_text
 from parts2whole.report.certainty import compare_patients
 from parts2whole.report.contrast import contrast_charts, pretraining_names
@@ -25,7 +26,7 @@ from parts2whole.report.figures import error_colours
 from parts2whole.report.formats import to_html
 from parts2whole.report.judge import reference_arm
 from parts2whole.report.learning import MOST_PAIRS, endpoint_rows, rank_rows, show_pairs, study_figures
-from parts2whole.report.results import arm_names, result_rows, run_names, tabulate
+from parts2whole.report.results import arm_names, result_rows, run_names, tabulate, test_figures
 from parts2whole.report.runs import Plain, Run, as_number
 from parts2whole.report.sections import case_tables, encode, show_embeddings, show_pictures, show_slices
 from parts2whole.report.study import STUDY, Listing, read_listing, read_runs
@@ -51,6 +52,8 @@ MOST_TABLES, MOST_VERDICTS, MOST_FACTS = 12, 6, 4
 """Of other metrics and of pre-trainings, that a page shows."""
 CURVES = "figures are in metrics.jsonl"
 ALONE = "see the page that report writes of each"
+MADE_ON = ("Machine", "Software")
+"""Facts that runs of a study may differ in, so that all are told."""
 KINDS = {"pretrain": "Pre-training", "finetune": "Fine-tuning", "other": "Run"}
 
 
@@ -70,14 +73,18 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
     folder = Path(folder)
     runs = read_runs(folder)
     single = next((run for run in runs if run.folder == folder), None)
-    context = _run_context(single) if single else _folder_context(folder, runs, read_listing(folder))
+    context = (
+        _run_context(single, len(runs) - 1) if single else _folder_context(folder, runs, read_listing(folder))
+    )
     return write_text(Path(out) if out else folder / PAGE, _render(context))
 
 
-def _run_context(run: Run) -> Plain:
-    """What the page of a single run shows."""
+def _run_context(run: Run, below: int) -> Plain:
+    """What the page of a single run shows; there are so many others in folders below its own."""
     verdict = judge_finetuning(run) if run.kind == "finetune" else judge_pretraining(run)
     notes = [*(str(note) for note in run.result.get("notes") or ()), *run.notes]
+    if below:
+        notes.append(f"Not on this page: {plural(below, 'run')} in folders below this one")
     charts = _first(run_charts(run), MOST_CHARTS, "chart", CURVES, notes)
     return _context(
         title=run_names([run], None)[run.folder],
@@ -113,12 +120,21 @@ def _folder_context(folder: Path, runs: Sequence[Run], listing: Listing | None) 
     compared = _first(comparison_charts(finetuned), MOST_CHARTS, "fine-tuning chart", CURVES, notes)
     notes += [f"{_place(run, folder)}: {note}" for run in runs for note in run.notes]
     counts = [f"{len(pretrained)} pre-training", f"{len(finetuned)} fine-tuning"]
+    others = [_place(run, folder) for run in runs if run.kind == "other"]
+    if others:
+        counts.append(f"{len(others)} other")
+        notes.append(f"Not drawn, as it can't be told what they are: {', '.join(others)}")
     facts = [("Runs", ", ".join(counts))]
     if tables:
         shown = _first(judged, MOST_FACTS, "pre-training headline", ALONE, notes)
         facts += [(f"Pre-training, {called[run.folder]}", verdict.headline) for run, verdict in shown]
-    about = list_facts(pretrained[0]) if len(pretrained) == 1 else list_facts(runs[0])[-2:]
-    facts += [(term, text) for term, text in about if term != "Took" or not finetuned]
+    about = list_facts(pretrained[0]) if len(pretrained) == 1 else []
+    facts += [
+        (term, text) for term, text in about if term not in MADE_ON and (term != "Took" or not finetuned)
+    ]
+    made_on = [dict(list_facts(run)) for run in runs]
+    alike = {term: dict.fromkeys(one[term] for one in made_on if term in one) for term in MADE_ON}
+    facts += [(term, "; ".join(texts)) for term, texts in alike.items() if texts]
     if finetuned:
         facts.insert(1, ("Cost", describe_cost([*pretrained, *finetuned])))
     drawn = _drawn(finetuned, tables[0], endpoints, notes) if tables else {}
@@ -172,6 +188,8 @@ def _context(
     contrast = contrast_charts(pretrained, pretraining_names(pretrained))
     shown = {viewer["run"] for viewer in viewers}
     unseen = [run for run in runs if names[run.folder] not in shown and run.pictures]
+    pictures, left_out = show_pictures(unseen, names)
+    called = arm_names([run for run in finetuned if run.finished])
     return {
         "title": title,
         "kind": kind,
@@ -188,11 +206,11 @@ def _context(
         # to_html escapes every name itself.
         "tables": [Markup(to_html(table)) for table in tables],
         "cases": case_tables(finetuned),
-        "pictures": show_pictures(unseen, names),
+        "pictures": pictures,
         "costs": total_cost(runs) if len(runs) > 1 else [],
-        "runs": [_describe(run, root) for run in runs] if root else [],
+        "runs": [_describe(run, root, called.get(run.folder, "–")) for run in runs] if root else [],
         "details": _details(runs, root),
-        "notes": [*notes, *trouble, *more_trouble],
+        "notes": [*notes, *trouble, *more_trouble, *left_out],
         "written": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
 
@@ -226,7 +244,7 @@ def _first(items: Sequence[T], most: int, what: str, where: str, notes: list[str
     return list(items[:most])
 
 
-def _describe(run: Run, root: Path) -> Plain:
+def _describe(run: Run, root: Path, arm: str) -> Plain:
     """A run's line in the list of runs."""
     result = run.result
     seed = result.get("seed", run.config.get("seed", "–"))
@@ -236,7 +254,7 @@ def _describe(run: Run, root: Path) -> Plain:
     return {
         "folder": _place(run, root),
         "kind": KINDS[run.kind],
-        "arm": arm_names([run])[run.folder] if run.kind == "finetune" and run.finished else "–",
+        "arm": arm,
         "labels": labels,
         "seed": seed,
         "steps": f"{run.steps:,}",
@@ -247,9 +265,11 @@ def _describe(run: Run, root: Path) -> Plain:
 
 def _details(runs: Sequence[Run], root: Path | None) -> list[tuple[str, str]]:
     """Files shown as they are, folded away: of a run its settings, of a benchmark its study."""
-    pairs = [("Environment", runs[0].environment)]
+    alike = all(run.environment == runs[0].environment for run in runs)
+    pairs = [("Environment" if alike else f"Environment of {runs[0].name}", runs[0].environment)]
     if root is None:
-        pairs.insert(0, ("Configuration", runs[0].config))
+        figures = test_figures(runs[0]) if runs[0].kind == "finetune" else {}
+        pairs = [("Test figures", figures), ("Configuration", runs[0].config), *pairs]
     found = [
         (name, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
         for name, content in pairs
@@ -270,13 +290,10 @@ def _unfinished(runs: Sequence[Run]) -> list[Verdict]:
         text = "What follows is the state when this page was written."
         return [Verdict("weak", f"Not finished: step {runs[0].steps:,}{of}", text)]
     names = ", ".join(run.name for run in left[:6]) + (" …" if len(left) > 6 else "")
-    return [
-        Verdict(
-            "weak",
-            f"{len(left)} of {len(runs)} runs are not finished",
-            f"What follows is their state when this page was written: {names}.",
-        )
-    ]
+    text = f"What follows is their state when this page was written: {names}."
+    if any(run.kind == "finetune" for run in left):
+        text += " Of fine-tunings that aren't finished only a page of their own (report) shows the curves."
+    return [Verdict("weak", f"{len(left)} of {len(runs)} runs are not finished", text)]
 
 
 def _named(verdict: Verdict, name: str) -> Verdict:

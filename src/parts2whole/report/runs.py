@@ -145,7 +145,8 @@ class Run:
     def duration_s(self) -> float | None:
         """Seconds it took, as far as it got."""
         last = self.records[-1].get("time_s") if self.records else None
-        return as_number(self.result.get("duration_s", last))
+        told = as_number(self.result.get("duration_s"))
+        return as_number(last) if told is None else told
 
     def series(self, split: str, metric: str) -> list[tuple[int, float]]:
         """Pairs of step and finite value of a metric."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -30,9 +31,10 @@ def case_tables(runs: Iterable[Run]) -> list[Plain]:
     """The worst test cases of every task: their scores by arm, averaged over seeds and label fractions.
 
     Returns:
-        One mapping a task with ``task``, ``score`` (what the columns hold), ``arms``, ``rows`` (``case``,
-        ``values`` by arm, ``mean``), ``total`` and ``runs``; rows are worst first.  A distance is infinite
-        where it is undefined because one of two masks is empty.
+        One mapping a task with ``task``, ``score`` (what the columns hold), ``share`` (whether it is one),
+        ``arms``, ``rows`` (``case``, ``values`` by arm, ``mean``), ``total``, ``unscored`` (cases without
+        the score) and ``runs`` (the fewest and the most that a case was tested in); rows are worst first.
+        A distance is infinite where it is undefined because one of two masks is empty.
     """
     runs = [run for run in runs if run.cases]
     arms, tasks = arm_names([run for run in runs if run.finished]), task_names(runs)
@@ -66,14 +68,17 @@ def case_tables(runs: Iterable[Run]) -> list[Plain]:
             for case, by_arm in scores.items()
         ]
         rows.sort(key=lambda row: sign * float(str(row["mean"])))
+        tested = Counter(str(row["case"]) for row in of_cases)
         made.append(
             {
                 "task": task,
                 "score": metric_title(metric),
                 "arms": sort_arms({arm for by_arm in scores.values() for arm in by_arm}),
                 "rows": rows[:WORST_CASES],
-                "total": len(rows),
-                "runs": len(members),
+                "total": len(tested),
+                "unscored": len(tested) - len(rows),
+                "share": higher and all(0 <= float(str(row["mean"])) <= 1 for row in rows),
+                "runs": (min(tested.values()), max(tested.values())),
             }
         )
     return made
@@ -139,8 +144,8 @@ def _sample(
     }
 
 
-def show_pictures(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Plain]:
-    """PNG files that the runs drew themselves, newest of each run first, until the page is full."""
+def show_pictures(runs: Sequence[Run], names: Mapping[Path, str]) -> tuple[list[Plain], list[str]]:
+    """PNG files that the runs drew themselves, newest of each run first, and how many don't fit the page."""
     pictures: list[Plain] = []
     left = PICTURE_BYTES
     for run in runs:
@@ -152,7 +157,8 @@ def show_pictures(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Plain]
                 source = "data:image/png;base64," + encode(content)
                 about = f"{names[run.folder]}: " if len(runs) > 1 else ""
                 pictures.append({"src": source, "caption": about + _caption(path.stem)})
-    return pictures
+    more = sum(len(run.pictures) for run in runs) - len(pictures)
+    return pictures, [f"pictures left out, to fit the page: {more} more in the runs' folders"] if more else []
 
 
 def _caption(stem: str) -> str:

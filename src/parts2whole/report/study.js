@@ -14,7 +14,7 @@ class StudyFigure {
   tools() {
     const tools = make("div", { class: "tools" });
     for (const arm of this.shown) {
-      const kind = `${this.figure.dots.length ? "dots" : ""} ${this.figure.arms[arm] < 8 ? "" : "second"}`;
+      const kind = `${this.figure.dots.length ? "dots" : ""} ${STROKES[Math.floor(this.figure.arms[arm] / 8) % 3]}`;
       const key = make("span", { class: `key ${kind}`, style: `color:${this.colour(arm)}` });
       const button = make("button", { type: "button", "aria-pressed": "true" }, key, arm);
       button.addEventListener("click", () => {
@@ -32,9 +32,12 @@ class StudyFigure {
     return `var(--c${this.figure.arms[arm] % 8})`;
   }
 
-  // Arms whose colour another one has are hollow.
-  fill(arm) {
-    return this.figure.arms[arm] < 8 ? `fill:${this.colour(arm)}` : `fill:none;stroke:${this.colour(arm)};stroke-width:1.5`;
+  // Of arms of one colour the second is hollow and the third square.
+  mark(svg, arm, x, y) {
+    const [paint, turn] = [this.colour(arm), Math.floor(this.figure.arms[arm] / 8) % 3];
+    if (turn === 2) return draw(svg, "rect", { class: "dot", x: x - 3, y: y - 3, width: 6, height: 6, style: `fill:${paint}` });
+    const style = turn ? `fill:none;stroke:${paint};stroke-width:1.5` : `fill:${paint}`;
+    return draw(svg, "circle", { class: "dot", cx: x, cy: y, r: 3.5, style });
   }
 
   render() {
@@ -59,11 +62,12 @@ class StudyFigure {
     svg.setAttribute("height", height);
     svg.setAttribute("role", "img");
     svg.setAttribute("aria-label", `${figure.title}, ${figure.value}: ${[...this.shown].join(", ")}`);
-    for (const tick of niceTicks(low, high, Math.max(3, Math.round(inner.height / 48)))) {
+    const ticks = niceTicks(low, high, Math.max(3, Math.round(inner.height / 48)));
+    const texts = tickTexts(ticks, figure.percent);
+    ticks.forEach((tick, i) => {
       draw(svg, "line", { class: "grid", x1: edge.left, x2: edge.left + inner.width, y1: y(tick), y2: y(tick) });
-      const text = figure.percent ? String(Number((100 * tick).toFixed(2))) : number(tick, false);
-      draw(svg, "text", { x: edge.left - 8, y: y(tick) + 4, "text-anchor": "end" }, text);
-    }
+      draw(svg, "text", { x: edge.left - 8, y: y(tick) + 4, "text-anchor": "end" }, texts[i]);
+    });
     const bottom = edge.top + inner.height;
     draw(svg, "line", { class: "axis", x1: edge.left, x2: edge.left + inner.width, y1: bottom, y2: bottom });
     let free = -Infinity; // names that would touch are left out
@@ -84,7 +88,7 @@ class StudyFigure {
         const back = band.map(([a, , c]) => at([a, c])).reverse();
         draw(svg, "path", { class: "band", d: `M${[...band.map(at), ...back].join("L")}Z`, style: `fill:${this.colour(arm)}` });
       }
-    const joined = Object.keys(figure.arms).length === this.shown.size;
+    const joined = figure.compared.every((arm) => this.shown.has(arm));
     for (const [a, b] of joined ? figure.pairs : [])
       draw(svg, "line", { class: "pair", x1: x(a[0]), y1: y(a[1]), x2: x(b[0]), y2: y(b[1]) });
     for (const { arm, points } of lines)
@@ -92,7 +96,7 @@ class StudyFigure {
     const name = new Map(figure.ticks.map(([place, text]) => [place, `${text} ${figure.x}`]));
     for (const { arm, points } of [...lines, ...dots])
       for (const [a, v, seed] of points) {
-        const dot = draw(svg, "circle", { class: "dot", cx: x(a), cy: y(v), r: 3.5, style: this.fill(arm) });
+        const dot = this.mark(svg, arm, x(a), y(v));
         draw(dot, "title", {}, `${arm}, ${seed ?? name.get(a)}: ${number(v, figure.percent)}`);
       }
     for (const { arm, points: [a, b] } of means)

@@ -51,6 +51,8 @@ def judge_pretraining(run: Run) -> Verdict:
     loss = run.last("validation", "reconstruction")  # where the loss is more than that
     if loss is None:
         loss = as_number(run.result.get("validation_loss", run.last("validation", "loss")))
+    if lost := _lost(run):
+        return lost
     found = {k: as_number(run.result.get(k, run.last("validation", k))) for k in BASELINES}
     baselines = {k: v for k, v in found.items() if v is not None}
     if loss is None:
@@ -90,6 +92,19 @@ def judge_pretraining(run: Run) -> Verdict:
     return Verdict("good", headline, f"Trivial baselines: {others}. {aim}")
 
 
+def _lost(run: Run) -> Verdict | None:
+    """What is said of a run whose newest validation loss is not a finite number, though an earlier one is."""
+    name = "reconstruction" if run.last("validation", "reconstruction") is not None else "loss"
+    points = run.series("validation", name)
+    newest = [r for r in run.records if r.get("split") == "validation" and name in r][-1:]
+    if not points or as_number(newest[0][name]) is not None:
+        return None
+    (step, value), headline = points[-1], f"The loss is no longer finite at step {int(newest[0]['step']):,}"
+    return Verdict(
+        "bad", headline, f"The last that was: {value:.4g} at step {step:,}. Look at the learning rate first."
+    )
+
+
 def _is_early(run: Run) -> bool:
     """Whether a run is still in its first quarter, or in a longer warm-up of its rate."""
     schedule = run.config.get("schedule")
@@ -107,7 +122,7 @@ def judge_finetuning(run: Run) -> Verdict:
     cases = len(run.result.get("test_cases") or run.cases)
     on = f" on {cases} test case{'s' * (cases != 1)}" if cases else ""
     text = [f"{metric_title(name)} {_value(name, number)}" for name, number in others[:6]]
-    text += [f"{len(others) - 6} more in the table"] if len(others) > 6 else []
+    text += [f"{len(others) - 6} more below, with the details"] if len(others) > 6 else []
     lines = [", ".join(text) + "."] if text else []
     grid = GRIDS.get(str(run.result.get("grid")))
     lines += [f"Scored {grid}."] if grid else []
@@ -214,17 +229,21 @@ def total_cost(runs: Iterable[Run]) -> list[tuple[str, int, str, str, str]]:
     """Kind, number, total and median time, and peak memory of some runs."""
     kinds = {"pretrain": "Pre-training", "finetune": "Fine-tuning", "other": "Other"}
     spent: dict[str, list[float]] = {}
+    counts: dict[str, int] = {}
     peaks: dict[str, float] = {}
     for run in runs:
         kind = kinds[run.kind]
-        spent.setdefault(kind, []).append(run.duration_s or 0.0)
+        times, took = spent.setdefault(kind, []), run.duration_s
+        times += [] if took is None else [took]
+        counts[kind] = counts.get(kind, 0) + 1
         peaks[kind] = max(peaks.get(kind, 0.0), as_number(run.result.get("peak_memory_mb")) or 0.0)
     return [
         (
             kind,
-            len(times),
-            format_duration(sum(times)),
-            format_duration(statistics.median(times)),
+            counts[kind],
+            format_duration(sum(times) if times else None)
+            + f" and {counts[kind] - len(times)} unknown" * (0 < len(times) < counts[kind]),
+            format_duration(statistics.median(times) if times else None),
             f"{peaks[kind]:,.0f} MB" if peaks[kind] else "–",
         )
         for kind, times in spent.items()

@@ -141,7 +141,7 @@ class Viewer {
     const own = sample.loss === null ? "" : `error of this sample ${number(sample.loss, false)}`;
     const input = sample.seen === "Part" ? "its stretched part" : "what the network sees";
     const part = !sample.untouched ? "" : `, of ${input} ${number(sample.untouched, false)}`;
-    const thin = sample.thinned > 1 ? `; every ${sample.thinned}th voxel, to fit the page` : "";
+    const thin = sample.thinned > 1 ? `; one voxel in ${sample.thinned} along every axis, to fit the page` : "";
     this.about.replaceChildren(make("b", {}, sample.name), make("span", {}, own + part + (sample.rank && `; ${sample.rank}`) + thin));
     this.size();
     this.paint();
@@ -158,7 +158,7 @@ class Viewer {
     for (const plane of this.planes)
       for (const { canvas } of plane.tiles) {
         canvas.style.width = `${Math.max(1, Math.round(mm[plane.across] * scale))}px`;
-        canvas.style.height = `${Math.max(1, Math.round(mm[plane.down] * scale))}px`;
+        canvas.style.aspectRatio = `${mm[plane.across]} / ${mm[plane.down]}`; // on paper it may be narrower
       }
   }
 
