@@ -24,6 +24,7 @@ CELLS = {
     "gain-hippocampus-large-patches": (8, 1, 10, 400),
     "gain-head-neck": (8, 1, 10, 320),
     "gain-hippocampus-own-weights": (3, 1, 10, 90),
+    "gain-hippocampus-short": (3, 1, 10, 90),
     "gain-hippocampus-two-ramps": (3, 1, 10, 90),
     "gain-one-label": (3, 1, 40, 120),
     "gain-small-sets": (2, 2, 10, 100),
