@@ -151,7 +151,7 @@ def list_by_recipe(folder: Path) -> Listing:
         tuple(recipe["arms"]),
         tuple(run.folder for run in runs if run.finished and run.result.get("arm") in recipe["arms"]),
         recipe.get("table", {}),
-        endpoints=name_endpoints(folder, endpoints, finished=0, write=False)[0],
+        endpoints=name_endpoints(folder, endpoints, finished=0, write=False).endpoints,
     )
 
 

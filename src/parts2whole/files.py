@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
+import hashlib
 import io
 import itertools
 import json
@@ -164,6 +165,12 @@ def sweep(*folders: Path, everywhere: bool = False) -> None:
                 here = left["machine"] == this_process().split(".")[0]
                 if not _is_alive(int(left["process"])) if here else everywhere:
                     _discard(part)
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -149,7 +150,8 @@ def test_arms_of_different_steps_stay_one_row_with_a_note(study: Listing) -> Non
 
 def test_when_an_endpoint_was_named_is_kept(tmp_path: Path) -> None:
     def name(wanted: list[str], finished: int, *, write: bool = True) -> object:
-        return name_endpoints(tmp_path, wanted, finished=finished, write=write)
+        found = name_endpoints(tmp_path, wanted, finished=finished, write=write)
+        return found.endpoints, found.dropped
 
     assert name(["final", "area"], 0) == ({"final": 0, "area": 0}, ())
     assert name(["final", "area", "spread"], 7, write=False) == ({"final": 0, "area": 0, "spread": 7}, ())
@@ -158,8 +160,33 @@ def test_when_an_endpoint_was_named_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_study_begun_without_endpoints_had_the_default(tmp_path: Path) -> None:
-    found, dropped = name_endpoints(tmp_path, ["final", "spread"], finished=5, write=True)
-    assert (found, dropped) == ({"final": 0, "spread": 5}, ())
+    found = name_endpoints(tmp_path, ["final", "spread"], finished=5, write=True)
+    assert (found.endpoints, found.dropped) == ({"final": 0, "spread": 5}, ())
+
+
+def test_a_metric_or_test_that_changes_after_the_results_is_told(study: Listing, tmp_path: Path) -> None:
+    def changes(finished: int, *, write: bool = True, **how: object) -> tuple[str, ...]:
+        return name_endpoints(tmp_path, ["final"], how=how, finished=finished, write=write).changed
+
+    assert changes(0, test="paired", metric="dice") == ()
+    assert changes(0, test="welch", metric="dice") == ()  # nothing had run
+    assert changes(12, test="welch", metric="iou") == (
+        "metric iou since 12 fine-tunings were finished, dice when named",
+    )
+    assert changes(20, test="welch", metric="iou") == changes(12, write=False, test="welch", metric="iou")
+    assert changes(20, metric="dice") == (
+        "test as usual since 20 fine-tunings were finished, welch when named",
+    )
+    assert changes(30, test="welch", metric="dice") == ()
+    changed = dataclasses.replace(
+        study, changed=("test paired since 20 fine-tunings were finished, welch when named",)
+    )
+    kept = read_listing(written(changed, tmp_path))
+    assert kept.changed == changed.changed
+    said = (
+        "Changed after results were there: test paired since 20 fine-tunings were finished, welch when named."
+    )
+    assert said in write_report(tmp_path).read_text()
 
 
 def test_the_verdict_is_the_first_thing_on_a_studys_page(study: Listing, tmp_path: Path) -> None:

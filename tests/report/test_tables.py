@@ -458,3 +458,21 @@ def test_settings_in_which_arms_differ_stand_under_the_table() -> None:
         "Arms differ in more than their start in Lung, Dice mean, 10 % (12): "
         "steps (scratch 50; Autoencoder 100; Parts2Whole 100)."
     ]
+
+
+def test_the_arm_of_interest_is_never_scratch_by_itself():
+    rows = [
+        {
+            "task": "T",
+            "metric": "dice_mean",
+            "labelled": 3,
+            "arm": arm,
+            "seed": seed,
+            "value": value + seed / 100,
+        }
+        for arm, value in (("mine", 0.8), ("scratch", 0.7))
+        for seed in range(3)
+    ]
+    assert make_table(rows, arms=["mine", "scratch"]).focus == "mine"
+    assert make_table(rows, arms=["scratch", "mine"]).focus == "mine"
+    assert make_table(rows[3:], arms=["scratch"]).focus is None

@@ -190,7 +190,8 @@ def _focus(arms: Sequence[str], focus: str | None, against: str | None) -> str |
         if name is not None and name not in arms:
             raise TableError(f"{name!r} is not an arm; there are {', '.join(arms)}")
     if focus is None and len(arms) > 1:
-        return next((arm for arm in arms if "parts2whole" in arm.lower()), arms[-1])
+        others = [arm for arm in arms if not is_scratch(arm)] or arms
+        return next((arm for arm in arms if "parts2whole" in arm.lower()), others[-1])
     return focus
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from parts2whole.errors import plural
 from parts2whole.files import write_bytes, write_json
 from parts2whole.report.endpoints import DEFAULT, Endpoint
 from parts2whole.report.folds import pool_folds
@@ -17,6 +19,8 @@ from parts2whole.report.tables import Table
 from parts2whole.report.verdict import Conclusion, conclude
 
 LISTING, STUDY, NAMED = "benchmark.json", "study.yaml", "endpoints.json"
+HOW, LATE = "how", "late"
+"""In ``endpoints.json`` beside the endpoints: how they were tested when named, and what changed later."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Listing:
         endpoints: what the study is judged by, and how many of its fine-tunings were finished when that was
             named.
         dropped: endpoints that were named once, and no longer are.
+        changed: what the study is judged by, and wasn't when endpoints were named, in words.
+        called: arms of pre-trainings by their folders, as they are called now.
     """
 
     name: str
@@ -44,12 +50,16 @@ class Listing:
     several: tuple[str, ...] = ()
     endpoints: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(DEFAULT, 0))
     dropped: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    called: Mapping[Path, str] = dataclasses.field(default_factory=dict)
 
     def read(self) -> list[Run]:
         """The runs, folds put together, each fine-tuning judged by what the study now judges its task by."""
         return pool_folds(self._judged(read_run(path)) for path in self.runs)
 
     def _judged(self, run: Run) -> Run:
+        if run.folder in self.called:
+            return dataclasses.replace(run, result=run.result | {"arm": self.called[run.folder]})
         if self.metrics is None:
             return run
         task = str(run.result.get("task_name"))
@@ -68,10 +78,12 @@ class Listing:
     def conclude(self, endpoints: Sequence[Endpoint]) -> Conclusion | None:
         """The study's verdict, which also says what it was once to be judged by."""
         found = conclude(endpoints)
-        if found is None or not self.dropped:
+        if found is None:
             return found
-        said = f"No longer an endpoint, though named once: {', '.join(self.dropped)}."
-        return dataclasses.replace(found, sentences=(*found.sentences, said))
+        said = [f"Changed after results were there: {'; '.join(self.changed)}."] if self.changed else []
+        if self.dropped:
+            said.append(f"No longer an endpoint, though named once: {', '.join(self.dropped)}.")
+        return dataclasses.replace(found, sentences=(*found.sentences, *said))
 
     def write(self, folder: Path, *, source: Path) -> Path:
         """Write ``benchmark.json`` into the study's folder, and a copy of its file, ``source``."""
@@ -83,6 +95,8 @@ class Listing:
             "several": list(self.several),
             "endpoints": dict(self.endpoints),
             "dropped": list(self.dropped),
+            "changed": list(self.changed),
+            "called": {path.relative_to(folder).as_posix(): arm for path, arm in self.called.items()},
             "runs": [run.relative_to(folder).as_posix() for run in self.runs],
         }
         write_bytes(folder / STUDY, source.read_bytes())
@@ -103,34 +117,65 @@ def read_listing(folder: Path) -> Listing | None:
         several=tuple(plain.get("several") or ()),
         endpoints=plain.get("endpoints") or dict.fromkeys(DEFAULT, 0),
         dropped=tuple(plain.get("dropped") or ()),
+        changed=tuple(plain.get("changed") or ()),
+        called={folder / path: arm for path, arm in (plain.get("called") or {}).items()},
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """What a study is judged by, and since when.
+
+    Attributes:
+        endpoints: for every one that is wanted how many fine-tunings were finished when it was first named.
+        dropped: those that were named once and aren't wanted now.
+        changed: metrics and settings of tests that were others when endpoints were named, in words.
+    """
+
+    endpoints: dict[str, int]
+    dropped: tuple[str, ...]
+    changed: tuple[str, ...]
+
+
 def name_endpoints(
-    folder: Path, wanted: Sequence[str], *, finished: int, write: bool
-) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Keep in a study's folder which endpoints are named, and when: ``endpoints.json``.
+    folder: Path,
+    wanted: Sequence[str],
+    *,
+    how: Mapping[str, Any] = MappingProxyType({}),
+    finished: int,
+    write: bool,
+) -> Named:
+    """Keep in a study's folder which endpoints are named, how they are tested, and when: ``endpoints.json``.
 
     A study that was begun without the file has always had the default endpoint.
 
     Args:
         folder: of the study.
         wanted: endpoints that the study now names.
+        how: metrics and settings of its tests, as they are now.
         finished: its fine-tunings that are finished now.
         write: whether to keep them.
-
-    Returns:
-        For every wanted endpoint how many fine-tunings were finished when it was first named; and those that
-        were named once and aren't wanted now.
     """
     path = folder / NAMED
-    known = {str(name): int(count) for name, count in read_mapping(path, []).items()}
+    kept = read_mapping(path, [])
+    known = {str(name): int(count) for name, count in kept.items() if name not in (HOW, LATE)}
     if not known and finished:
         known = dict.fromkeys(DEFAULT, 0)
     now = known | {name: finished for name in wanted if name not in known}
-    if write and (now != known or not path.exists()):
-        write_json(path, now)
-    return {name: now[name] for name in wanted}, tuple(name for name in known if name not in wanted)
+    told = {name: str(value) for name, value in how.items()}
+    then = kept.get(HOW, told) if finished or not write else told
+    others = [name for name in (*then, *told) if then.get(name) != told.get(name)]
+    late = dict(kept.get(LATE, {})) if finished or not write else {}
+    changed = []
+    for name in dict.fromkeys(others):
+        count = late.setdefault(f"{name}: {told.get(name)}", finished)
+        since = f" since {plural(count, 'fine-tuning')} were finished" if count else ""
+        changed.append(f"{name} {told.get(name, 'as usual')}{since}, {then.get(name, 'as usual')} when named")
+    content = {**now, HOW: then, LATE: late}
+    if write and content != kept:
+        write_json(path, content)
+    dropped = tuple(name for name in known if name not in wanted)
+    return Named({name: now[name] for name in wanted}, dropped, tuple(changed))
 
 
 def read_runs(folder: str | Path) -> list[Run]:

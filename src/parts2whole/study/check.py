@@ -1,13 +1,20 @@
-"""Whether the data and weights that a study names are there, before anything runs."""
+"""Whether the data and weights that a study names are there, and those that its finished runs had."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from parts2whole.errors import name_some
+from parts2whole.files import read_json
+from parts2whole.run_folder import RESULT, SPLIT
 from parts2whole.study.plan import Study
 from parts2whole.study.read import StudyError
+from parts2whole.study.work import is_finished
+from parts2whole.tasks.labelled import LabelledData
+from parts2whole.tasks.sides import MARKS
 from parts2whole.weights.hub import PREFIX
 from parts2whole.weights.load import SCRATCH
+from parts2whole.weights.native import encoder_hash
 
 
 def check_paths(study: Study) -> None:
@@ -39,3 +46,37 @@ def _weights(where: str, init: object) -> dict[str, str]:
     """The path of weights, by its place in the study's file; none from scratch or on a hub."""
     text = str(init)
     return {} if text == SCRATCH or text.startswith(PREFIX) else {where: text.rpartition(":")[2]}
+
+
+def refuse_others(study: Study, task: str, labelled: LabelledData) -> None:
+    """Refuse labelled data or weights that aren't those of fine-tunings of a task that are finished.
+
+    Raises:
+        StudyError: they would stand in one table, and nothing would say so.
+    """
+    now = labelled.marks(item.item_id for item in labelled.items)
+    weights: dict[str, str] = {}
+    for one in study.finetunings:
+        if one.task != task or not is_finished(one.folder):
+            continue
+        then = read_json(one.folder / SPLIT).get(MARKS) or {}
+        changed = [case for case in then if case in now and not _is_same(then[case], now[case])]
+        if changed:
+            raise StudyError(
+                f"{name_some(changed)} of {task} changed since {one.title} was finished: scan, label, class "
+                "or box are others now. Put them back, begin anew with another --out, or delete what is "
+                f"finished in {one.folder.parent}"
+            )
+        init, kept = str(one.settings["init"]), read_json(one.folder / RESULT).get("init_hash")
+        if one.pretraining is None and kept:
+            found = weights.setdefault(init, encoder_hash(init))
+            if found and found != kept:
+                raise StudyError(
+                    f"the weights in {init} aren't those that {one.title} was fine-tuned from. Put them "
+                    f"back, begin anew with another --out, or delete what is finished in {one.folder.parent}"
+                )
+
+
+def _is_same(then: str, now: str) -> bool:
+    """Whether two marks are of one case, perhaps prepared otherwise."""
+    return then.partition("-")[0] == now.partition("-")[0]

@@ -241,6 +241,8 @@ class StudyFile:
         if "task" not in plain:
             raise StudyError(f"{where} needs task, such as {{Segmentation: {{data: labelled/}}}}")
         task: Task = self.reader.spec(plain["task"], Task, f"{where}.task")
+        if task.fold is not None:
+            raise StudyError(f"{where}.task: a study sets fold itself; write folds: 5 beside task instead")
         metric = plain.get("metric")
         if metric is not None:
             metric = self.reader.value(metric, str, f"{where}.metric")

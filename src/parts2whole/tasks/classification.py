@@ -82,13 +82,15 @@ class Classification(ClassificationTask):
         sources: list[SourceCase] = []
         targets: dict[str, int] = {}
         names: dict[str, str] = {}
+        boxes: dict[str, Box | None] = {}
         for number, row in enumerate(rows):
             item = f"{number:06d}"
             image = _find_image(path.parent, row.cells["path"])
             patient, by = row.cells.get("patient") or None, BY_COLUMN
             if patient is None:
                 patient, by = _patient_in(image), BY_DICOM
-            sources.append(SourceCase(item, (image,), None, patient, box=_box(row, path), patient_by=by))
+            boxes[item] = _box(row, path)
+            sources.append(SourceCase(item, (image,), None, patient, box=boxes[item], patient_by=by))
             targets[item], names[item] = classes.index(row.cells["label"]), row.cells["path"]
         store, report = store_cases(
             self.tell_patients(sources, names=names),
@@ -98,7 +100,9 @@ class Classification(ClassificationTask):
             progress=progress,
         )
         items = [
-            Item(name, name, store.record(name).patient, t) for name, t in targets.items() if store.has(name)
+            Item(name, name, store.record(name).patient, t, box=boxes[name])
+            for name, t in targets.items()
+            if store.has(name)
         ]
         found = self._usable(store, items, classes, report.set_aside)
         unnamed = sum(not row.cells.get("patient") for row in rows)

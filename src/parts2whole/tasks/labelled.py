@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from parts2whole.errors import Parts2WholeError
+from parts2whole.errors import Parts2WholeError, plural
 from parts2whole.scans.case import SourceCase
 from parts2whole.scans.preprocess import Modality
-from parts2whole.scans.volume import Triple
+from parts2whole.scans.volume import Box, Triple
 from parts2whole.store.record import describe_patients
 from parts2whole.store.split import join_patients, labelled_subset
 from parts2whole.store.store import Store
@@ -56,6 +56,7 @@ class Item:
         irrelevant: a candidate on a finding that counts neither as a lesion nor as a false positive.
         holds: foreground classes in its label map, by index, for segmentation.
         lost: those that its label file has, and resampling left no voxel of: not learned, but scored.
+        box: what of the file's own array was stored as its volume; None is all of it.
     """
 
     item_id: str
@@ -68,6 +69,7 @@ class Item:
     irrelevant: bool = False
     holds: frozenset[int] = frozenset()
     lost: frozenset[int] = frozenset()
+    box: Box | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,9 +134,47 @@ class LabelledData:
         records = [self.store.record(case) for case in sorted({item.case_id for item in self.items})]
         if any(record.has_label and not record.label_hash for record in records):
             return ""
-        lines = [f"{item.item_id} {item.target}" for item in self.items]
+        lines = [
+            " ".join(map(str, (item.item_id, item.target, *filter(None, (item.box, item.lesions)))))
+            for item in self.items
+        ]
         lines += [f"{record.case_id} {record.label_hash}" for record in records]
         return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:32]
+
+    def marks(self, item_ids: Iterable[str]) -> dict[str, str]:
+        """What some items are, by their names: hashes that another scan, label, class or place changes.
+
+        Behind a dash stands that of a place in voxels, which is another where scans are prepared otherwise.
+        """
+        found = {}
+        for name in item_ids:
+            item = self.item(name)
+            record = self.store.record(item.case_id)
+            told = (record.content_hash, record.label_hash, item.target, item.box, item.lesions)
+            found[name] = _hash(told)
+            if item.centre:
+                found[name] += f"-{_hash(round(place, 1) for place in item.centre)}"
+        return found
+
+    def refuse_changed(self, marks: Mapping[str, str], *, since: str) -> None:
+        """Refuse data in which items aren't what they were, be it only that their names moved on.
+
+        Args:
+            marks: as `marks` gave them; none of runs of version 0.1.0.
+            since: when, in words.
+
+        Raises:
+            TaskError: an item is another now, or gone.
+        """
+        now = self.marks(marks)
+        changed = [name for name, mark in marks.items() if now[name] != mark]
+        if changed:
+            names = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
+            raise TaskError(
+                f"{len(changed)} of {plural(len(marks), 'case')} changed since {since} ({names}): scan, "
+                "label, class or box are others now, or rows of a table have moved. Put them back, or begin "
+                "a new run"
+            )
 
     @property
     def patients_by(self) -> str:
@@ -159,6 +199,10 @@ class LabelledData:
             strata=self.strata(),
             occurring=self.occurring(),
         )
+
+
+def _hash(told: Iterable[object]) -> str:
+    return hashlib.sha256(" ".join(map(str, told)).encode()).hexdigest()[:16]
 
 
 def same_scan_same_patient(items: Sequence[Item], store: Store) -> tuple[Item, ...]:

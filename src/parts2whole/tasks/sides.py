@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 from parts2whole.errors import name_some, plural
+from parts2whole.files import read_json
 from parts2whole.store.split import Split
 from parts2whole.tasks.base import Examination, Task
 from parts2whole.tasks.labelled import LabelledData
 
 NAMES = {"train": "training", "validation": "validation", "test": "test"}
+MARKS = "items"
+"""In ``split.json`` of a fine-tuning: what every case is, see `LabelledData.marks`."""
 FEW_TESTED = 6
 """With fewer patients not even a difference of one sign in all of them has p < 0.05 (two-sided sign test)."""
 
@@ -50,11 +54,28 @@ def count_sides(labelled: LabelledData, split: Split) -> tuple[Side, ...]:
 
 
 def about_split(labelled: LabelledData, split: Split) -> dict[str, Any]:
-    """What ``split.json`` says beside the split: numbers of every side, and who is one patient."""
+    """What ``split.json`` says beside the split: numbers of sides, who is one patient, what cases are."""
     sides = {side.name: dataclasses.asdict(side) for side in count_sides(labelled, split)}
     for side in sides.values():
         del side["name"]
-    return {"sides": sides, "patients_by": labelled.patients_by}
+    marks = labelled.marks((*split.train, *split.validation, *split.test))
+    return {"sides": sides, "patients_by": labelled.patients_by, MARKS: marks}
+
+
+def refuse_changed(
+    labelled: LabelledData, path: Path, *, since: str, items: Collection[str] | None = None
+) -> None:
+    """Refuse data in which cases of a run aren't what they were; see `LabelledData.refuse_changed`.
+
+    Args:
+        labelled: the data as they are.
+        path: the run's ``split.json``.
+        since: when, in words.
+        items: look at these of its cases; default all.
+    """
+    marks = read_json(path).get(MARKS) or {}
+    wanted = {name: mark for name, mark in marks.items() if items is None or name in items}
+    labelled.refuse_changed(wanted, since=since)
 
 
 def describe_sides(labelled: LabelledData, split: Split) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from parts2whole.errors import Parts2WholeError, first_line
-from parts2whole.files import replacing, sweep, write_text
+from parts2whole.files import hash_file, replacing, sweep, write_text
 from parts2whole.run_folder import CHECKPOINTS
 from parts2whole.training.lock import list_checkpoints
 from parts2whole.weights.native import write_tensors
@@ -79,7 +78,7 @@ def save_checkpoint(
     with _said(path), replacing(path) as beside:
         with beside.open("wb") as file:  # given a path, torch doesn't say that no space is left
             torch.save(state, file)
-        write_text(path.with_suffix(".sha256"), _checksum(beside))
+        write_text(path.with_suffix(".sha256"), hash_file(beside))
     _drop_older(target)
     return path
 
@@ -99,7 +98,7 @@ def load_checkpoint(
     messages: list[str] = []
     for path in list_checkpoints(folder)[::-1]:
         checksum = path.with_suffix(".sha256")
-        if not checksum.exists() or checksum.read_text() != _checksum(path):
+        if not checksum.exists() or checksum.read_text() != hash_file(path):
             messages.append(f"{path.name} is damaged (checksum differs) and was passed over")
             continue
         try:
@@ -179,8 +178,3 @@ def _list_best(target: Path) -> list[Path]:
 
 def _step_of(path: Path) -> int:
     return int(path.stem.rpartition("-")[2])
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

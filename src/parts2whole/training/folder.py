@@ -171,6 +171,11 @@ class RunFolder:
             raise RunFolderError(f"{self.path} was started with other settings: " + "; ".join(changed))
         if self.check_longer and before["steps"] != now["steps"]:
             self.check_longer(before["steps"], now["steps"])
+            if (self.path / RESULT).exists() and not any((self.path / CHECKPOINTS).glob("*.ckpt")):
+                raise RunFolderError(
+                    f"{self.path} is finished and keeps no checkpoint to go on from; begin a new run from "
+                    "its weights with --init"
+                )
 
     def _is_longer(self) -> bool:
         """Whether the run there was planned for other steps; `_refuse_changes` has allowed it."""

@@ -18,7 +18,7 @@ from torch import nn
 
 from parts2whole.files import read_json, write_json
 from parts2whole.training.checkpoint import Progress
-from parts2whole.training.loop import Plan
+from parts2whole.training.loop import FitError, Plan
 from parts2whole.training.optim import Optimiser, OptimiserError
 
 
@@ -93,6 +93,9 @@ def search_rate(
         folder: for the curves of the trials, a folder each.
         train: trains a module by a plan.
         show: say which rate is tried, and show how far each trial is.
+
+    Raises:
+        FitError: no rate can be trained with.
     """
     if (folder / FOUND).exists():
         return RateSearch(**read_json(folder / FOUND))
@@ -110,13 +113,20 @@ def search_rate(
     own = optimiser.base_lr
     best, chosen = math.inf, own  # among equals the nearest to its own is chosen
     tried: dict[str, float | None] = {}
+    diverged: list[FitError] = []
     for factor in sorted(FACTORS, key=lambda factor: abs(math.log(factor))):
         rate = float(f"{own * factor:.3g}")
         trial = with_rate(optimiser, rate)
         place = folder / f"lr-{rate:g}"
         if show:
             print(f"Trying learning rate {rate:g}, {len(tried) + 1} of {len(FACTORS)}", flush=True)
-        value = train(copy.deepcopy(module), trial, short, place, resume=True, show=show).best
+        try:
+            value = train(copy.deepcopy(module), trial, short, place, resume=True, show=show).best
+        except FitError as error:  # it diverges, so it isn't chosen
+            value = math.inf
+            diverged.append(error)
+            if len(diverged) == len(FACTORS):
+                raise
         tried[f"{rate:g}"] = (
             (value if not plan.higher_is_better else -value) if math.isfinite(value) else None
         )

@@ -27,6 +27,9 @@ from parts2whole.weights.card import Card
 from parts2whole.wholes.sampler import WholeSize
 from parts2whole.wholes.where import Anywhere, Where, usual_where
 
+SCANS = "scans"
+"""In ``split.json`` of a pre-training: the hash of every scan's voxels."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Sides:
@@ -36,6 +39,7 @@ class Sides:
         train: to train on.
         validation: to measure on; the same where there is a single patient.
         patients: of every case; those that share a scan, voxel for voxel, are one.
+        hashes: of every case's voxels.
         patients_by: what they are told apart by, in words.
         notes: what the user should know.
     """
@@ -43,6 +47,7 @@ class Sides:
     train: tuple[str, ...]
     validation: tuple[str, ...]
     patients: Mapping[str, str]
+    hashes: Mapping[str, str]
     patients_by: str
     notes: tuple[str, ...]
 
@@ -68,7 +73,13 @@ class Sides:
     def write(self, path: Path, *, where: Where) -> None:
         """Save them as a split without a test side, with the rule by which wholes are drawn."""
         split = Split(self.train, self.validation, ())
-        about = {"sides": self.counts, "patients_by": self.patients_by, "where": where.to_dict()}
+        scans = {case: self.hashes[case] for case in (*self.train, *self.validation)}
+        about = {
+            "sides": self.counts,
+            "patients_by": self.patients_by,
+            "where": where.to_dict(),
+            SCANS: scans,
+        }
         write_split(split, path, **about)
 
     def choose_where(self, scans: Store, path: Path | None) -> Where:
@@ -87,7 +98,7 @@ class Sides:
         """Those that a run was begun with, as `write` left them; these, where it left none.
 
         Raises:
-            SplitError: a scan of theirs isn't in the store any more.
+            SplitError: a scan of theirs isn't in the store any more, or is another now.
         """
         if not path.exists():
             return self
@@ -95,6 +106,13 @@ class Sides:
         lost = sorted({*kept.train, *kept.validation} - set(self.patients))
         if lost:
             raise SplitError(f"the store has lost {', '.join(lost[:5])}, which the run was begun with")
+        hashes = read_json(path).get(SCANS) or {}  # none of runs of version 0.1.0
+        others = sorted(case for case, kept_hash in hashes.items() if self.hashes[case] != kept_hash)
+        if others:
+            raise SplitError(
+                f"{', '.join(others[:5])} in the store are other scans than those that the run was begun "
+                "with: begin a new run"
+            )
         return dataclasses.replace(self, train=kept.train, validation=kept.validation)
 
 
@@ -128,7 +146,8 @@ def choose_sides(scans: Store, *, held_out: Task | None, validation_fraction: fl
         split = split_by_patient(patients, validation=validation_fraction, test=0, seed=seed)
         train, validation = tuple(sorted(split.train)), tuple(sorted(split.validation))
     by = describe_patients([scans.record(case) for case in cases], set(patients.values()))
-    return Sides(train, validation, who, by, tuple(notes))
+    voxels = {record.case_id: record.content_hash for record in scans.cases}
+    return Sides(train, validation, who, voxels, by, tuple(notes))
 
 
 def make_card(

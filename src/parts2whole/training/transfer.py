@@ -36,6 +36,7 @@ from parts2whole.training.model import (
 from parts2whole.training.rescale import match_scale as rescale
 from parts2whole.weights.card import Card
 from parts2whole.weights.load import SCRATCH, Initialisation, load_initialisation
+from parts2whole.weights.native import encoder_hash
 
 Side = Literal["validation", "test"]
 
@@ -120,6 +121,7 @@ class Transfer:
             "task": task.to_dict(),
             "init": self.init,
             "init_fetched": card.fetched if card else "",
+            "init_hash": encoder_hash(self.init) if card else "",
             "method": card.method if card else None,
             "network": self.network.to_dict(),
             "classes": list(self.labelled.classes),

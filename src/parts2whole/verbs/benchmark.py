@@ -30,7 +30,7 @@ from parts2whole.report.study import Listing, name_endpoints
 from parts2whole.report.tables import Table
 from parts2whole.report.verdict import Conclusion
 from parts2whole.study.asked import Verbs
-from parts2whole.study.check import check_paths
+from parts2whole.study.check import check_paths, refuse_others
 from parts2whole.study.file import load_generator
 from parts2whole.study.job import do_job
 from parts2whole.study.plan import Generated, Study
@@ -179,8 +179,9 @@ def _make_data(study: Study, *, workers: int | None, cluster: str | None, progre
         _generate(generated, progress)
     for store in study.stores:
         prepare(out=store.folder, **store.settings, workers=workers, cluster=cluster, progress=progress)
-    for task in study.tasks.values():
-        task.labelled(cache=default_cache(), workers=workers, progress=progress)
+    for name, task in study.tasks.items():
+        labelled = task.labelled(cache=default_cache(), workers=workers, progress=progress)
+        refuse_others(study, name, labelled)
 
 
 def _generate(generated: Generated, progress: bool) -> None:
@@ -237,7 +238,9 @@ def _lost(job: Job) -> Outcome:
 
 def _list(study: Study, finished: int, *, write: bool) -> Listing:
     """What of the study is finished, and how it is judged; ``write`` keeps when endpoints were named."""
-    endpoints, dropped = name_endpoints(study.out, study.endpoints, finished=finished, write=write)
+    metrics = {one.task: one.metric for one in study.finetunings if one.metric}
+    how = {f"metric of {task}": metric for task, metric in metrics.items()} | dict(study.table)
+    named = name_endpoints(study.out, study.endpoints, how=how, finished=finished, write=write)
     folders = [one.folder for one in study.pretrainings.values()]
     folders += [one.folder for one in study.finetunings]
     return Listing(
@@ -245,10 +248,12 @@ def _list(study: Study, finished: int, *, write: bool) -> Listing:
         study.arms,
         tuple(folder for folder in folders if is_finished(folder)),
         study.table,
-        {one.task: one.metric for one in study.finetunings if one.metric},
+        metrics,
         tuple(dict.fromkeys(one.task for one in study.finetunings if one.steps is not None)),
-        endpoints,
-        dropped,
+        named.endpoints,
+        named.dropped,
+        named.changed,
+        {one.folder: one.arm for one in study.pretrainings.values()},
     )
 
 

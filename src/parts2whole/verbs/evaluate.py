@@ -17,6 +17,7 @@ from parts2whole.store.split import read_split
 from parts2whole.tasks.base import default_cache
 from parts2whole.tasks.labelled import LabelledData, TaskError
 from parts2whole.tasks.segmenting import SegmentationTask
+from parts2whole.tasks.sides import refuse_changed
 from parts2whole.training.leak import check_leaks, find_leaks
 from parts2whole.training.model import ModelCard, as_function, load_model
 from parts2whole.training.runtime import Hardware, Runtime
@@ -132,6 +133,8 @@ def evaluate(
     if not items:
         reasons = "; ".join(tell_reasons(set_aside, of=len({*wanted, *set_aside})))
         raise TaskError(f"there is no {side} case to evaluate. {reasons}".rstrip(". "))
+    if data is None:
+        refuse_changed(labelled, folder / SPLIT, since="the run", items=items)
     fresh = items if data is not None else [i for i in items if i in {*split.validation, *split.test}]
     known = (*card.seen, *((*card.trained, *card.chosen_on) if data is not None else ()))
     leaks = find_leaks(labelled, fresh, seen=known, series=card.series)

@@ -24,7 +24,7 @@ from parts2whole.scans.preprocess import Preprocess
 from parts2whole.spec import check_specs, spec_from_dict
 from parts2whole.store.split import Split, read_split, write_split
 from parts2whole.tasks.base import Examination, Task
-from parts2whole.tasks.sides import about_split, describe_sides, remarks, undefined_in
+from parts2whole.tasks.sides import about_split, describe_sides, refuse_changed, remarks, undefined_in
 from parts2whole.training.checkpoint import Progress, load_best
 from parts2whole.training.folder import Resume, RunFolder, begun_with
 from parts2whole.training.loggers import Loggers
@@ -209,6 +209,8 @@ def finetune(
         progress=progress,
     )
     task, labelled = transfer.task, transfer.labelled
+    if kept:
+        refuse_changed(labelled, folder.path / SPLIT, since="the run was begun")
     train = kept.train if kept else transfer.choose_labels(fraction=fraction, cases=cases, seed=seed)
     split = Split(train, transfer.split.validation, transfer.split.test)
     if not task.can_judge(labelled, split.validation):

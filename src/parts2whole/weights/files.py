@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from parts2whole.errors import first_line
+from parts2whole.files import hash_file
 from parts2whole.weights.base import WeightsError
 from parts2whole.weights.tensorflow_bundle import find_bundle, read_bundle
 
@@ -67,11 +67,7 @@ def checksum(path: Path) -> dict[str, str]:
     files = [path]
     if bundle is not None:
         files = [Path(f"{bundle}.index"), *sorted(bundle.parent.glob(bundle.name + ".data-*"))]
-    found = {}
-    for each in files:
-        with each.open("rb") as file:
-            found[each.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    return {each.name: hash_file(each) for each in files}
 
 
 def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from parts2whole.files import replacing
+from parts2whole.files import hash_file, replacing
 from parts2whole.networks.base import Encoder
 from parts2whole.run_folder import CHECKPOINTS, ENCODER, MODEL, MODEL_CARD, OWN_DECODER, WEIGHTS
 from parts2whole.weights.base import WeightsError as WeightsError
@@ -83,6 +83,14 @@ def find_weights(path: Path) -> Path:
     raise WeightsError(
         f"no {ENCODER} in {path} or {path / WEIGHTS}; give a pre-training run or weights folder"
     )
+
+
+def encoder_hash(init: str | Path) -> str:
+    """SHA-256 of the encoder's file in a run or weights folder; empty for what isn't one."""
+    try:
+        return hash_file(find_weights(Path(init)) / ENCODER)
+    except (WeightsError, OSError):
+        return ""
 
 
 def load_native(path: Path) -> Native:
