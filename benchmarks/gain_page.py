@@ -93,7 +93,7 @@ def draw(study: Gain, folder: Path) -> list[str]:
 def short_page(studies: Sequence[Gain], drawn: dict[str, list[str]], name: str, long: str) -> list[str]:
     """What a stranger wants to know: an answer a study, with a table and a picture behind it."""
     lines = [*prose(name), "| | what is shown |", "|---|---|"]
-    lines += [f"| [{study.name}]({study.link}) | {study.said[0][0]} |" for study in studies]
+    lines += [f"| [{study.name}]({study.link}) | {study.headline} |" for study in studies]
     of_gain = [study for study in studies if study.methods and study.reference.lower() == "scratch"]
     if of_gain:
         link = TOGETHER.lower().replace(" ", "-").rstrip("?")

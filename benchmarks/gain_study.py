@@ -105,8 +105,21 @@ class Gain:
     @cached_property
     def said(self) -> list[tuple[str, str]]:
         """What is shown of the arm of interest, an endpoint each; and what could have been seen."""
-        found = [conclude([endpoint]) for endpoint in self.pairs[self.focus]]
-        return [(one.headline, one.power) for one in found if one is not None]
+        found = []
+        for endpoint in self.pairs[self.focus]:
+            tasks, one = {row.task for row in endpoint.rows}, conclude([endpoint])
+            if one is not None and len(tasks) > 1:  # a sentence a task, with what could have been seen
+                by_task = [text for text in one.sentences if text.partition(":")[0] in tasks]
+                found.append((" ".join(by_task), ""))
+            elif one is not None:
+                found.append((one.headline, one.power))
+        return found
+
+    @property
+    def headline(self) -> str:
+        """What its first endpoint shows, in a sentence."""
+        found = conclude(self.pairs[self.focus][:1])
+        return found.headline if found else ""
 
     @cached_property
     def told(self) -> list[bool]:
