@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 import parts2whole as p2w
 from parts2whole.cli import main
+from parts2whole.report.study import read_runs
 from parts2whole.scans.preprocess import Preprocess
 from parts2whole.tasks.labelled import TaskError
 from parts2whole.training.examine import Examiner
@@ -387,6 +388,7 @@ def test_a_rate_is_searched_on_validation_cases(task, cache, tmp_path, monkeypat
     plain = short_finetune(task, tmp_path / "b", cache, **settings | {"lr": found["lr"]}).result
     assert plain["test"] == found["test"]
     assert plain["rates"] is None
+    assert [run.name for run in read_runs(tmp_path / "a")] == ["a"]  # its trials are no runs
     # Broken off after the search, a run goes on without searching again.
     (tmp_path / "a" / "result.json").unlink()
     monkeypatch.setattr("parts2whole.training.rates.with_rate", None)

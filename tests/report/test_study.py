@@ -174,10 +174,9 @@ def test_a_metric_or_test_that_changes_after_the_results_is_told(study: Listing,
         "metric iou since 12 fine-tunings were finished, dice when named",
     )
     assert changes(20, test="welch", metric="iou") == changes(12, write=False, test="welch", metric="iou")
-    assert changes(20, metric="dice") == (
-        "test as usual since 20 fine-tunings were finished, welch when named",
-    )
+    assert changes(20, test="welch", metric="dice", other="auc") == ()  # of a new task nothing has changed
     assert changes(30, test="welch", metric="dice") == ()
+    assert changes(30, other="iou") == ("other iou since 30 fine-tunings were finished, auc when named",)
     changed = dataclasses.replace(
         study, changed=("test paired since 20 fine-tunings were finished, welch when named",)
     )

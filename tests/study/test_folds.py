@@ -215,7 +215,9 @@ def test_a_seed_counts_when_all_of_its_folds_are_tested(folder, finished):
     )
     assert left.result["arm"] == next(iter({run.result["arm"] for run in runs} - {lost.result["arm"]}))
     assert (left.result["folds"], len(left.cases)) == (3, 8)
-    assert not waiting.finished
+    assert (waiting.finished, waiting.waits) == (False, True)
+    others = [run for run in runs if run.result["arm"] == lost.result["arm"] and run is not lost]
+    assert waiting.duration_s == pytest.approx(sum(run.duration_s for run in others))
     (note,) = waiting.notes
     assert note.startswith(lost.result["arm"])
     assert "2 of 3 folds are finished" in note

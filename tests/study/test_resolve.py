@@ -203,6 +203,13 @@ def test_every_mistake_is_named_by_its_place(tmp_path: Path, path: str, value: A
         read(tmp_path, changed(path, value))
 
 
+def test_a_margin_is_of_the_metric_that_tasks_are_judged_by(tmp_path: Path) -> None:
+    plain = changed("table", {"margin": 2})
+    for task in plain["tasks"].values():
+        task["metric"] = "hd95_mm_mean"
+    assert read(tmp_path, plain).table["margin"] == 2
+
+
 def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="can't be read"):
         read_study(tmp_path / "none.yaml", out=tmp_path, verbs=VERBS)

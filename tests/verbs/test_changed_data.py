@@ -76,7 +76,7 @@ def test_a_table_whose_rows_have_moved_is_not_evaluated_by_their_numbers(table: 
     classify(table, tmp_path / "run")
     p2w.evaluate(tmp_path / "run", hardware=CPU, progress=False)
     reorder(table)
-    with pytest.raises(TaskError, match=r"changed since the run .*rows of a table have moved"):
+    with pytest.raises(TaskError, match=r"of the run in .* changed since .*rows of a table have moved"):
         p2w.evaluate(tmp_path / "run", hardware=CPU, progress=False)
 
 
@@ -84,10 +84,19 @@ def test_a_run_does_not_go_on_with_a_table_whose_rows_have_moved(table: Path, tm
     classify(table, tmp_path / "run")
     (tmp_path / "run" / "result.json").unlink()  # as if it had been killed before its test
     reorder(table)
-    with pytest.raises(TaskError, match="12 of 12 cases changed since the run was begun"):
+    with pytest.raises(TaskError, match=r"8 of 8 cases of the run in .*/run changed since"):
         classify(table, tmp_path / "run", resume=True)
     reorder(table)
     assert classify(table, tmp_path / "run", resume=True).result["test"]
+
+
+def test_what_was_mended_before_anything_was_learned_is_taken(table: Path, tmp_path: Path) -> None:
+    classify(table, tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    shutil.rmtree(tmp_path / "run" / "checkpoints")  # as if it had been killed in its first steps
+    reorder(table)
+    assert classify(table, tmp_path / "run", resume="auto").result["test"]
+    assert p2w.evaluate(tmp_path / "run", hardware=CPU, progress=False).metrics
 
 
 def test_other_boxes_are_other_data(table: Path, tmp_path: Path) -> None:
@@ -114,7 +123,9 @@ def test_a_pretraining_does_not_go_on_with_other_scans_of_the_same_names(tmp_pat
     (tmp_path / "run" / "result.json").unlink()
     write_scan(tmp_path / "scans" / "s0.nii.gz", 100)
     p2w.prepare([tmp_path / "scans"], out=tmp_path / "store", modality="MR", workers=0, progress=False)
-    with pytest.raises(ValueError, match="s0 in the store are other scans than those that the run was begun"):
+    with pytest.raises(
+        ValueError, match=r"s0 in the store are other scans than those that .*/run was begun with"
+    ):
         p2w.pretrain(store.path, method=p2w.Parts2Whole(), out=tmp_path / "run", resume=True, **settings)
 
 
@@ -236,7 +247,7 @@ def test_a_rate_that_diverges_is_not_chosen_and_ends_nothing(
 
     def diverging(*given: Any, **named: Any) -> Any:
         if named["optimiser"].base_lr > 2e-3:
-            raise loop.FitError("the loss is not finite; start again with a lower learning rate")
+            raise loop.LossError("the loss is not finite; start again with a lower learning rate")
         return fit(*given, **named)
 
     fit = loop.fit
@@ -250,5 +261,5 @@ def test_a_rate_that_diverges_is_not_chosen_and_ends_nothing(
         "parts2whole.verbs.finetune.fit",
         lambda *_, **named: diverging(**named | {"optimiser": p2w.AdamW(lr=1.0)}),
     )
-    with pytest.raises(loop.FitError):
+    with pytest.raises(loop.LossError):
         classify(table, tmp_path / "all", lr="auto", optimiser=p2w.AdamW(lr=1e-3))

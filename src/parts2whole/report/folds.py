@@ -56,7 +56,11 @@ def _unfinished(folds: Sequence[Run]) -> Run:
         f"{first.get('arm')}, {first.get('task_name')}, seed {first.get('seed', 0)}: {len(folds)} of "
         f"{first[FOLD][1]} folds are finished, so it isn't counted yet"
     )
-    return dataclasses.replace(folds[0], result={}, cases=(), notes=(*folds[0].notes, said))
+    took = sum(run.duration_s or 0.0 for run in folds)
+    last = {"step": folds[0].steps, "time_s": took}
+    return dataclasses.replace(
+        folds[0], result={}, cases=(), records=(last,), notes=(*folds[0].notes, said), waits=True
+    )
 
 
 def _check(folds: Sequence[Run]) -> None:

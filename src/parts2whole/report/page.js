@@ -27,6 +27,6 @@ const dash = (number) => ["", ";stroke-dasharray:8 5", ";stroke-dasharray:1 6"][
 
 function number(value, percent, digits = 4) {
   if (percent) return `${(100 * value).toFixed(1)} %`;
-  if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5)) return Number(value.toPrecision(3)).toExponential();
+  if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5)) return Number(value.toPrecision(Math.max(3, digits - 1))).toExponential();
   return String(Number(value.toPrecision(digits)));
 }

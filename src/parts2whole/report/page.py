@@ -281,7 +281,7 @@ def _details(runs: Sequence[Run], root: Path | None) -> list[tuple[str, str]]:
 
 def _unfinished(runs: Sequence[Run]) -> list[Verdict]:
     """A word about runs that are not at their end."""
-    left = [run for run in runs if not run.finished]
+    left = [run for run in runs if not run.finished and not run.waits]  # these have a note of their own
     if not left:
         return []
     if len(runs) == 1:

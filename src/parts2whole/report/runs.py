@@ -31,6 +31,7 @@ from parts2whole.run_folder import (
     ENVIRONMENT,
     METRICS,
     PANELS,
+    RATES,
     RESULT,
     TEST_CASES,
     WEIGHTS,
@@ -44,7 +45,7 @@ Spacing = tuple[float, float, float]
 VOLUMES = Path(PANELS, "latest.npz")
 """What a benchmark keeps beside the result of a cell; it names the arm and the task."""
 OF_CELL = ("arm", "task_name", "monitor", "commit", "fold")
-NOT_RUNS = frozenset({WEIGHTS, CHECKPOINTS, "tensorboard", PANELS, "cases", "records", EMBEDDING})
+NOT_RUNS = frozenset({WEIGHTS, CHECKPOINTS, "tensorboard", PANELS, "cases", "records", EMBEDDING, RATES})
 
 
 class RunError(Parts2WholeError, ValueError):
@@ -107,6 +108,7 @@ class Run:
         cases: rows of ``test_cases.csv`` by ``case``; numbers are floats, empty cells are left out.
         pictures: PNG files the run drew, oldest first.
         notes: what could not be read, in words.
+        waits: of folds put together, for others that aren't finished.
     """
 
     folder: Path
@@ -118,6 +120,7 @@ class Run:
     cases: tuple[Plain, ...] = ()
     pictures: tuple[Path, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    waits: bool = False
 
     @property
     def name(self) -> str:

@@ -163,14 +163,15 @@ def name_endpoints(
         known = dict.fromkeys(DEFAULT, 0)
     now = known | {name: finished for name in wanted if name not in known}
     told = {name: str(value) for name, value in how.items()}
-    then = kept.get(HOW, told) if finished or not write else told
-    others = [name for name in (*then, *told) if then.get(name) != told.get(name)]
-    late = dict(kept.get(LATE, {})) if finished or not write else {}
+    begun = finished or not write
+    then = told | (kept.get(HOW, {}) if begun else {})
+    late = dict(kept.get(LATE, {})) if begun else {}
     changed = []
-    for name in dict.fromkeys(others):
-        count = late.setdefault(f"{name}: {told.get(name)}", finished)
-        since = f" since {plural(count, 'fine-tuning')} were finished" if count else ""
-        changed.append(f"{name} {told.get(name, 'as usual')}{since}, {then.get(name, 'as usual')} when named")
+    for name, value in told.items():
+        if value != then[name]:
+            count = late.setdefault(f"{name}: {value}", finished)
+            since = f" since {plural(count, 'fine-tuning')} were finished" if count else ""
+            changed.append(f"{name} {value}{since}, {then[name]} when named")
     content = {**now, HOW: then, LATE: late}
     if write and content != kept:
         write_json(path, content)

@@ -10,7 +10,7 @@ from parts2whole.run_folder import RESULT, SPLIT
 from parts2whole.study.plan import Study
 from parts2whole.study.read import StudyError
 from parts2whole.study.work import is_finished
-from parts2whole.tasks.labelled import LabelledData
+from parts2whole.tasks.labelled import CHANGED, LabelledData
 from parts2whole.tasks.sides import MARKS
 from parts2whole.weights.hub import PREFIX
 from parts2whole.weights.load import SCRATCH
@@ -56,24 +56,24 @@ def refuse_others(study: Study, task: str, labelled: LabelledData) -> None:
     """
     now = labelled.marks(item.item_id for item in labelled.items)
     weights: dict[str, str] = {}
-    for one in study.finetunings:
-        if one.task != task or not is_finished(one.folder):
-            continue
+    finished = [one for one in study.finetunings if one.task == task and is_finished(one.folder)]
+    ways = f"Put them back, begin anew with another --out, or delete what is finished of {task} in"
+    for one in finished:
         then = read_json(one.folder / SPLIT).get(MARKS) or {}
         changed = [case for case in then if case in now and not _is_same(then[case], now[case])]
         if changed:
             raise StudyError(
-                f"{name_some(changed)} of {task} changed since {one.title} was finished: scan, label, class "
-                "or box are others now. Put them back, begin anew with another --out, or delete what is "
-                f"finished in {one.folder.parent}"
+                f"{name_some(changed)} of {task} changed since {one.title} was finished: {CHANGED}. {ways} "
+                f"{one.folder.parent}"
             )
         init, kept = str(one.settings["init"]), read_json(one.folder / RESULT).get("init_hash")
         if one.pretraining is None and kept:
-            found = weights.setdefault(init, encoder_hash(init))
-            if found and found != kept:
+            if init not in weights:
+                weights[init] = encoder_hash(init)
+            if weights[init] not in ("", kept):
                 raise StudyError(
-                    f"the weights in {init} aren't those that {one.title} was fine-tuned from. Put them "
-                    f"back, begin anew with another --out, or delete what is finished in {one.folder.parent}"
+                    f"the weights in {init} aren't those that {one.title} was fine-tuned from. {ways} "
+                    f"{one.folder.parent}"
                 )
 
 

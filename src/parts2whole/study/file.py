@@ -131,7 +131,7 @@ class StudyFile:
                 "arm": arm,
                 "seed": seed,
                 "value": 0.5 + 0.01 * seed,
-                "metric": plain.get("metric", target.task.monitor),
+                "metric": plain.get("metric") or target.metric or target.task.monitor,
             }
             for target in tasks
             for arm in arms

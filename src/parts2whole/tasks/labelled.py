@@ -14,6 +14,7 @@ from parts2whole.store.record import describe_patients
 from parts2whole.store.split import join_patients, labelled_subset
 from parts2whole.store.store import Store
 
+CHANGED = "scan, label, class or box are others now, or rows of a table have moved"
 PUBLIC_SALT = b"public data set"
 """Ids of public data sets are hashed with this, so that cases and splits are the same on every machine."""
 
@@ -135,8 +136,7 @@ class LabelledData:
         if any(record.has_label and not record.label_hash for record in records):
             return ""
         lines = [
-            " ".join(map(str, (item.item_id, item.target, *filter(None, (item.box, item.lesions)))))
-            for item in self.items
+            f"{item.item_id} {item.target}" + (f" {item.box}" if item.box else "") for item in self.items
         ]
         lines += [f"{record.case_id} {record.label_hash}" for record in records]
         return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:32]
@@ -150,18 +150,18 @@ class LabelledData:
         for name in item_ids:
             item = self.item(name)
             record = self.store.record(item.case_id)
-            told = (record.content_hash, record.label_hash, item.target, item.box, item.lesions)
-            found[name] = _hash(told)
+            kind = (item.target, len(item.lesions), item.irrelevant)
+            found[name] = _hash((record.content_hash, record.label_hash, item.box, *kind))
             if item.centre:
                 found[name] += f"-{_hash(round(place, 1) for place in item.centre)}"
         return found
 
-    def refuse_changed(self, marks: Mapping[str, str], *, since: str) -> None:
+    def refuse_changed(self, marks: Mapping[str, str], *, of: str) -> None:
         """Refuse data in which items aren't what they were, be it only that their names moved on.
 
         Args:
-            marks: as `marks` gave them; none of runs of version 0.1.0.
-            since: when, in words.
+            marks: as `marks` gave them.
+            of: whose they are, in words.
 
         Raises:
             TaskError: an item is another now, or gone.
@@ -171,9 +171,8 @@ class LabelledData:
         if changed:
             names = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
             raise TaskError(
-                f"{len(changed)} of {plural(len(marks), 'case')} changed since {since} ({names}): scan, "
-                "label, class or box are others now, or rows of a table have moved. Put them back, or begin "
-                "a new run"
+                f"{len(changed)} of {plural(len(marks), 'case')} of {of} changed since ({names}): {CHANGED}. "
+                "Put them back, or begin a new run in another --out"
             )
 
     @property
@@ -202,7 +201,7 @@ class LabelledData:
 
 
 def _hash(told: Iterable[object]) -> str:
-    return hashlib.sha256(" ".join(map(str, told)).encode()).hexdigest()[:16]
+    return hashlib.sha256(" ".join(map(str, told)).encode()).hexdigest()[:8]
 
 
 def same_scan_same_patient(items: Sequence[Item], store: Store) -> tuple[Item, ...]:

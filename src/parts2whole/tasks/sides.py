@@ -62,20 +62,17 @@ def about_split(labelled: LabelledData, split: Split) -> dict[str, Any]:
     return {"sides": sides, "patients_by": labelled.patients_by, MARKS: marks}
 
 
-def refuse_changed(
-    labelled: LabelledData, path: Path, *, since: str, items: Collection[str] | None = None
-) -> None:
+def refuse_changed(labelled: LabelledData, path: Path, *, of: str, items: Collection[str]) -> None:
     """Refuse data in which cases of a run aren't what they were; see `LabelledData.refuse_changed`.
 
     Args:
         labelled: the data as they are.
         path: the run's ``split.json``.
-        since: when, in words.
-        items: look at these of its cases; default all.
+        of: which run, in words.
+        items: look at these of its cases.
     """
-    marks = read_json(path).get(MARKS) or {}
-    wanted = {name: mark for name, mark in marks.items() if items is None or name in items}
-    labelled.refuse_changed(wanted, since=since)
+    marks = read_json(path).get(MARKS) or {}  # none of runs of version 0.1.0
+    labelled.refuse_changed({name: marks[name] for name in items if name in marks}, of=of)
 
 
 def describe_sides(labelled: LabelledData, split: Split) -> list[str]:

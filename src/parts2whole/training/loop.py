@@ -49,6 +49,10 @@ class FitError(Parts2WholeError, RuntimeError):
     """Training that can't go on: a loss that is not a number, or processes that have come apart."""
 
 
+class LossError(FitError):
+    """A loss that is not a number."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """How long to train, and what to do when.
@@ -145,7 +149,8 @@ def fit(
         How far the run got, its validation values and the best of them.
 
     Raises:
-        FitError: the loss is not finite.
+        LossError: the loss is not finite.
+        FitError: processes have come apart.
         Interrupted: SIGINT, SIGTERM or SIGUSR1 arrived; the state is saved.
         parts2whole.training.step.MemoryShortage: a batch doesn't fit, and can't be computed in pieces.
         parts2whole.training.checkpoint.CheckpointError: a checkpoint can't be written or doesn't fit.
@@ -322,7 +327,7 @@ def _refuse_bad_loss(health: Health, samples: Dataset[Any], plan: Plan, folder: 
         return
     kept = list_checkpoints(folder)
     last = f"The last good checkpoint is {kept[-1]}" if kept else "There is no checkpoint yet"
-    raise FitError(
+    raise LossError(
         f"the loss is not finite at step {bad + 1}, in a batch of "
         f"{name_cases(samples, step=bad, batch_size=plan.batch_size)}. {last}. Look at these cases; if they "
         "are sound, start again with a lower learning rate or a clip_norm"

@@ -18,7 +18,7 @@ from torch import nn
 
 from parts2whole.files import read_json, write_json
 from parts2whole.training.checkpoint import Progress
-from parts2whole.training.loop import FitError, Plan
+from parts2whole.training.loop import LossError, Plan
 from parts2whole.training.optim import Optimiser, OptimiserError
 
 
@@ -95,7 +95,7 @@ def search_rate(
         show: say which rate is tried, and show how far each trial is.
 
     Raises:
-        FitError: no rate can be trained with.
+        LossError: no rate can be trained with.
     """
     if (folder / FOUND).exists():
         return RateSearch(**read_json(folder / FOUND))
@@ -111,9 +111,8 @@ def search_rate(
         keep_best=False,
     )
     own = optimiser.base_lr
-    best, chosen = math.inf, own  # among equals the nearest to its own is chosen
+    found: dict[float, float] = {}
     tried: dict[str, float | None] = {}
-    diverged: list[FitError] = []
     for factor in sorted(FACTORS, key=lambda factor: abs(math.log(factor))):
         rate = float(f"{own * factor:.3g}")
         trial = with_rate(optimiser, rate)
@@ -122,18 +121,17 @@ def search_rate(
             print(f"Trying learning rate {rate:g}, {len(tried) + 1} of {len(FACTORS)}", flush=True)
         try:
             value = train(copy.deepcopy(module), trial, short, place, resume=True, show=show).best
-        except FitError as error:  # it diverges, so it isn't chosen
+            found[rate] = value
+        except LossError:  # it diverges, so it isn't chosen
             value = math.inf
-            diverged.append(error)
-            if len(diverged) == len(FACTORS):
+            if not found and len(tried) == len(FACTORS) - 1:
                 raise
         tried[f"{rate:g}"] = (
             (value if not plan.higher_is_better else -value) if math.isfinite(value) else None
         )
-        if value < best:
-            best, chosen = value, rate
-    found = RateSearch(chosen, tried, steps, round(time.monotonic() - began, 2))
-    write_json(folder / FOUND, found.to_dict())
+    chosen = min(found, key=found.__getitem__)  # among equals the nearest to its own
+    search = RateSearch(chosen, tried, steps, round(time.monotonic() - began, 2))
+    write_json(folder / FOUND, search.to_dict())
     for kept in folder.rglob("*.ckpt*"):
         kept.unlink(missing_ok=True)
-    return found
+    return search

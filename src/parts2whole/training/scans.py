@@ -110,8 +110,8 @@ class Sides:
         others = sorted(case for case, kept_hash in hashes.items() if self.hashes[case] != kept_hash)
         if others:
             raise SplitError(
-                f"{', '.join(others[:5])} in the store are other scans than those that the run was begun "
-                "with: begin a new run"
+                f"{', '.join(others[:5])} in the store are other scans than those that {path.parent} was "
+                "begun with: put them back, choose another --out, or delete that folder"
             )
         return dataclasses.replace(self, train=kept.train, validation=kept.validation)
 

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
+from inspect import signature
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from parts2whole.report.embedding_figure import write_embedding_figure
 from parts2whole.report.endpoints import to_rows
 from parts2whole.report.figures import FigureError
 from parts2whole.report.formats import to_csv, to_html, to_latex, to_markdown, to_text
+from parts2whole.report.make_table import make_table
 from parts2whole.report.page import write_report
 from parts2whole.report.results import finished_finetunings, result_rows
 from parts2whole.report.runs import Run
@@ -31,7 +33,7 @@ from parts2whole.report.tables import Table
 from parts2whole.report.verdict import Conclusion
 from parts2whole.study.asked import Verbs
 from parts2whole.study.check import check_paths, refuse_others
-from parts2whole.study.file import load_generator
+from parts2whole.study.file import TABLE, load_generator
 from parts2whole.study.job import do_job
 from parts2whole.study.plan import Generated, Study
 from parts2whole.study.progress import Reporter
@@ -54,6 +56,8 @@ FORMATS: dict[str, Callable[[Table], str]] = {
 }
 
 
+USUAL = {name: each.default for name, each in signature(make_table).parameters.items() if name in TABLE}
+"""How tables are made where a study doesn't say."""
 FIGURES = {"contrast.png": write_contrast_figure, "embedding.png": write_embedding_figure}
 """Of all pre-trainings of a study."""
 
@@ -239,7 +243,8 @@ def _lost(job: Job) -> Outcome:
 def _list(study: Study, finished: int, *, write: bool) -> Listing:
     """What of the study is finished, and how it is judged; ``write`` keeps when endpoints were named."""
     metrics = {one.task: one.metric for one in study.finetunings if one.metric}
-    how = {f"metric of {task}": metric for task, metric in metrics.items()} | dict(study.table)
+    judged = {task: study.tasks[task].monitor for task in study.tasks} | metrics
+    how = {f"metric of {task}": metric for task, metric in judged.items()} | USUAL | dict(study.table)
     named = name_endpoints(study.out, study.endpoints, how=how, finished=finished, write=write)
     folders = [one.folder for one in study.pretrainings.values()]
     folders += [one.folder for one in study.finetunings]

@@ -134,8 +134,9 @@ def evaluate(
         reasons = "; ".join(tell_reasons(set_aside, of=len({*wanted, *set_aside})))
         raise TaskError(f"there is no {side} case to evaluate. {reasons}".rstrip(". "))
     if data is None:
-        refuse_changed(labelled, folder / SPLIT, since="the run", items=items)
-    fresh = items if data is not None else [i for i in items if i in {*split.validation, *split.test}]
+        refuse_changed(labelled, folder / SPLIT, of=f"the run in {folder}", items=items)
+    measured = {*split.validation, *split.test}
+    fresh = items if data is not None else [item for item in items if item in measured]
     known = (*card.seen, *((*card.trained, *card.chosen_on) if data is not None else ()))
     leaks = find_leaks(labelled, fresh, seen=known, series=card.series)
     leak = check_leaks(leaks, accept_leak=accept_leak, where=side)

@@ -27,6 +27,7 @@ from parts2whole.tasks.base import Examination, Task
 from parts2whole.tasks.sides import about_split, describe_sides, refuse_changed, remarks, undefined_in
 from parts2whole.training.checkpoint import Progress, load_best
 from parts2whole.training.folder import Resume, RunFolder, begun_with
+from parts2whole.training.lock import list_checkpoints
 from parts2whole.training.loggers import Loggers
 from parts2whole.training.loop import Plan, fit
 from parts2whole.training.model import Decoder, as_function, save_model
@@ -195,7 +196,8 @@ def finetune(
     runtime = Runtime(folder.as_begun(hardware))
     check_batch(batch_size, independent=plan.independent, runtime=runtime)
 
-    kept = read_split(folder.path / SPLIT) if resume and (folder.path / SPLIT).exists() else None
+    begun = bool(resume) and bool(list_checkpoints(folder.path))  # before, nothing has been learned
+    kept = read_split(folder.path / SPLIT) if begun else None
     transfer = open_transfer(
         task,
         init,
@@ -210,7 +212,8 @@ def finetune(
     )
     task, labelled = transfer.task, transfer.labelled
     if kept:
-        refuse_changed(labelled, folder.path / SPLIT, since="the run was begun")
+        learned_from = {*kept.train, *kept.validation}
+        refuse_changed(labelled, folder.path / SPLIT, of=f"the run in {folder.path}", items=learned_from)
     train = kept.train if kept else transfer.choose_labels(fraction=fraction, cases=cases, seed=seed)
     split = Split(train, transfer.split.validation, transfer.split.test)
     if not task.can_judge(labelled, split.validation):

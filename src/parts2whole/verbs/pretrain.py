@@ -27,6 +27,7 @@ from parts2whole.training.continual import begin_from, check_longer
 from parts2whole.training.embedding import EmbedError, embed_parts
 from parts2whole.training.examine import Examiner
 from parts2whole.training.folder import Resume, RunFolder
+from parts2whole.training.lock import list_checkpoints
 from parts2whole.training.loop import Plan, fit
 from parts2whole.training.optim import Optimiser, Schedule, choose_optimiser, parameter_groups
 from parts2whole.training.provenance import peak_memory_mb
@@ -189,9 +190,10 @@ def pretrain(
     check_batch(batch_size, independent=plan.independent, runtime=runtime)
 
     sides = choose_sides(scans, held_out=held_out, validation_fraction=validation_fraction, seed=seed)
-    sides = sides.kept_in(folder.path / SPLIT) if resume else sides
+    begun = bool(resume) and bool(list_checkpoints(folder.path))  # before, nothing has been learned
+    sides = sides.kept_in(folder.path / SPLIT) if begun else sides
     beginning = begin_from(init, network, scans, held_out=held_out, shown_mm=size.shown_mm)
-    chosen_where = where or sides.choose_where(scans, folder.path / SPLIT if resume else None)
+    chosen_where = where or sides.choose_where(scans, folder.path / SPLIT if begun else None)
     bank = method.bank if isinstance(method, FixedBank) else None
     sampler_of = partial(WholeSampler, scans, size=size, seed=seed, where=chosen_where, weights=weights)
     sampler = sampler_of(cases=sides.train, bank=bank)
