@@ -238,6 +238,40 @@ def test_what_is_said_of_the_gain_is_in_the_results(page):
         assert f"one to ten labels, nothing is told ({low} to {high})" in said
 
 
+def test_what_is_said_of_more_studies_is_in_their_tables():
+    more = (ROOT / "docs/results-more.md").read_text()
+    short, small = (
+        more.split(f"\n## {name}\n")[1]
+        for name in ("Hippocampus, half the steps", "Sarcoma and adrenal glands")
+    )
+    (ours,) = re.findall(r"^\| Parts2Whole \| (.*)$", small.split("\n## ")[0], re.MULTILINE)
+    adrenal, *_, nine = (float(found.replace("−", "-")) for found in re.findall(r"<br>(.[\d.]+)", ours))
+    (ramp,) = re.findall(r"^\| scratch, one ramp \| (.*)$", short.split("\n## ")[0], re.MULTILINE)
+    two, three = (f"{float(found):.1f}" for found in re.findall(r"\*\*<br>−([\d.]+)", ramp))
+    said = " ".join(more.split())
+    assert f"two ramps gain {two} and {three} points" in said
+    assert f"nine sarcomas Parts2Whole is {nine:.1f} points ahead" in said
+    results = " ".join((ROOT / "docs/results.md").read_text().split())
+    assert f"Parts2Whole is {-adrenal:.1f} points of AUC below scratch" in results
+    assert (
+        round(float(two))
+        == round(float(three))
+        == int(re.findall(r"help short fine-tuning from scratch by (\d) points", results)[0])
+    )
+    probes = [
+        float(found)
+        for found in re.findall(
+            r"^\| [^|]+ \| ([\d.]+) ±", (ROOT / "docs/probes.md").read_text(), re.MULTILINE
+        )
+    ]
+    (fresh,) = map(
+        float, re.findall(r"untrained, first seed alone: ([\d.]+)\.", (ROOT / "docs/probes.md").read_text())
+    )
+    assert len(probes) == 6
+    assert sorted(probes)[1] - fresh > 19.5  # "all but the smallest parts stand 20 points above"
+    assert sorted(probes)[0] == probes[1]
+
+
 def test_every_study_of_the_short_results_has_all_its_runs_on_the_long_page():
     short, long = ((ROOT / f"docs/{name}.md").read_text() for name in ("results", "results-runs"))
     places = re.findall(r"\]\(results-runs\.md#([\w-]+)\)", short)

@@ -55,7 +55,7 @@ def test_two_falling_curves_correlate_although_their_changes_do_not(tmp_path: Pa
     assert found.pearson > 0.9
     assert found.changes < -0.9
     assert "r = 0.9" in found.describe()
-    assert "of changes -1.00" in found.describe()
+    assert "of changes −1.00" in found.describe()
 
 
 @pytest.mark.parametrize(

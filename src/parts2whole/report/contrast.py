@@ -71,7 +71,7 @@ class Correlation:
             return f"{n}, too few to correlate" if self.n < FEWEST else f"constant over {n}"
         few = f"too few ({self.n - 1})" if self.n - 1 < FEWEST else "constant"
         changes = few if math.isnan(self.changes) else f"{self.changes:.2f}"
-        return f"r = {self.pearson:.2f}, of changes {changes}, n = {n}"
+        return f"r = {self.pearson:.2f}, of changes {changes}, n = {n}".replace("-", "−")
 
 
 def features_of(run: Run) -> str:

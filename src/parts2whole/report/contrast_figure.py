@@ -45,7 +45,7 @@ def write_contrast_figure(path: str | Path, runs: Sequence[Run]) -> Path:
         beside.plot(steps, contrast, color=CONTRAST, marker="s", markersize=3)
         beside.set_ylabel(words[1], color=CONTRAST, fontsize=8)
         title = f"{names[run.folder]}\n{correlate(run).describe()}"
-        axes.set_title(title, fontsize=8.5, color=INK, loc="left", parse_math=False)
+        axes.set_title(title, fontsize=7.5, color=INK, loc="left", parse_math=False)  # as wide as the axes
         for one in (axes, beside):
             one.tick_params(labelsize=7, colors=MUTED)
             one.spines[["top"]].set_visible(False)
