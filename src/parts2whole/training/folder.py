@@ -32,7 +32,13 @@ from parts2whole.run_folder import (
 )
 from parts2whole.spec import Spec, to_plain
 from parts2whole.training.cluster import is_first_process
-from parts2whole.training.lock import RunFolderError, hold_folder, refuse_begun, refuse_busy
+from parts2whole.training.lock import (
+    RunFolderError,
+    hold_folder,
+    list_checkpoints,
+    refuse_begun,
+    refuse_busy,
+)
 from parts2whole.training.loggers import KEPT as LOGGED_AS
 from parts2whole.training.loggers import Loggers
 from parts2whole.training.provenance import reset_peak_memory
@@ -196,6 +202,16 @@ class RunFolder:
             (self.path / RESULT).unlink(missing_ok=True)
         write_text(self.path / CONFIG, yaml.safe_dump(self.settings, sort_keys=False))
         write_json(self.path / ENVIRONMENT, environment)
+
+
+def keeps_split(out: Path, told: str) -> bool:
+    """Whether a run that is gone on with has a split of its own.
+
+    Before its first checkpoint nothing has been learned, so the data may have been mended since; but a run of
+    version 0.1.0, whose split doesn't tell what was ``told`` later, keeps what it had.
+    """
+    path = out / SPLIT
+    return path.exists() and (bool(list_checkpoints(out)) or told not in read_json(path))
 
 
 def begun_with(out: str | Path, name: str, default: Any) -> Any:

@@ -24,10 +24,9 @@ from parts2whole.scans.preprocess import Preprocess
 from parts2whole.spec import check_specs, spec_from_dict
 from parts2whole.store.split import Split, read_split, write_split
 from parts2whole.tasks.base import Examination, Task
-from parts2whole.tasks.sides import about_split, describe_sides, refuse_changed, remarks, undefined_in
+from parts2whole.tasks.sides import MARKS, about_split, describe_sides, refuse_changed, remarks, undefined_in
 from parts2whole.training.checkpoint import Progress, load_best
-from parts2whole.training.folder import Resume, RunFolder, begun_with
-from parts2whole.training.lock import list_checkpoints
+from parts2whole.training.folder import Resume, RunFolder, begun_with, keeps_split
 from parts2whole.training.loggers import Loggers
 from parts2whole.training.loop import Plan, fit
 from parts2whole.training.model import Decoder, as_function, save_model
@@ -196,8 +195,7 @@ def finetune(
     runtime = Runtime(folder.as_begun(hardware))
     check_batch(batch_size, independent=plan.independent, runtime=runtime)
 
-    begun = bool(resume) and bool(list_checkpoints(folder.path))  # before, nothing has been learned
-    kept = read_split(folder.path / SPLIT) if begun else None
+    kept = read_split(folder.path / SPLIT) if resume and keeps_split(folder.path, MARKS) else None
     transfer = open_transfer(
         task,
         init,

@@ -26,13 +26,12 @@ from parts2whole.tasks.base import Task
 from parts2whole.training.continual import begin_from, check_longer
 from parts2whole.training.embedding import EmbedError, embed_parts
 from parts2whole.training.examine import Examiner
-from parts2whole.training.folder import Resume, RunFolder
-from parts2whole.training.lock import list_checkpoints
+from parts2whole.training.folder import Resume, RunFolder, keeps_split
 from parts2whole.training.loop import Plan, fit
 from parts2whole.training.optim import Optimiser, Schedule, choose_optimiser, parameter_groups
 from parts2whole.training.provenance import peak_memory_mb
 from parts2whole.training.runtime import Hardware, Runtime
-from parts2whole.training.scans import choose_sides, make_card
+from parts2whole.training.scans import SCANS, choose_sides, make_card
 from parts2whole.training.step import check_batch
 from parts2whole.verbs import paste, words
 from parts2whole.weights.load import SCRATCH
@@ -190,7 +189,7 @@ def pretrain(
     check_batch(batch_size, independent=plan.independent, runtime=runtime)
 
     sides = choose_sides(scans, held_out=held_out, validation_fraction=validation_fraction, seed=seed)
-    begun = bool(resume) and bool(list_checkpoints(folder.path))  # before, nothing has been learned
+    begun = bool(resume) and keeps_split(folder.path, SCANS)
     sides = sides.kept_in(folder.path / SPLIT) if begun else sides
     beginning = begin_from(init, network, scans, held_out=held_out, shown_mm=size.shown_mm)
     chosen_where = where or sides.choose_where(scans, folder.path / SPLIT if begun else None)
