@@ -10,6 +10,7 @@ from typing import Any
 
 from parts2whole.errors import name_some, plural
 from parts2whole.files import read_json
+from parts2whole.run_folder import SPLIT
 from parts2whole.store.split import Split
 from parts2whole.tasks.base import Examination, Task
 from parts2whole.tasks.labelled import LabelledData
@@ -62,17 +63,17 @@ def about_split(labelled: LabelledData, split: Split) -> dict[str, Any]:
     return {"sides": sides, "patients_by": labelled.patients_by, MARKS: marks}
 
 
-def refuse_changed(labelled: LabelledData, path: Path, *, of: str, items: Collection[str]) -> None:
+def refuse_changed(labelled: LabelledData, run: Path, *, items: Collection[str]) -> None:
     """Refuse data in which cases of a run aren't what they were; see `LabelledData.refuse_changed`.
 
     Args:
         labelled: the data as they are.
-        path: the run's ``split.json``.
-        of: which run, in words.
+        run: its folder.
         items: look at these of its cases.
     """
-    marks = read_json(path).get(MARKS) or {}  # none of runs of version 0.1.0
-    labelled.refuse_changed({name: marks[name] for name in items if name in marks}, of=of)
+    marks = read_json(run / SPLIT).get(MARKS) or {}  # none of runs of version 0.1.0
+    wanted = {name: marks[name] for name in items if name in marks}
+    labelled.refuse_changed(wanted, of=f"the run in {run}")
 
 
 def describe_sides(labelled: LabelledData, split: Split) -> list[str]:

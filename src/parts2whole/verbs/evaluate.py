@@ -134,7 +134,7 @@ def evaluate(
         reasons = "; ".join(tell_reasons(set_aside, of=len({*wanted, *set_aside})))
         raise TaskError(f"there is no {side} case to evaluate. {reasons}".rstrip(". "))
     if data is None:
-        refuse_changed(labelled, folder / SPLIT, of=f"the run in {folder}", items=items)
+        refuse_changed(labelled, folder, items=items)
     measured = {*split.validation, *split.test}
     fresh = items if data is not None else [item for item in items if item in measured]
     known = (*card.seen, *((*card.trained, *card.chosen_on) if data is not None else ()))

@@ -210,8 +210,7 @@ def finetune(
     )
     task, labelled = transfer.task, transfer.labelled
     if kept:
-        learned_from = {*kept.train, *kept.validation}
-        refuse_changed(labelled, folder.path / SPLIT, of=f"the run in {folder.path}", items=learned_from)
+        refuse_changed(labelled, folder.path, items={*kept.train, *kept.validation})
     train = kept.train if kept else transfer.choose_labels(fraction=fraction, cases=cases, seed=seed)
     split = Split(train, transfer.split.validation, transfer.split.test)
     if not task.can_judge(labelled, split.validation):
